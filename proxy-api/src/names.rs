@@ -1,0 +1,174 @@
+//! Every name that two parts of Weft must spell alike: ports, users, settings, annotations, headers, identities.
+//! They are spelled here and nowhere else.
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where the controller lives in Kubernetes.
+pub const SYSTEM_NAMESPACE: &str = "weft-system";
+/// Service account (and Service, and Deployment) of the controller.
+pub const CONTROL_ACCOUNT: &str = "weft-control";
+/// Trust domain where nothing else is said.
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+
+/// Ports of the proxy and the controller.
+pub mod ports {
+    /// Proxy: traffic the application sends, after redirection.
+    pub const OUTBOUND: u16 = 4140;
+    /// Proxy: traffic sent to the application, after redirection.
+    pub const INBOUND: u16 = 4143;
+    /// Proxy: health, metrics, configuration.
+    pub const ADMIN: u16 = 4191;
+    /// Controller: the control API (gRPC over TLS).
+    pub const CONTROL: u16 = 8086;
+    /// Controller: webhook and aggregated API.
+    pub const WEBHOOK: u16 = 8443;
+    /// Controller: web pages.
+    pub const WEB: u16 = 8084;
+    /// Controller: health and metrics.
+    pub const CONTROL_ADMIN: u16 = 8085;
+}
+
+/// User and group the proxy runs as; the redirection leaves their packets alone.
+pub const PROXY_UID: u32 = 2102;
+/// Mark of the proxy's own packets, where a user id cannot tell them apart.
+pub const PROXY_MARK: u32 = 0x539;
+
+/// Settings of the proxy, read from the environment.
+pub mod proxy_env {
+    /// `namespace/name` of the pod the proxy serves.
+    pub const WORKLOAD: &str = "WEFT_PROXY_WORKLOAD";
+    /// `host:port` of the controller.
+    pub const CONTROL_ADDR: &str = "WEFT_PROXY_CONTROL_ADDR";
+    /// File with the token that proves which workload this is.
+    pub const TOKEN_FILE: &str = "WEFT_PROXY_TOKEN_FILE";
+    /// File with the roots (PEM) trusted for the first call to the controller.
+    pub const TRUST_ANCHORS_FILE: &str = "WEFT_PROXY_TRUST_ANCHORS_FILE";
+    /// The same roots as text (PEM), for an injected pod that has no file.
+    pub const TRUST_ANCHORS: &str = "WEFT_PROXY_TRUST_ANCHORS";
+    /// Trust domain of the mesh.
+    pub const TRUST_DOMAIN: &str = "WEFT_PROXY_TRUST_DOMAIN";
+    /// Address of the outbound listener.
+    pub const OUTBOUND_ADDR: &str = "WEFT_PROXY_OUTBOUND_ADDR";
+    /// Address of the inbound listener.
+    pub const INBOUND_ADDR: &str = "WEFT_PROXY_INBOUND_ADDR";
+    /// Address of the admin listener.
+    pub const ADMIN_ADDR: &str = "WEFT_PROXY_ADMIN_ADDR";
+    /// Worker threads.
+    pub const WORKERS: &str = "WEFT_PROXY_WORKERS";
+    /// Packet mark set on every connection the proxy opens.
+    pub const MARK: &str = "WEFT_PROXY_MARK";
+    /// Log filter.
+    pub const LOG: &str = "WEFT_PROXY_LOG";
+    /// `plain` or `json`.
+    pub const LOG_FORMAT: &str = "WEFT_PROXY_LOG_FORMAT";
+    /// Zone of the node.
+    pub const ZONE: &str = "WEFT_PROXY_ZONE";
+    /// How long a drain may take.
+    pub const SHUTDOWN_GRACE: &str = "WEFT_PROXY_SHUTDOWN_GRACE";
+    /// Ports never treated as HTTP, in either direction.
+    pub const OPAQUE_PORTS: &str = "WEFT_PROXY_OPAQUE_PORTS";
+    /// Listeners with a fixed original destination, for hosts without redirection.
+    pub const FIXED_TARGETS: &str = "WEFT_PROXY_FIXED_TARGETS";
+}
+
+/// Settings of the controller, read from the environment where a flag is absent.
+pub mod control_env {
+    /// Folders with manifests.
+    pub const DIR: &str = "WEFT_CONTROL_DIR";
+    /// Folder for keys and what must survive a restart.
+    pub const STATE: &str = "WEFT_CONTROL_STATE";
+    /// `strict`, `permissive` or `audit`.
+    pub const ACCESS: &str = "WEFT_CONTROL_ACCESS";
+    /// Address of the control API.
+    pub const LISTEN: &str = "WEFT_CONTROL_LISTEN";
+    /// Address of health and metrics.
+    pub const ADMIN_ADDR: &str = "WEFT_CONTROL_ADMIN_ADDR";
+    /// Trust domain of the mesh.
+    pub const TRUST_DOMAIN: &str = "WEFT_CONTROL_TRUST_DOMAIN";
+    /// Life of a workload certificate.
+    pub const CERT_TTL: &str = "WEFT_CONTROL_CERT_TTL";
+    /// Log filter.
+    pub const LOG: &str = "WEFT_CONTROL_LOG";
+}
+
+/// Annotations and labels on pods, workloads, namespaces and services.
+pub mod keys {
+    /// `enabled` or `disabled`, on a pod template or a namespace.
+    pub const INJECT: &str = "weft.mesh/inject";
+    /// Version of Weft that injected this pod.
+    pub const INJECTED_AT_VERSION: &str = "weft.mesh/injected-at-version";
+    /// Inbound ports that bypass the proxy.
+    pub const SKIP_INBOUND_PORTS: &str = "config.weft.mesh/skip-inbound-ports";
+    /// Outbound ports that bypass the proxy.
+    pub const SKIP_OUTBOUND_PORTS: &str = "config.weft.mesh/skip-outbound-ports";
+    /// Destination networks that bypass the proxy.
+    pub const SKIP_SUBNETS: &str = "config.weft.mesh/skip-subnets";
+    /// Ports that are never treated as HTTP.
+    pub const OPAQUE_PORTS: &str = "config.weft.mesh/opaque-ports";
+    /// Log filter of the proxy.
+    pub const PROXY_LOG_LEVEL: &str = "config.weft.mesh/proxy-log-level";
+    /// Image of proxy and init.
+    pub const PROXY_IMAGE: &str = "config.weft.mesh/proxy-image";
+    /// CPU request of the proxy.
+    pub const PROXY_CPU_REQUEST: &str = "config.weft.mesh/proxy-cpu-request";
+    /// CPU limit of the proxy.
+    pub const PROXY_CPU_LIMIT: &str = "config.weft.mesh/proxy-cpu-limit";
+    /// Memory request of the proxy.
+    pub const PROXY_MEMORY_REQUEST: &str = "config.weft.mesh/proxy-memory-request";
+    /// Memory limit of the proxy.
+    pub const PROXY_MEMORY_LIMIT: &str = "config.weft.mesh/proxy-memory-limit";
+    /// `strict`, `permissive` or `audit`, on a namespace or a pod.
+    pub const ACCESS: &str = "config.weft.mesh/access";
+}
+
+/// Containers the injector adds, and what belongs to them.
+pub mod inject {
+    /// Name of the init container.
+    pub const INIT_CONTAINER: &str = "weft-init";
+    /// Name of the proxy container.
+    pub const PROXY_CONTAINER: &str = "weft-proxy";
+    /// Image of both, without its tag.
+    pub const IMAGE: &str = "weft.mesh/weft";
+    /// Volume with the projected token.
+    pub const TOKEN_VOLUME: &str = "weft-identity-token";
+    /// Where the volume is mounted.
+    pub const TOKEN_DIR: &str = "/var/run/secrets/weft.mesh";
+    /// File in the volume.
+    pub const TOKEN_FILE: &str = "token";
+    /// ConfigMap with the trust anchors, in every meshed namespace.
+    pub const TRUST_CONFIG_MAP: &str = "weft-trust-anchors";
+    /// Key in that ConfigMap.
+    pub const TRUST_KEY: &str = "trust-anchors.pem";
+    /// Audience a token must be made for.
+    pub const TOKEN_AUDIENCE: &str = "weft.mesh/identity";
+    /// Life of a projected token, seconds.
+    pub const TOKEN_SECONDS: u64 = 3600;
+}
+
+/// Application protocols (ALPN, RFC 7301) spoken between two proxies.
+pub mod alpn {
+    /// HTTP/1.1, forwarded as it is.
+    pub const HTTP1: &[u8] = b"weft-http/1";
+    /// HTTP/2.
+    pub const HTTP2: &[u8] = b"weft-h2";
+    /// Bytes.
+    pub const OPAQUE: &[u8] = b"weft-opaque";
+}
+
+/// Header fields of Weft. All start with `weft-`, and are removed from anyone but an authenticated peer proxy.
+pub mod headers {
+    /// Prefix of every reserved name.
+    pub const RESERVED_PREFIX: &str = "weft-";
+    /// Code and name of an error that the proxy itself made, e.g. `E103 no-endpoints`.
+    pub const ERROR: &str = "weft-error";
+    /// SPIFFE id of the authenticated client, told to the application.
+    pub const CLIENT_ID: &str = "weft-client-id";
+    /// Time left for the request, milliseconds, told to the next proxy.
+    pub const DEADLINE: &str = "weft-deadline-ms";
+    /// Identity headers of other meshes, removed as well.
+    pub const FOREIGN: &[&str] = &["x-forwarded-client-cert", "l5d-client-id", "l5d-dst-canonical", "l5d-require-id"];
+}
+
+/// Prefix of every metric.
+pub const METRIC_PREFIX: &str = "weft_";

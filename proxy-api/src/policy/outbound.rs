@@ -1,0 +1,89 @@
+//! Where an address leads: routes, backends and endpoints.
+
+use super::matching::{HttpMatch, RequestView};
+use super::{Protocol, ServicePort};
+use crate::identity::SpiffeId;
+use std::net::SocketAddr;
+
+/// Where one `ip:port` leads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outbound {
+    /// A Service.
+    Service(Service),
+    /// A pod, called by its own address.
+    Endpoint(Endpoint),
+    /// Nothing the mesh knows: dialled as it is, in plain.
+    PassThrough,
+    /// Must not be dialled.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A Service and its routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The Service that was called.
+    pub name: ServicePort,
+    /// What its port was declared to speak.
+    pub protocol: Protocol,
+    /// The first that fits decides; never empty, and the last one has no matches.
+    pub routes: Vec<Route>,
+}
+
+/// Requests that share their backends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The object that made it, e.g. `TrafficSplit default/web`; `None`: the service's own endpoints.
+    pub object: Option<String>,
+    /// Any must fit; empty: every request.
+    pub matches: Vec<HttpMatch>,
+    /// Weighted choices; all weights 0 (or no backend): 503.
+    pub backends: Vec<Backend>,
+}
+
+/// A weighted choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backend {
+    /// The Service that serves it.
+    pub name: ServicePort,
+    /// Share relative to the other backends of the route.
+    pub weight: u64,
+    /// Name of its endpoint set.
+    pub endpoints: String,
+}
+
+/// One place that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address and port of the pod.
+    pub address: SocketAddr,
+    /// Identity it must prove; `None`: no proxy there, plain.
+    pub identity: Option<SpiffeId>,
+    /// Namespace of the pod, for labels.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Label of the workload, e.g. `deploy/web`.
+    pub workload: String,
+    /// Zone of its node; empty: unknown.
+    pub zone: String,
+    /// Relative weight, at least 1.
+    pub weight: u32,
+    /// What the port was declared to speak.
+    pub protocol: Protocol,
+}
+
+impl Service {
+    /// Index of the first route that fits an HTTP request.
+    pub fn route_http(&self, request: &RequestView<'_>) -> usize {
+        let _ = request;
+        todo!()
+    }
+
+    /// Index of the route for bytes that are not HTTP: the first without matches.
+    pub fn route_tcp(&self) -> usize {
+        todo!()
+    }
+}
