@@ -160,7 +160,7 @@ pub mod alpn {
 pub mod headers {
     /// Prefix of every reserved name.
     pub const RESERVED_PREFIX: &str = "weft-";
-    /// Code and name of an error that the proxy itself made, e.g. `E103 no-endpoints`.
+    /// Code and name of an error that the proxy itself made, e.g. `E104 no-endpoints`.
     pub const ERROR: &str = "weft-error";
     /// SPIFFE id of the authenticated client, told to the application.
     pub const CLIENT_ID: &str = "weft-client-id";

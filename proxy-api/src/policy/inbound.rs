@@ -5,6 +5,9 @@ use super::{Access, Protocol};
 use crate::identity::SpiffeId;
 use std::net::IpAddr;
 
+#[cfg(test)]
+mod tests;
+
 /// The policy of one workload, for every port of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
@@ -60,12 +63,13 @@ pub enum Traffic {
     Http(Vec<HttpMatch>),
 }
 
-/// A health probe of the orchestrator.
+/// A health probe of the orchestrator. An HTTP probe admits GET and HEAD of one exact path, whoever asks. A TCP probe
+/// admits nothing: it connects and closes, and a caller that sends no byte needs no permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// Port of the pod.
     pub port: u16,
-    /// Exact path of an HTTP probe; `None`: a TCP probe.
+    /// Exact path of an HTTP probe, normalised and without query; `None`: a TCP probe.
     pub path: Option<String>,
 }
 
@@ -78,24 +82,26 @@ pub struct Caller<'a> {
     pub address: IpAddr,
 }
 
-/// What was decided, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What was decided on a request, and why. Costs nothing to make: [`Inbound::by`] has the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Allowed by this object (`permissive`, `probe` or the name of the object).
-    Allow {
-        /// What decided.
-        by: String,
-    },
-    /// Would be denied, but access is in audit mode.
-    Audit {
-        /// Why it would be denied.
-        reason: DenyReason,
-    },
+    /// Allowed, by this.
+    Allow(AllowedBy),
+    /// Would be denied, but access is in audit mode: let it pass and count it.
+    Audit(DenyReason),
     /// Denied.
-    Deny {
-        /// Why.
-        reason: DenyReason,
-    },
+    Deny(DenyReason),
+}
+
+/// What allowed something; [`Inbound::by`] names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AllowedBy {
+    /// The permission at this index of [`Inbound::allow`].
+    Rule(usize),
+    /// Access is permissive: rules are not enforced.
+    Permissive,
+    /// It is a health probe.
+    Probe,
 }
 
 /// Why something was denied; the text says what would allow it.
@@ -111,62 +117,204 @@ pub enum DenyReason {
     NotHttp,
 }
 
+/// What may happen on a connection, known before its first request. It decides about bytes that are not HTTP; HTTP
+/// is in every case judged request by request ([`Inbound::judge_request`]), so that a refusal can be a proper answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionVerdict {
+    /// Any bytes may flow.
+    Allow(AllowedBy),
+    /// Only HTTP; anything else is denied with [`DenyReason::NotHttp`].
+    HttpOnly,
+    /// Would be denied (or, with [`DenyReason::NotHttp`], would be held to HTTP), but access is in audit mode:
+    /// anything may flow.
+    Audit(DenyReason),
+    /// Nothing may flow.
+    Deny(DenyReason),
+}
+
 impl DenyReason {
+    /// Every reason, for tables of metrics.
+    pub const ALL: [DenyReason; 4] = [
+        DenyReason::NoIdentity,
+        DenyReason::NotASource,
+        DenyReason::NoMatchingRoute,
+        DenyReason::NotHttp,
+    ];
+
     /// Stable label for metrics: `no_identity`, `not_a_source`, `no_matching_route`, `not_http`.
     pub fn label(self) -> &'static str {
-        todo!()
+        match self {
+            DenyReason::NoIdentity => "no_identity",
+            DenyReason::NotASource => "not_a_source",
+            DenyReason::NoMatchingRoute => "no_matching_route",
+            DenyReason::NotHttp => "not_http",
+        }
     }
 
     /// A sentence for people: what is missing.
     pub fn explain(self) -> &'static str {
-        todo!()
+        match self {
+            DenyReason::NoIdentity => {
+                "the caller proved no identity: it has to call through a proxy of the mesh"
+            }
+            DenyReason::NotASource => {
+                "no TrafficTarget lists the caller's service account as a source for this port"
+            }
+            DenyReason::NoMatchingRoute => {
+                "a TrafficTarget lists the caller, but none of its rules describes this request"
+            }
+            DenyReason::NotHttp => {
+                "a TrafficTarget lists the caller for HTTP only, and this is not HTTP: a rule with only a TCPRoute would allow it"
+            }
+        }
     }
-}
-
-/// What may happen on a connection, known before its first request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConnectionVerdict {
-    /// Any bytes may flow.
-    Allow {
-        /// What decided.
-        by: String,
-    },
-    /// Only HTTP; every request is judged by itself.
-    HttpOnly,
-    /// Would be denied, but access is in audit mode: anything may flow.
-    Audit {
-        /// Why it would be denied.
-        reason: DenyReason,
-    },
-    /// Nothing may flow.
-    Deny {
-        /// Why.
-        reason: DenyReason,
-    },
 }
 
 impl Inbound {
+    /// The words for what allowed something: the name of the object, `permissive` or `probe`. An index that is not
+    /// of this policy (it changed meanwhile) is `unknown`.
+    pub fn by(&self, by: AllowedBy) -> &str {
+        match by {
+            AllowedBy::Rule(index) => self
+                .allow
+                .get(index)
+                .map_or("unknown", |allow| &allow.object),
+            AllowedBy::Permissive => "permissive",
+            AllowedBy::Probe => "probe",
+        }
+    }
+
     /// What `port` was declared to speak.
     pub fn protocol(&self, port: u16) -> Protocol {
-        let _ = port;
-        todo!()
+        self.ports
+            .iter()
+            .find(|(declared, _)| *declared == port)
+            .map_or(Protocol::Detect, |(_, protocol)| *protocol)
     }
 
-    /// True if some permission on `port` (or a probe) looks into HTTP: bytes that are not HTTP never pass there.
+    /// True if, in strict access, some permission on `port` (or a probe) looks into HTTP: bytes that claim to be
+    /// HTTP and are malformed never pass there as opaque ones.
     pub fn has_http_rules(&self, port: u16) -> bool {
-        let _ = port;
-        todo!()
+        self.access == Access::Strict
+            && (self.is_http_probed(port) || self.allow.iter().any(|a| a.is_http_on(port)))
     }
 
-    /// Judges a new connection to `port`. A caller without identity may still be a probe: then `HttpOnly`.
+    /// Judges a new connection to `port`. A caller without permission may still be a probe: then `HttpOnly`.
     pub fn judge_connection(&self, caller: Caller<'_>, port: u16) -> ConnectionVerdict {
-        let _ = (caller, port);
-        todo!()
+        if self.access == Access::Permissive {
+            return ConnectionVerdict::Allow(AllowedBy::Permissive);
+        }
+        let mut http = self.is_http_probed(port);
+        let mut reason = DenyReason::missing(caller);
+        for (index, allow) in self
+            .allow
+            .iter()
+            .enumerate()
+            .filter(|(_, allow)| allow.names(caller, port))
+        {
+            match &allow.traffic {
+                Traffic::Any => return ConnectionVerdict::Allow(AllowedBy::Rule(index)),
+                Traffic::Http(_) => (http, reason) = (true, DenyReason::NotHttp),
+            }
+        }
+        match self.access {
+            Access::Audit => ConnectionVerdict::Audit(reason),
+            _ if http => ConnectionVerdict::HttpOnly,
+            _ => ConnectionVerdict::Deny(reason),
+        }
     }
 
-    /// Judges one request on `port`.
-    pub fn judge_request(&self, caller: Caller<'_>, port: u16, request: &RequestView<'_>) -> Verdict {
-        let _ = (caller, port, request);
-        todo!()
+    /// Judges one request on `port`. Allocates nothing.
+    pub fn judge_request(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        request: &RequestView<'_>,
+    ) -> Verdict {
+        if self.access == Access::Permissive {
+            return Verdict::Allow(AllowedBy::Permissive);
+        }
+        let mut reason = DenyReason::missing(caller);
+        for (index, allow) in self
+            .allow
+            .iter()
+            .enumerate()
+            .filter(|(_, allow)| allow.names(caller, port))
+        {
+            if allow.traffic.covers(request) {
+                return Verdict::Allow(AllowedBy::Rule(index));
+            }
+            reason = DenyReason::NoMatchingRoute;
+        }
+        match self.access {
+            _ if self.is_probe(port, request) => Verdict::Allow(AllowedBy::Probe),
+            Access::Audit => Verdict::Audit(reason),
+            _ => Verdict::Deny(reason),
+        }
+    }
+
+    fn is_http_probed(&self, port: u16) -> bool {
+        self.probes
+            .iter()
+            .any(|probe| probe.port == port && probe.path.is_some())
+    }
+
+    fn is_probe(&self, port: u16, request: &RequestView<'_>) -> bool {
+        matches!(request.method, "GET" | "HEAD")
+            && self
+                .probes
+                .iter()
+                .any(|probe| probe.port == port && probe.path.as_deref() == Some(request.path))
+    }
+}
+
+impl DenyReason {
+    /// The reason as long as no permission names the caller.
+    fn missing(caller: Caller<'_>) -> Self {
+        if caller.identity.is_some() {
+            DenyReason::NotASource
+        } else {
+            DenyReason::NoIdentity
+        }
+    }
+}
+
+impl Allow {
+    /// Is this permission about this caller and port, whatever the traffic?
+    fn names(&self, caller: Caller<'_>, port: u16) -> bool {
+        self.ports.contains(port) && self.sources.iter().any(|source| source.is(caller))
+    }
+
+    fn is_http_on(&self, port: u16) -> bool {
+        matches!(self.traffic, Traffic::Http(_)) && self.ports.contains(port)
+    }
+}
+
+impl Source {
+    fn is(&self, caller: Caller<'_>) -> bool {
+        caller.identity == Some(&self.identity)
+            && self
+                .addresses
+                .as_ref()
+                .is_none_or(|list| list.contains(&caller.address.to_canonical()))
+    }
+}
+
+impl Ports {
+    /// Is `port` one of them?
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            Ports::Any => true,
+            Ports::Only(ports) => ports.contains(&port),
+        }
+    }
+}
+
+impl Traffic {
+    fn covers(&self, request: &RequestView<'_>) -> bool {
+        match self {
+            Traffic::Any => true,
+            Traffic::Http(matches) => matches.iter().any(|m| m.fits(request)),
+        }
     }
 }
