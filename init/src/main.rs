@@ -1,1 +1,5 @@
-fn main() {}
+//! `weft-init`: see the library.
+
+fn main() -> std::process::ExitCode {
+    weft_init::run()
+}
