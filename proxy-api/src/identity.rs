@@ -64,15 +64,16 @@ impl SpiffeId {
 impl FromStr for SpiffeId {
     type Err = IdentityError;
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let (domain, namespace, account) =
-            split(text).map_err(|reason| refuse(text, reason))?;
+        let (domain, namespace, account) = split(text).map_err(|reason| refuse(text, reason))?;
         check(domain, namespace, account).map_err(|reason| refuse(text, reason))?;
         Ok(Self(text.into()))
     }
 }
 
 fn split(text: &str) -> Result<(&str, &str, &str), &'static str> {
-    let rest = text.strip_prefix(SCHEME).ok_or("it does not start with spiffe://")?;
+    let rest = text
+        .strip_prefix(SCHEME)
+        .ok_or("it does not start with spiffe://")?;
     let mut parts = rest.split('/');
     let mut next = || parts.next().unwrap_or_default();
     match (next(), next(), next(), next(), next(), parts.next()) {
@@ -88,7 +89,9 @@ fn check(domain: &str, namespace: &str, account: &str) -> Result<(), &'static st
         _ if !is_dns_name(&domain.replace('_', "-"), MAX_TRUST_DOMAIN) => {
             Err("the trust domain is not a lower-case DNS name of at most 255 characters")
         }
-        _ if !label(namespace) => Err("the namespace is not a lower-case DNS label of at most 63 characters"),
+        _ if !label(namespace) => {
+            Err("the namespace is not a lower-case DNS label of at most 63 characters")
+        }
         _ if !is_dns_name(account, MAX_ACCOUNT) => {
             Err("the service account is not a lower-case DNS name of at most 253 characters")
         }
@@ -109,7 +112,10 @@ fn is_label(label: &str) -> bool {
 
 /// Cuts what is quoted: the text may come from a hostile certificate.
 fn refuse(text: &str, reason: &'static str) -> IdentityError {
-    IdentityError { text: text.chars().take(300).collect(), reason }
+    IdentityError {
+        text: text.chars().take(300).collect(),
+        reason,
+    }
 }
 
 impl fmt::Display for SpiffeId {
@@ -133,7 +139,10 @@ mod tests {
     fn an_identity_is_its_three_parts() {
         let id = SpiffeId::new("cluster.local", "default", "web").unwrap();
         assert_eq!(id.as_str(), "spiffe://cluster.local/ns/default/sa/web");
-        assert_eq!((id.trust_domain(), id.namespace(), id.account()), ("cluster.local", "default", "web"));
+        assert_eq!(
+            (id.trust_domain(), id.namespace(), id.account()),
+            ("cluster.local", "default", "web")
+        );
         assert_eq!(id.as_str().parse::<SpiffeId>().unwrap(), id);
         assert!(SpiffeId::new("td_1.example", "a", "name.with.dots").is_ok());
     }

@@ -1,12 +1,19 @@
 //! Does this request fit? Patterns are compiled once, by a linear-time engine, and always anchored inside the pattern
 //! (a leftmost-first engine would otherwise find `/x` in `/xy` and stop there).
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+
+#[cfg(test)]
+mod tests;
 
 /// Longest pattern accepted, bytes.
 pub const MAX_PATTERN: usize = 4096;
 /// Largest compiled pattern accepted, bytes.
 pub const MAX_COMPILED: usize = 1 << 20;
+/// Memory that matching one pattern may use for its cache, bytes.
+const MAX_CACHE: usize = 1 << 18;
+/// Deepest nesting of groups accepted: parsing is recursive.
+const MAX_NESTING: u32 = 64;
 
 /// A request as matching sees it.
 #[derive(Debug, Clone, Copy)]
@@ -80,23 +87,43 @@ pub enum PatternError {
 }
 
 impl TextMatch {
-    /// `^(?:source)`: a literal or `literal.*` is lowered to [`TextMatch::Prefix`].
-    /// The raw source is compiled alone first, so that it cannot break out of the wrapping.
+    /// `^(?:source)`: a literal or `literal.*` is lowered to [`TextMatch::Prefix`], `literal$` to
+    /// [`TextMatch::Exact`]. The raw source is compiled alone first, so that it cannot break out of the wrapping.
     pub fn regex_prefix(source: &str) -> Result<Self, PatternError> {
-        let _ = source;
-        todo!()
+        check_length(source)?;
+        let body = source.strip_prefix('^').unwrap_or(source);
+        if let Some(text) = literal(body.strip_suffix(".*").unwrap_or(body)) {
+            return Ok(Self::Prefix(text));
+        }
+        if let Some(text) = body.strip_suffix('$').and_then(literal) {
+            return Ok(Self::Exact(text));
+        }
+        Ok(Self::RegexPrefix(Pattern::compile(
+            source,
+            &format!("^(?:{source})"),
+        )?))
     }
 
     /// `^(?:source)$`: a literal is lowered to [`TextMatch::Exact`].
     pub fn regex_full(source: &str) -> Result<Self, PatternError> {
-        let _ = source;
-        todo!()
+        check_length(source)?;
+        let body = source.strip_prefix('^').unwrap_or(source);
+        if let Some(text) = literal(body.strip_suffix('$').unwrap_or(body)) {
+            return Ok(Self::Exact(text));
+        }
+        Ok(Self::RegexFull(Pattern::compile(
+            source,
+            &format!("^(?:{source})$"),
+        )?))
     }
 
     /// Does `text` fit?
     pub fn fits(&self, text: &str) -> bool {
-        let _ = text;
-        todo!()
+        match self {
+            Self::Exact(exact) => text == exact,
+            Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
+            Self::RegexPrefix(pattern) | Self::RegexFull(pattern) => pattern.is_match(text),
+        }
     }
 }
 
@@ -121,12 +148,78 @@ impl Pattern {
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
+
+    /// `/a)|(?:.*` compiles only when wrapped, and would then be anchored nowhere: so first without.
+    fn compile(source: &str, wrapped: &str) -> Result<Self, PatternError> {
+        build(source)?;
+        let regex = build(wrapped)?;
+        Ok(Self {
+            source: source.to_owned(),
+            regex,
+        })
+    }
 }
 
 impl HttpMatch {
     /// Does the request fit?
     pub fn fits(&self, request: &RequestView<'_>) -> bool {
-        let _ = request;
-        todo!()
+        (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|path| path.fits(request.path))
+            && self.headers.iter().all(|header| header.fits(request))
     }
+}
+
+impl HeaderMatch {
+    fn fits(&self, request: &RequestView<'_>) -> bool {
+        let is_authority = self.name == "host" && !request.host.is_empty();
+        (is_authority && self.value.fits(request.host))
+            || request
+                .headers
+                .get_all(self.name.as_str())
+                .iter()
+                // A value that is not text fits no pattern.
+                .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+                .any(|value| self.value.fits(value))
+    }
+}
+
+fn check_length(source: &str) -> Result<(), PatternError> {
+    match source.len() {
+        length if length > MAX_PATTERN => Err(PatternError::TooLong(length)),
+        _ => Ok(()),
+    }
+}
+
+fn build(pattern: &str) -> Result<Regex, PatternError> {
+    RegexBuilder::new(pattern)
+        .size_limit(MAX_COMPILED)
+        .dfa_size_limit(MAX_CACHE)
+        .nest_limit(MAX_NESTING)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => PatternError::TooBig,
+            other => PatternError::Syntax(other.to_string()),
+        })
+}
+
+/// The text a pattern stands for, if it stands for one text only: no operator, or each one escaped.
+fn literal(pattern: &str) -> Option<String> {
+    let mut text = String::with_capacity(pattern.len());
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            // Escaped letters and digits are classes; escaped `<` and `>` are word boundaries.
+            '\\' => text.push(
+                characters
+                    .next()
+                    .filter(|c| r"\.+*?()|[]{}^$/-".contains(*c))?,
+            ),
+            _ if ".+*?()|[]{}^$".contains(character) => return None,
+            _ => text.push(character),
+        }
+    }
+    Some(text)
 }

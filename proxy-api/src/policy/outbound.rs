@@ -76,14 +76,69 @@ pub struct Endpoint {
 }
 
 impl Service {
-    /// Index of the first route that fits an HTTP request.
+    /// Index of the first route that fits an HTTP request; the last one fits everything.
     pub fn route_http(&self, request: &RequestView<'_>) -> usize {
-        let _ = request;
-        todo!()
+        self.first(|route| {
+            route.matches.is_empty() || route.matches.iter().any(|m| m.fits(request))
+        })
     }
 
     /// Index of the route for bytes that are not HTTP: the first without matches.
     pub fn route_tcp(&self) -> usize {
-        todo!()
+        self.first(|route| route.matches.is_empty())
+    }
+
+    fn first(&self, fits: impl Fn(&Route) -> bool) -> usize {
+        let last = self.routes.len().saturating_sub(1);
+        self.routes.iter().position(fits).unwrap_or(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::policy::matching::TextMatch;
+
+    fn route(path: Option<&str>) -> Route {
+        let matches = path.map(|path| HttpMatch {
+            object: "HTTPRouteGroup default/api".into(),
+            name: path.into(),
+            path: Some(TextMatch::regex_prefix(path).unwrap()),
+            methods: vec![],
+            headers: vec![],
+        });
+        Route {
+            object: None,
+            matches: matches.into_iter().collect(),
+            backends: vec![],
+        }
+    }
+
+    #[test]
+    fn d26_the_first_route_that_fits_decides() {
+        let name = ServicePort {
+            namespace: "default".into(),
+            name: "web".into(),
+            port: 80,
+        };
+        let routes = vec![route(Some("/a")), route(Some("/a/b")), route(None)];
+        let service = Service {
+            name,
+            protocol: Protocol::Detect,
+            routes,
+        };
+        let headers = http::HeaderMap::new();
+        for (path, expected) in [("/a/b", 0), ("/a", 0), ("/c", 2)] {
+            let request = RequestView {
+                method: "GET",
+                path,
+                host: "web",
+                headers: &headers,
+            };
+            assert_eq!(service.route_http(&request), expected, "{path}");
+        }
+        // D31: bytes that are not HTTP follow no conditional split
+        assert_eq!(service.route_tcp(), 2);
     }
 }

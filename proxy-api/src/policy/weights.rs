@@ -25,15 +25,20 @@ struct Part {
 impl Alias {
     /// The table; `None` if no weight is positive. Choices of weight 0 are never picked.
     pub fn new(weights: &[u64]) -> Option<Self> {
-        let positive: Vec<(u32, u64)> =
-            (0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0).collect();
+        let positive: Vec<(u32, u64)> = (0..)
+            .zip(weights.iter().copied())
+            .filter(|(_, weight)| *weight > 0)
+            .collect();
         // At most 2^32 weights below 2^64: every sum and every product below stays under 2^96.
         let total: u128 = positive.iter().map(|(_, weight)| u128::from(*weight)).sum();
         let count = positive.len() as u128;
-        let parts = positive
-            .iter()
-            .map(|(choice, weight)| Part { choice: *choice, mass: u128::from(*weight) * count });
-        (total > 0).then(|| Self { columns: fill(parts, total) })
+        let parts = positive.iter().map(|(choice, weight)| Part {
+            choice: *choice,
+            mass: u128::from(*weight) * count,
+        });
+        (total > 0).then(|| Self {
+            columns: fill(parts, total),
+        })
     }
 
     /// The chosen index. `column` and `coin` are two independent draws, uniform over all 64-bit numbers.
@@ -41,7 +46,11 @@ impl Alias {
         // Multiply and shift: the high half of the product is uniform over the columns.
         let column = (u128::from(column) * self.columns.len() as u128) >> 64;
         let column = &self.columns[column as usize];
-        (if coin < column.keep { column.own } else { column.other }) as usize
+        (if coin < column.keep {
+            column.own
+        } else {
+            column.other
+        }) as usize
     }
 }
 
@@ -52,11 +61,23 @@ fn fill(parts: impl Iterator<Item = Part>, total: u128) -> Vec<Column> {
     while let Some(mut rich) = large.pop() {
         match small.pop() {
             // Sums are exact, so what remains without a small one is exactly one column each.
-            None => columns.push(Column { keep: 0, own: rich.choice, other: rich.choice }),
+            None => columns.push(Column {
+                keep: 0,
+                own: rich.choice,
+                other: rich.choice,
+            }),
             Some(poor) => {
-                columns.push(Column { keep: coins(poor.mass, total), own: poor.choice, other: rich.choice });
+                columns.push(Column {
+                    keep: coins(poor.mass, total),
+                    own: poor.choice,
+                    other: rich.choice,
+                });
                 rich.mass -= total - poor.mass;
-                if rich.mass < total { small.push(rich) } else { large.push(rich) }
+                if rich.mass < total {
+                    small.push(rich)
+                } else {
+                    large.push(rich)
+                }
             }
         }
     }
@@ -102,7 +123,10 @@ mod tests {
         ] {
             let total: f64 = weights.iter().map(|w| *w as f64).sum();
             for (share, weight) in shares(weights).iter().zip(weights) {
-                assert!((share - *weight as f64 / total).abs() < 1e-9, "{weights:?}: {share}");
+                assert!(
+                    (share - *weight as f64 / total).abs() < 1e-9,
+                    "{weights:?}: {share}"
+                );
             }
         }
     }
@@ -127,7 +151,12 @@ mod tests {
     fn the_smallest_weight_stays_beside_the_largest() {
         let weights = [i64::MAX as u64, 1, i64::MAX as u64];
         let table = Alias::new(&weights).unwrap();
-        let coins: u128 = table.columns.iter().filter(|c| c.own == 1).map(|c| u128::from(c.keep)).sum();
+        let coins: u128 = table
+            .columns
+            .iter()
+            .filter(|c| c.own == 1)
+            .map(|c| u128::from(c.keep))
+            .sum();
         assert!(coins > 0);
         let first = table.columns.iter().position(|c| c.own == 1).unwrap() as u64;
         assert_eq!(table.pick(first * (u64::MAX / 3) + first, 0), 1);
@@ -144,7 +173,9 @@ mod tests {
             let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^ (z >> 31)
         };
-        let second = (0..100_000).filter(|_| table.pick(draw(), draw()) == 1).count();
+        let second = (0..100_000)
+            .filter(|_| table.pick(draw(), draw()) == 1)
+            .count();
         assert!((9_500..10_500).contains(&second), "{second}");
     }
 }
