@@ -6,8 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The generated module, formatted as the generator leaves it.
-fn generate() -> Result<String, Box<dyn std::error::Error>> {
+/// The generated module, formatted as the generator leaves it. `tests/fresh.rs` calls it as well.
+pub(crate) fn generate() -> Result<String, Box<dyn std::error::Error>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     let files = protox::compile(["weft.proto"], [&root])?;
     let dir = std::env::temp_dir().join(format!("weft-proto-{}", std::process::id()));
