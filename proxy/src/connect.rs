@@ -1,0 +1,112 @@
+//! Opens connections: to an endpoint of the mesh (mutual TLS), to the application, to what is outside of the mesh.
+
+use crate::error::{Error, ErrorKind};
+use crate::io::{Io, ReadAhead};
+use crate::tls::verify::PeerError;
+use crate::tls::{Alpn, Tls};
+use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::policy::outbound::Endpoint;
+
+/// How long a TCP connection may take to come up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a handshake may take, from either side.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which a peer is probed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Unacknowledged bytes of this age end a connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Opens connections; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tls: Tls,
+    mark: Option<u32>,
+}
+
+impl Connector {
+    /// `mark` is set on every socket, so that the kernel leaves its packets alone.
+    pub fn new(tls: Tls, mark: Option<u32>) -> Self {
+        Self(Arc::new(Inner { tls, mark }))
+    }
+
+    /// To an endpoint: mutual TLS when it has an identity, else plain.
+    pub async fn connect(&self, to: &Endpoint, alpn: Alpn) -> Result<Io, Error> {
+        match &to.identity {
+            Some(identity) => self.connect_mutual(to.address, identity, alpn).await,
+            None => self.connect_plain(to.address).await,
+        }
+    }
+
+    /// To the local application, or to something outside of the mesh.
+    pub async fn connect_plain(&self, to: SocketAddr) -> Result<Io, Error> {
+        self.tcp(to).await.map(Io::Tcp)
+    }
+
+    async fn connect_mutual(&self, to: SocketAddr, identity: &SpiffeId, alpn: Alpn) -> Result<Io, Error> {
+        // Asked before the connection is opened: without an identity of our own it would be of no use.
+        let config = self.0.tls.client(identity, alpn).ok_or(ErrorKind::NoIdentity)?;
+        let tcp = ReadAhead::new(self.tcp(to).await?);
+        let handshake = TlsConnector::from(config).connect(ServerName::IpAddress(to.ip().into()), tcp);
+        match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(alpn.as_bytes()) => Ok(Io::TlsClient(Box::new(tls))),
+            Ok(Ok(_)) => Err(Error::new(ErrorKind::TlsHandshake).with_detail("the endpoint speaks TLS, but is no proxy")),
+            Ok(Err(error)) => Err(handshake_error(error)),
+            Err(_) => Err(Error::new(ErrorKind::TlsHandshake).with_detail("the handshake took too long")),
+        }
+    }
+
+    async fn tcp(&self, to: SocketAddr) -> Result<TcpStream, Error> {
+        let socket = socket(to, self.0.mark).map_err(|e| Error::new(ErrorKind::ConnectFailed).with_source(e))?;
+        match timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
+            Ok(Ok(tcp)) => Ok(tcp),
+            Ok(Err(error)) => Err(Error::new(ErrorKind::ConnectFailed).with_source(error)),
+            Err(_) => Err(Error::new(ErrorKind::ConnectTimeout)),
+        }
+    }
+}
+
+/// A socket for one connection to `to`, with our options on it.
+pub fn socket(to: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    tune(SockRef::from(&socket))?;
+    if let Some(mark) = mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
+/// Options of every TCP socket. Accepted ones inherit them from their listener.
+pub fn tune(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// May we set this mark? Asked once at start, so that the answer is a clear one.
+pub fn may_mark(mark: u32) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_mark(mark)
+}
+
+/// Whose fault a failed handshake is: a wrong peer is not the same as a broken one.
+fn handshake_error(error: io::Error) -> Error {
+    let reason = PeerError::of(&error);
+    let kind = match reason {
+        PeerError::Handshake | PeerError::OursRefused => ErrorKind::TlsHandshake,
+        _ => ErrorKind::PeerIdentity,
+    };
+    tracing::debug!(reason = reason.label(), %error, "handshake with an endpoint failed");
+    Error::new(kind).with_detail(reason.to_string()).with_source(error)
+}

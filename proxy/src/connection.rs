@@ -1,0 +1,160 @@
+//! What is known about one accepted connection: the value that travels down beside its bytes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::policy::inbound::Caller;
+
+/// Which way traffic goes, seen from the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// To the application.
+    Inbound,
+    /// From the application.
+    Outbound,
+}
+
+/// One accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// To or from the application.
+    pub direction: Direction,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Where it was going before the kernel redirected it.
+    pub target: SocketAddr,
+    /// What the other end of the accepted socket proved.
+    pub peer: Peer,
+    /// Fires when the connection must end: permission withdrawn, or the drain's deadline.
+    pub closed: CloseSignal,
+}
+
+/// Who is on the other end of the accepted socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A proxy that proved this identity.
+    Mutual(SpiffeId),
+    /// Nobody we know, and why not.
+    Plain(NoTls),
+}
+
+/// Why a connection has no mutual TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoTls {
+    /// The client spoke no TLS.
+    NotTls,
+    /// The client spoke TLS, but not ours: it is passed through untouched.
+    Foreign,
+    /// Outbound: the application itself.
+    Local,
+}
+
+/// Why a connection was told to end before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The policy that admitted it no longer does.
+    Withdrawn,
+    /// The drain's deadline passed, or a second signal came.
+    Shutdown,
+}
+
+/// Tells the parts of one connection to end; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CloseSignal(Arc<watch::Sender<Option<CloseReason>>>);
+
+impl Direction {
+    /// Label for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+impl Connection {
+    /// The caller as policy sees it.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { identity: self.peer.identity(), address: self.client.ip().to_canonical() }
+    }
+}
+
+impl Peer {
+    /// The proven identity.
+    pub fn identity(&self) -> Option<&SpiffeId> {
+        match self {
+            Peer::Mutual(id) => Some(id),
+            Peer::Plain(_) => None,
+        }
+    }
+}
+
+impl NoTls {
+    /// Label for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            NoTls::NotTls => "not_tls",
+            NoTls::Foreign => "foreign",
+            NoTls::Local => "local",
+        }
+    }
+}
+
+impl CloseReason {
+    /// Label for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            CloseReason::Withdrawn => "withdrawn",
+            CloseReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl CloseSignal {
+    /// A signal that has not fired.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// Ends the connection; the first reason stays.
+    pub fn close(&self, why: CloseReason) {
+        self.0.send_if_modified(|reason| reason.is_none() && reason.replace(why).is_none());
+    }
+
+    /// Why it fired, if it did.
+    pub fn reason(&self) -> Option<CloseReason> {
+        *self.0.borrow()
+    }
+
+    /// Waits until it fires.
+    pub async fn closed(&self) -> CloseReason {
+        let mut receiver = self.0.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or(CloseReason::Shutdown),
+            // The sender lives as long as `self`.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Default for CloseSignal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_reason_to_close_stays() {
+        let signal = CloseSignal::new();
+        assert_eq!(signal.reason(), None);
+        signal.close(CloseReason::Withdrawn);
+        signal.clone().close(CloseReason::Shutdown);
+        assert_eq!(signal.closed().await, CloseReason::Withdrawn);
+    }
+}
