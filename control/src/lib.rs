@@ -1,1 +1,20 @@
-//! Weft.
+//! The controller: resources → index → views → proxies.
+//!
+//! ```text
+//! source (folders of manifests) ──events──▶ index ──views (pure)──▶ serve ──Sync──▶ proxies
+//!                                                        ca, token ──▶ serve ──Certify─▶
+//! ```
+//!
+//! [`app`] starts all of it; [`args`] says with what settings; [`state`] keeps what must survive a restart.
+
+pub mod admin;
+pub mod app;
+pub mod args;
+pub mod ca;
+pub mod manifest;
+pub mod inject;
+pub mod serve;
+pub mod smi;
+pub mod source;
+pub mod state;
+pub mod token;

@@ -1,0 +1,59 @@
+//! What serving counts. Plain atomics: they are read by `admin.rs`, which alone spells their names.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything the servers count since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: Counter,
+    /// Connections that ended in the TLS handshake, or whose certificate names no workload of ours.
+    pub handshakes_failed: Counter,
+    /// Times accepting failed for want of descriptors or memory.
+    pub accept_errors: Counter,
+    /// Items sent on Sync streams, by kind: `unchanged`, `whole`, `delta`.
+    pub items: [Counter; 3],
+    /// Messages sent on Sync streams.
+    pub messages: Counter,
+    /// Versions proxies took over.
+    pub acks: Counter,
+    /// Versions proxies refused.
+    pub nacks: Counter,
+    /// Sync streams refused.
+    pub streams_refused: Counter,
+    /// Certificates signed.
+    pub certificates: Counter,
+    /// Traffic summaries taken in.
+    pub summaries: Counter,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// Counts a certificate that was not signed. `reason` is one of a fixed list of labels.
+    pub fn certificate_refused(&self, reason: &'static str) {
+        *self.refused.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Certificates not signed, by reason.
+    pub fn certificates_refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().clone()
+    }
+}

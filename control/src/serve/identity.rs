@@ -1,0 +1,172 @@
+//! `Identity.Certify`: a token and a signing request become a certificate. The one call without a client certificate.
+
+use super::rate::{Limiter, Rate};
+use super::{PodRef, Shared};
+use crate::ca::{CsrError, Leaf};
+use crate::state::StateDir;
+use crate::token::{TokenClaims, TokenError};
+use anyhow::Result;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tonic::{Request, Response, Status};
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::wire::generated as pb;
+
+/// For one pod. Generous: a healthy proxy asks once in hours, a test with short-lived certificates every few seconds.
+const PER_POD: Rate = Rate { burst: 20, interval: Duration::from_secs(1) };
+/// For everybody: bounds the time spent signing (about 0.2 ms each), and is enough for 1,000 proxies in ten seconds.
+const OVERALL: Rate = Rate { burst: 400, interval: Duration::from_millis(10) };
+/// Enrolled pods remembered before those that are gone are forgotten.
+const MAX_ENROLLED: usize = 10_000;
+
+/// The service.
+pub struct Certify(pub Arc<Shared>);
+
+/// How often one may ask for a certificate.
+pub struct Limits {
+    per_pod: Mutex<Limiter<PodRef>>,
+    overall: Mutex<Limiter<()>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_pod: Mutex::new(Limiter::new(PER_POD)), overall: Mutex::new(Limiter::new(OVERALL)) }
+    }
+}
+
+impl Limits {
+    /// A pod that asks too often uses up nobody else's share.
+    fn check(&self, pod: &PodRef, now: Instant) -> Result<(), Refusal> {
+        self.per_pod.lock().check(pod.clone(), now).map_err(|wait| Refusal::TooOften("this pod", wait))?;
+        self.overall.lock().check((), now).map_err(|wait| Refusal::TooOften("everybody", wait))
+    }
+}
+
+/// Why no certificate was signed.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("token: {0}")]
+    Token(#[from] TokenError),
+    #[error("{0}")]
+    Pod(String),
+    #[error("{0}")]
+    Csr(#[from] CsrError),
+    #[error("too many certificates for {0}; try again in {1:.1?}")]
+    TooOften(&'static str, Duration),
+}
+
+impl Refusal {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Token(error) => error.label(),
+            Self::Pod(_) => "pod",
+            Self::Csr(error) => error.label(),
+            Self::TooOften(..) => "rate",
+        }
+    }
+
+    fn status(&self) -> Status {
+        let text = self.to_string();
+        match self {
+            Self::Token(_) => Status::unauthenticated(text),
+            Self::Pod(_) => Status::failed_precondition(text),
+            Self::Csr(CsrError::IssuerExpired | CsrError::Sign(_)) => Status::internal(text),
+            Self::Csr(CsrError::Name { .. }) => Status::permission_denied(text),
+            Self::Csr(_) => Status::invalid_argument(text),
+            Self::TooOften(..) => Status::resource_exhausted(text),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::identity_server::Identity for Certify {
+    async fn certify(
+        &self,
+        request: Request<pb::CertifyRequest>,
+    ) -> Result<Response<pb::CertifyResponse>, Status> {
+        let request = request.into_inner();
+        let (pod, id, leaf) = self.decide(&request).await.map_err(|refusal| {
+            self.0.counters.certificate_refused(refusal.label());
+            tracing::warn!(reason = %refusal, "certificate refused");
+            refusal.status()
+        })?;
+        self.0.counters.certificates.add(1);
+        tracing::info!(%pod, %id, serial = leaf.serial, not_after = leaf.not_after, "certificate issued");
+        self.enroll(pod).await;
+        Ok(Response::new(pb::CertifyResponse {
+            chain: leaf.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+            not_after: leaf.not_after,
+            roots: self.0.ca.roots().iter().map(|root| root.to_vec()).collect(),
+        }))
+    }
+}
+
+impl Certify {
+    async fn decide(&self, request: &pb::CertifyRequest) -> Result<(PodRef, SpiffeId, Leaf), Refusal> {
+        let shared = &self.0;
+        let claims = shared.tokens.verify(&request.token, SystemTime::now())?;
+        let pod = claims.pod();
+        shared.limits.check(&pod, Instant::now())?;
+        self.check_pod(&pod, &claims).await?;
+        let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, claims.account())
+            .map_err(|error| Refusal::Pod(error.to_string()))?;
+        let leaf = shared.ca.issue_leaf(&request.csr, &id, shared.cert_ttl, SystemTime::now())?;
+        Ok((pod, id, leaf))
+    }
+
+    async fn check_pod(&self, pod: &PodRef, claims: &TokenClaims) -> Result<(), Refusal> {
+        let info = self.0.pod(pod).await.map_err(|status| Refusal::Pod(status.message().to_owned()))?;
+        if info.service_account != claims.account() {
+            let (is, says) = (info.service_account, claims.account());
+            return Err(Refusal::Pod(format!("{pod} runs as {is}, the token says {says}")));
+        }
+        Ok(())
+    }
+
+    /// From now on the pod is meshed, also after a restart. That it cannot be remembered must not stop its proxy.
+    async fn enroll(&self, pod: PodRef) {
+        self.0.views.enroll(&pod);
+        let shared = self.0.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            shared.enrolled.add(pod, |pod| shared.views.pod(pod).is_some())
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("cannot remember who is enrolled: {error:#}"),
+            Err(error) => tracing::warn!("cannot remember who is enrolled: {error}"),
+        }
+    }
+}
+
+/// The pods that ever got a certificate, in memory and in the state folder.
+pub struct Enrolled {
+    state: StateDir,
+    pods: Mutex<BTreeSet<PodRef>>,
+}
+
+impl Enrolled {
+    /// What the state folder remembers.
+    pub fn open(state: StateDir) -> Result<Self> {
+        let pods = Mutex::new(state.enrolled()?);
+        Ok(Self { state, pods })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeSet<PodRef> {
+        self.pods.lock().clone()
+    }
+
+    /// Adds one. When there are very many, those that `exists` denies are forgotten.
+    pub fn add(&self, pod: PodRef, exists: impl Fn(&PodRef) -> bool) -> Result<()> {
+        let mut pods = self.pods.lock();
+        if !pods.insert(pod) {
+            return Ok(());
+        }
+        if pods.len() > MAX_ENROLLED {
+            pods.retain(exists);
+        }
+        self.state.set_enrolled(&pods)
+    }
+}

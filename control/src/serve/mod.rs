@@ -1,0 +1,215 @@
+//! What proxies talk to: one TCP port, mutual TLS, three gRPC services over the index.
+//!
+//! * [`tls`]: accepts connections and says who is on the other end ([`tls::PeerIdentity`]).
+//! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little).
+//! * [`identity`]: `Certify`, the one call without a client certificate.
+//! * [`observe`]: `Attach`, traffic summaries into the [`edges::EdgeTable`].
+//! * [`proxies`]: who is connected and how current they are.
+//!
+//! The services see the index only through [`Views`], so they are tested against a table.
+
+pub mod counters;
+pub mod delta;
+pub mod edges;
+pub mod identity;
+pub mod observe;
+pub mod policy;
+pub mod proxies;
+pub mod rate;
+pub mod session;
+pub mod tls;
+
+use crate::ca::Ca;
+use crate::token::TokenKey;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::{Request, Status};
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::names;
+use weft_proxy_api::wire::generated::identity_server::IdentityServer;
+use weft_proxy_api::wire::generated::observe_server::ObserveServer;
+use weft_proxy_api::wire::generated::policy_server::PolicyServer;
+use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
+
+/// Largest message taken from a proxy.
+const MAX_MESSAGE: usize = 4 << 20;
+/// Streams on one connection: Sync, Attach, a Certify now and then.
+const MAX_STREAMS: u32 = 32;
+/// How long a proxy may keep us waiting for its hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How long a pod that is not there yet is waited for: its manifest and its proxy start in any order.
+const POD_LIMIT: Duration = Duration::from_secs(5);
+/// How long open calls may take to end when the controller stops.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// A pod by namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl PodRef {
+    /// `namespace/name`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for PodRef {
+    /// `namespace/name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The current answer to one subscription, whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// `wire::encode::version` of the body; never 0.
+    pub version: u64,
+    /// The whole body (never `Unchanged` or `Delta`).
+    pub body: Body,
+}
+
+/// What serving needs to know of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodInfo {
+    /// Its service account; `default` where the manifest names none.
+    pub service_account: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Whether it has a proxy.
+    pub meshed: bool,
+}
+
+/// What the index offers to the services.
+pub trait Views: Send + Sync + 'static {
+    /// The current and every later answer for `resource` as `proxy` must see it. The trust bundle is not asked here.
+    fn subscribe(&self, proxy: &PodRef, resource: &Resource) -> watch::Receiver<Arc<View>>;
+    /// A pod, if it is there.
+    fn pod(&self, pod: &PodRef) -> Option<PodInfo>;
+    /// The pod's proxy has a certificate from now on: it is meshed.
+    fn enroll(&self, pod: &PodRef);
+}
+
+/// What the services share.
+pub struct Shared {
+    /// The index.
+    pub views: Arc<dyn Views>,
+    /// Signs certificates.
+    pub ca: Arc<Ca>,
+    /// Checks tokens.
+    pub tokens: TokenKey,
+    /// Remembers who has a certificate.
+    pub enrolled: identity::Enrolled,
+    /// How often one may ask for a certificate.
+    pub limits: identity::Limits,
+    /// Life of a workload's certificate.
+    pub cert_ttl: Duration,
+    /// Who is connected.
+    pub proxies: Arc<proxies::Proxies>,
+    /// Traffic that proxies reported.
+    pub edges: edges::EdgeTable,
+    /// What happened so far.
+    pub counters: counters::Counters,
+    /// The trust bundle.
+    pub trust: watch::Sender<Arc<View>>,
+    /// True once the controller stops.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Everything for the services, with nobody connected yet.
+    pub fn new(
+        views: Arc<dyn Views>,
+        ca: Arc<Ca>,
+        tokens: TokenKey,
+        enrolled: identity::Enrolled,
+        cert_ttl: Duration,
+    ) -> Arc<Self> {
+        let trust = Body::Trust(ca.trust());
+        let trust = Arc::new(View { version: encode::version(&trust), body: trust });
+        Arc::new(Self {
+            views,
+            ca,
+            tokens,
+            enrolled,
+            limits: identity::Limits::default(),
+            cert_ttl,
+            proxies: Arc::default(),
+            edges: edges::EdgeTable::default(),
+            counters: counters::Counters::default(),
+            trust: watch::Sender::new(trust),
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    /// A pod, waited for a moment if it is not there yet.
+    async fn pod(&self, pod: &PodRef) -> Result<PodInfo, Status> {
+        let deadline = tokio::time::Instant::now() + POD_LIMIT;
+        loop {
+            if let Some(info) = self.views.pod(pod) {
+                return Ok(info);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Status::failed_precondition(format!("the controller knows no pod {pod}")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The pod that says hello, if the caller has proven to be its service account.
+    async fn greet(&self, hello: &pb::Hello, caller: &SpiffeId) -> Result<PodRef, Status> {
+        let pod = PodRef::new(&hello.namespace, &hello.pod);
+        if caller.namespace() != pod.namespace {
+            return Err(Status::permission_denied(format!("{caller} is not in the namespace of {pod}")));
+        }
+        let account = self.pod(&pod).await?.service_account;
+        if caller.account() != account {
+            return Err(Status::permission_denied(format!("{pod} runs as {account}, the certificate says {caller}")));
+        }
+        Ok(pod)
+    }
+}
+
+/// The identity that the caller of an RPC has proven.
+fn caller<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
+    let peer = request.extensions().get::<tls::PeerIdentity>().and_then(|peer| peer.0.clone());
+    peer.ok_or_else(|| Status::unauthenticated("this call needs a client certificate of the mesh; see Identity.Certify"))
+}
+
+/// Resolves once the controller stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await; // an error: the sender is gone, so we stop as well
+}
+
+/// Serves until `shared.stopping`, then lets open calls end for a moment.
+pub async fn run(shared: Arc<Shared>, listener: TcpListener, own: Arc<tls::OwnIdentity>) -> anyhow::Result<()> {
+    let connections = tls::accept(shared.clone(), listener, own)?;
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_max_header_list_size(16 << 10)
+        .max_concurrent_streams(MAX_STREAMS)
+        .add_service(PolicyServer::new(policy::Sync(shared.clone())).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(IdentityServer::new(identity::Certify(shared.clone())).max_decoding_message_size(64 << 10))
+        .add_service(ObserveServer::new(observe::Attach(shared.clone())).max_decoding_message_size(MAX_MESSAGE));
+    let (mut stop, mut cut_off) = (shared.stopping.subscribe(), shared.stopping.subscribe());
+    let serving = server.serve_with_incoming_shutdown(connections, async move { stopped(&mut stop).await });
+    tokio::select! {
+        result = serving => Ok(result?),
+        () = async { stopped(&mut cut_off).await; tokio::time::sleep(STOP_LIMIT).await } => Ok(()),
+    }
+}
+
+/// Identity of the controller itself.
+pub fn own_identity(trust_domain: &str) -> anyhow::Result<SpiffeId> {
+    Ok(SpiffeId::new(trust_domain, names::SYSTEM_NAMESPACE, names::CONTROL_ACCOUNT)?)
+}

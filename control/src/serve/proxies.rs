@@ -1,0 +1,119 @@
+//! Which proxies are connected, and how current each is. This is what `meshctl status` and `meshctl wait` look at.
+
+use super::PodRef;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How a connected proxy is doing.
+#[derive(Debug, Clone)]
+pub struct ProxyStatus {
+    /// The pod it serves.
+    pub pod: PodRef,
+    /// Zone it said it is in; empty: unknown.
+    pub zone: String,
+    /// Version of the proxy program.
+    pub version: String,
+    /// Since when it is connected.
+    pub connected: Instant,
+    /// Since when it lacks something; `None`: it holds the current version of all it subscribed to.
+    pub stale_since: Option<Instant>,
+    /// Number of its subscriptions.
+    pub subscriptions: usize,
+    /// Why it refused a version last, on this stream.
+    pub last_nack: Option<String>,
+}
+
+impl ProxyStatus {
+    /// Whether it holds the current version of all it subscribed to.
+    pub fn synced(&self) -> bool {
+        self.stale_since.is_none()
+    }
+}
+
+/// All connected proxies.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    streams: Mutex<Streams>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    next: u64,
+    open: BTreeMap<u64, ProxyStatus>,
+}
+
+impl Proxies {
+    /// Enters a proxy; it leaves when the returned entry is dropped.
+    pub fn enter(self: &Arc<Self>, status: ProxyStatus) -> Entry {
+        let mut streams = self.streams.lock();
+        let stream = streams.next;
+        streams.next += 1;
+        streams.open.insert(stream, status);
+        Entry { proxies: self.clone(), stream }
+    }
+
+    /// One status for each pod, by namespace and name. A pod that reconnected before its old stream was found dead is
+    /// told by its newest stream.
+    pub fn list(&self) -> Vec<ProxyStatus> {
+        let newest: BTreeMap<PodRef, ProxyStatus> =
+            self.streams.lock().open.values().map(|status| (status.pod.clone(), status.clone())).collect();
+        newest.into_values().collect()
+    }
+}
+
+/// The place of one stream in the list.
+#[derive(Debug)]
+pub struct Entry {
+    proxies: Arc<Proxies>,
+    stream: u64,
+}
+
+impl Entry {
+    /// Changes what is told about this proxy.
+    pub fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
+        if let Some(status) = self.proxies.streams.lock().open.get_mut(&self.stream) {
+            change(status);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.proxies.streams.lock().open.remove(&self.stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pod: &str, version: &str) -> ProxyStatus {
+        ProxyStatus {
+            pod: PodRef::new("default", pod),
+            zone: String::new(),
+            version: version.into(),
+            connected: Instant::now(),
+            stale_since: None,
+            subscriptions: 0,
+            last_nack: None,
+        }
+    }
+
+    #[test]
+    fn a_pod_is_listed_once_by_its_newest_stream() {
+        let proxies = Arc::new(Proxies::default());
+        let versions = |proxies: &Proxies| proxies.list().iter().map(|s| s.version.clone()).collect::<Vec<_>>();
+        let _other = proxies.enter(status("b", "0"));
+        let old = proxies.enter(status("a", "1"));
+        let new = proxies.enter(status("a", "2"));
+        assert_eq!(versions(&proxies), ["2", "0"]);
+        old.update(|status| status.stale_since = Some(Instant::now()));
+        assert!(proxies.list().iter().all(ProxyStatus::synced));
+        drop(new);
+        assert_eq!(versions(&proxies), ["1", "0"]);
+        drop(old);
+        assert_eq!(versions(&proxies), ["0"]);
+    }
+}
