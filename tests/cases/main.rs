@@ -1,1 +1,68 @@
-fn main() {}
+//! Every end-to-end case by name. Started with `role …` this program becomes what a pod runs; otherwise it runs the
+//! cases, a few at a time, and says of each that cannot run here why it was ignored.
+
+mod access;
+mod basics;
+mod demo;
+mod encryption;
+mod faults;
+mod hand;
+mod protocols;
+mod redirect;
+mod splits;
+mod tidy;
+
+use harness::sandbox;
+use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
+/// A case, and the programs it needs beside ours.
+pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|word| word == "role") {
+        return match harness::role::play(&args[2..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut arguments = Arguments::from_args();
+    // Each case runs half a dozen programs; more at once would only wait for each other.
+    arguments.test_threads.get_or_insert(2);
+    let no_namespaces = sandbox::unavailable();
+    let groups: [(&str, &[Case], bool); 10] = [
+        ("tidy", tidy::CASES, false),
+        ("redirect", redirect::CASES, true),
+        ("basics", basics::CASES, true),
+        ("encryption", encryption::CASES, true),
+        ("access", access::CASES, true),
+        ("splits", splits::CASES, true),
+        ("protocols", protocols::CASES, true),
+        ("faults", faults::CASES, true),
+        ("hand", hand::CASES, true),
+        ("demo", demo::CASES, true),
+    ];
+    let mut trials = Vec::new();
+    for (group, cases, needs_namespaces) in groups {
+        for (name, programs, run) in cases {
+            let reason = no_namespaces.clone().filter(|_| needs_namespaces).or_else(|| sandbox::missing(programs));
+            trials.push(trial(format!("{group}::{name}"), reason, *run));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if conclusion.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn trial(name: String, ignored: Option<String>, run: fn() -> anyhow::Result<()>) -> Trial {
+    match ignored {
+        Some(reason) => {
+            eprintln!("{name}: ignored: {reason}");
+            Trial::test(name, || Ok(())).with_ignored_flag(true)
+        }
+        None => Trial::test(name, move || run().map_err(|error| format!("{error:#}").into())),
+    }
+}

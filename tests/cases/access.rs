@@ -1,0 +1,109 @@
+//! Who may call whom: nobody without a TrafficTarget, exactly whom it names with one.
+
+use crate::Case;
+use anyhow::{bail, ensure};
+use harness::{Access, Mesh, allow_http, allow_tcp, echo, eventually, tcp_server, unmeshed};
+
+pub(crate) const CASES: &[Case] = &[
+    ("only_what_a_target_allows", &["curl"], targets),
+    ("withdrawn_permission_closes_connections", &["curl", "nc"], withdrawn),
+    ("identity_headers_cannot_be_forged", &["curl"], forged),
+    ("audit_counts_and_denies_nothing", &["curl"], audit),
+];
+
+fn targets() -> anyhow::Result<()> {
+    let stranger = unmeshed("stranger", &["echo", "8080"], 8080);
+    let mesh = Mesh::up(Access::Strict, &[&echo("web", 1), &echo("client", 1), &echo("other", 1), &stranger])?;
+    let status = |from: &str, path: &str, options: &[&str]| -> anyhow::Result<u16> {
+        Ok(mesh.curl(from, &format!("http://web:8080{path}"), options)?.status)
+    };
+    let refused = mesh.curl("client", "http://web:8080/public/a", &[])?;
+    ensure!(refused.status == 403, "denied by default: {refused:?}");
+    ensure!(refused.header("weft-error").is_some_and(|error| error.contains("denied")), "{refused:?}");
+    let asked = std::time::Instant::now();
+    mesh.apply("allow", &allow_http("client", "web", "GET", "/public"))?;
+    eventually("the target is in force", || {
+        ensure!(status("client", "/public/a", &[])? == 200);
+        Ok(())
+    })?;
+    println!("a TrafficTarget was in force after {:?}", asked.elapsed());
+    for (from, path, options, expected) in [
+        ("client", "/public", &[][..], 200),
+        ("client", "/public/a", &["--http2-prior-knowledge"], 200),
+        ("client", "/private", &[], 403),
+        ("client", "/private", &["--http2-prior-knowledge"], 403),
+        ("client", "/public", &["-X", "POST"], 403),
+        ("client", "/public/../private", &["--path-as-is"], 403),
+        ("client", "/public/%2e%2e/private", &["--path-as-is"], 403),
+        ("other", "/public", &[], 403),
+        ("stranger", "/public", &[], 403),
+    ] {
+        let seen = status(from, path, options)?;
+        ensure!(seen == expected, "{from} {path} {options:?}: {seen}, expected {expected}");
+    }
+    let denied = mesh.metrics("web")?.sum("weft_denied_total", &[("direction", "inbound")]);
+    ensure!(denied >= 8.0, "counted {denied}");
+    mesh.delete("allow")?;
+    eventually("without the target it is refused again", || {
+        ensure!(status("client", "/public/a", &[])? == 403);
+        Ok(())
+    })
+}
+
+fn withdrawn() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Strict, &[&tcp_server("bytes", "tcp"), &echo("client", 1)])?;
+    let open = "(printf hello; sleep 30) | timeout 40 nc bytes 7000";
+    let refused = mesh.exec("client", &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"])?;
+    ensure!(refused.stdout.is_empty(), "denied by default: {refused:?}");
+    mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
+    eventually("the target is in force", || {
+        let answer = mesh.exec("client", &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"])?;
+        ensure!(answer.stdout.starts_with(b"hello"), "{answer:?}");
+        Ok(())
+    })?;
+    let client = mesh.client().clone();
+    let pod = mesh.pod("client")?.name;
+    let held = std::thread::spawn(move || {
+        let start = std::time::Instant::now();
+        client.output(&harness::Exec::new(&pod, ["sh", "-c", open])).map(|_| start.elapsed())
+    });
+    let opened = || -> anyhow::Result<f64> { Ok(mesh.metrics("bytes")?.sum("weft_connections_open", &[("direction", "inbound"), ("side", "dst")])) };
+    eventually("a long connection is open", || {
+        ensure!(opened()? >= 1.0);
+        Ok(())
+    })?;
+    mesh.delete("allow")?;
+    eventually("it is closed once the permission is gone", || {
+        ensure!(opened()? == 0.0, "{} open", opened()?);
+        Ok(())
+    })?;
+    mesh.node(&["pkill", "-f", "sleep 30"])?;
+    match held.join() {
+        Ok(ended) => ended.map(drop),
+        Err(_) => bail!("the long connection"),
+    }
+}
+
+fn forged() -> anyhow::Result<()> {
+    let old = unmeshed("old", &["echo", "8080"], 8080);
+    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1), &old])?;
+    let forged = "spiffe://cluster.local/ns/default/sa/admin";
+    for from in ["old", "client"] {
+        for name in ["weft-client-id", "Weft_Client_Id", "l5d-client-id", "x-forwarded-client-cert"] {
+            let header = format!("{name}: {forged}");
+            let answer = mesh.curl(from, "http://web:8080/", &["-H", &header])?;
+            ensure!(answer.status == 400 || !answer.body.contains(forged), "{from} {name}: {answer:?}");
+        }
+        let nominated = mesh.curl(from, "http://web:8080/", &["-H", "connection: weft-client-id"])?;
+        ensure!((from == "client") == nominated.body.contains("sa/client"), "{from}: {nominated:?}");
+    }
+    Ok(())
+}
+
+fn audit() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Audit, &[&echo("web", 1), &echo("client", 1)])?;
+    ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200, "audit denies nothing");
+    let metrics = mesh.metrics("web")?;
+    ensure!(metrics.sum("weft_policy_denied_total", &[("audit", "true")]) >= 1.0, "and says what it would have denied");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! TrafficSplit: shares, conditions, and what happens when nothing is left to choose.
+
+use crate::Case;
+use anyhow::ensure;
+use harness::{Access, Mesh, echo, eventually, split};
+
+pub(crate) const CASES: &[Case] = &[("shares_conditions_and_nothing_left", &["curl"], shares)];
+
+/// A Service over both versions, and a Service and Deployment for each.
+fn versions() -> String {
+    let root = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec:\n  selector: { app: web-v1 }\n  ports:\n    - { name: http, port: 8080 }\n";
+    format!("{root}---\n{}---\n{}", echo("web-v1", 1), echo("web-v2", 1))
+}
+
+fn shares() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Permissive, &[&versions(), &echo("client", 1)])?;
+    let v2 = mesh.pod("web-v2")?.name;
+    let share = |options: &[&str], calls: usize| -> anyhow::Result<(usize, usize)> {
+        let urls = format!("http://web:8080/[1-{calls}]");
+        let mut command = vec!["curl", "-s", "--max-time", "60"];
+        command.extend(options);
+        command.push(&urls);
+        let text = String::from_utf8_lossy(&mesh.exec("client", &command)?.stdout).into_owned();
+        Ok((text.matches(&v2).count(), text.matches("\"pod\"").count()))
+    };
+    ensure!(share(&[], 50)? == (0, 50), "without a split the root's own endpoints serve");
+    mesh.apply("split", &split("web", &[("web-v1", 90), ("web-v2", 10)]))?;
+    eventually("the split is in force", || {
+        ensure!(share(&[], 50)?.0 > 0);
+        Ok(())
+    })?;
+    // 1,000 requests at 10 %: 100 expected, standard deviation 9.5; four of them.
+    let (second, all) = share(&[], 1000)?;
+    ensure!(all == 1000 && (62..=138).contains(&second), "{second} of {all}");
+
+    let conditional = split("web", &[("web-v1", 0), ("web-v2", 1)])
+        + "  matches:\n    - { kind: HTTPRouteGroup, name: beta }\n---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: { name: beta }\nspec:\n  matches:\n    - name: beta\n      headers:\n        - x-beta: \"yes\"\n";
+    mesh.apply("split", &conditional)?;
+    eventually("only requests that match follow the split", || {
+        ensure!(share(&["-H", "x-beta: yes"], 20)? == (20, 20), "matching");
+        ensure!(share(&[], 20)? == (0, 20), "others");
+        Ok(())
+    })?;
+    ensure!(share(&["-H", "x-beta: yes please"], 20)? == (0, 20), "a header pattern must fit the whole value");
+
+    mesh.apply("split", &split("web", &[("web-v1", 0), ("web-v2", 0)]))?;
+    eventually("all weights 0 is an instruction: 503", || {
+        let answer = mesh.curl("client", "http://web:8080/", &[])?;
+        ensure!(answer.status == 503 && answer.header("weft-error").is_some(), "{answer:?}");
+        Ok(())
+    })?;
+    mesh.delete("split")?;
+    eventually("the split is gone", || {
+        ensure!(share(&[], 20)? == (0, 20));
+        Ok(())
+    })
+}
