@@ -24,6 +24,8 @@ pub struct Connection {
     pub client: SocketAddr,
     /// Where it was going before the kernel redirected it.
     pub target: SocketAddr,
+    /// Inbound: where the application is dialled. The same as `target`, except for listeners with a fixed target.
+    pub dial: SocketAddr,
     /// What the other end of the accepted socket proved.
     pub peer: Peer,
     /// Fires when the connection must end: permission withdrawn, or the drain's deadline.
@@ -130,11 +132,9 @@ impl CloseSignal {
     /// Waits until it fires.
     pub async fn closed(&self) -> CloseReason {
         let mut receiver = self.0.subscribe();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(CloseReason::Shutdown),
-            // The sender lives as long as `self`.
-            Err(_) => std::future::pending().await,
-        }
+        let fired = receiver.wait_for(Option::is_some).await.map(|reason| *reason);
+        // The sender lives as long as `self`, so there is no other error to tell apart.
+        fired.ok().flatten().unwrap_or(CloseReason::Shutdown)
     }
 }
 

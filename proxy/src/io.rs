@@ -85,6 +85,13 @@ impl Io {
             Io::Memory(_) => None,
         }
     }
+
+    /// Dropping the stream from now on resets the connection instead of ending it.
+    pub fn reset_on_drop(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
 }
 
 impl From<TcpStream> for Io {

@@ -1,1 +1,9 @@
-fn main() {}
+//! The Weft sidecar: allocator, crypto provider, run.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    weft_proxy::app::run()
+}

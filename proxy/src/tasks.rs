@@ -1,6 +1,11 @@
 //! The one owner of background work: everything started is told to stop, waited for, and cut off at a deadline.
 
-use tokio::sync::watch;
+use futures_util::FutureExt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{Notify, watch};
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,5 +68,93 @@ impl DrainWatch {
     async fn reached(&self, phase: Phase) {
         // A dropped `Drain` counts as "now": nobody is left who could say so.
         let _ = self.0.clone().wait_for(|now| *now >= phase).await;
+    }
+}
+
+/// Everything a thread has started; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks(Arc<Running>);
+
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+/// Counts a task as long as it lives, however it ends.
+struct Counted(Arc<Running>);
+
+impl Tasks {
+    /// Runs `task`. A panic ends that task only; `panicked` is told.
+    pub fn spawn<F>(&self, task: F, panicked: impl FnOnce() + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(self.0.clone());
+        tokio::spawn(async move {
+            let _counted = counted;
+            // What the task shared is atomics, locks that do not poison, and its own connection.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                panicked();
+            }
+        });
+    }
+
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until none is left.
+    pub async fn idle(&self) {
+        loop {
+            let ended = self.0.ended.notified();
+            if self.count() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.ended.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_has_two_steps_and_never_goes_back() {
+        let (drain, watch) = Drain::new();
+        assert!(!watch.is_draining());
+        drain.start();
+        watch.draining().await;
+        drain.now();
+        drain.start();
+        watch.now().await;
+        assert!(watch.is_draining());
+    }
+
+    #[tokio::test]
+    async fn tasks_are_waited_for_and_a_panic_ends_only_its_own() {
+        let tasks = Tasks::default();
+        let panics = Arc::new(AtomicUsize::new(0));
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn(async move { drop(held.await) }, || {});
+        let seen = panics.clone();
+        tasks.spawn(async { panic!("on purpose") }, move || {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(tasks.count(), 2);
+        drop(release);
+        tasks.idle().await;
+        assert_eq!((tasks.count(), panics.load(Ordering::Relaxed)), (0, 1));
     }
 }

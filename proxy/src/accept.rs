@@ -1,0 +1,274 @@
+//! Listeners, original destinations, loop prevention: a connection comes in and is handed on, or is refused.
+
+use crate::config::{Config, FixedTarget};
+use crate::connect::tune;
+use crate::connection::Direction;
+use crate::worker::Worker;
+use anyhow::Context;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 4096;
+/// First and longest pause when descriptors or memory ran out.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// A bound socket and what its connections are.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    direction: Direction,
+    fixed: Option<FixedTarget>,
+}
+
+/// Where an accepted connection was going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// To or from the application.
+    pub direction: Direction,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// Its destination before redirection: what policy is about.
+    pub target: SocketAddr,
+    /// Where the application is dialled (inbound).
+    pub dial: SocketAddr,
+    /// The target was given by the settings, not by the kernel.
+    pub fixed: bool,
+}
+
+/// The listeners of one worker. Workers share addresses; the kernel spreads connections among them.
+pub fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (direction, addresses) in [(Direction::Outbound, &config.outbound), (Direction::Inbound, &config.inbound)] {
+        for socket in bind_all(addresses, true)? {
+            listeners.push(Listener { socket, direction, fixed: None });
+        }
+    }
+    for fixed in &config.fixed_targets {
+        let socket = bind_one(fixed.listen, true).with_context(|| format!("cannot listen on {}", fixed.listen))?;
+        listeners.push(Listener { socket, direction: fixed.direction, fixed: Some(fixed.clone()) });
+    }
+    Ok(listeners)
+}
+
+/// Is anybody else on these addresses? Sharing them among workers would hide that.
+pub fn probe(config: &Config) -> anyhow::Result<()> {
+    let fixed: Vec<_> = config.fixed_targets.iter().map(|fixed| fixed.listen).collect();
+    for addresses in [&config.outbound, &config.inbound, &fixed] {
+        bind_all(addresses, false)?;
+    }
+    Ok(())
+}
+
+/// Binds every address of a list. On a machine without IPv6 `[::]` becomes `0.0.0.0`, and another IPv6 address is left
+/// out if that leaves any.
+pub fn bind_all(addresses: &[SocketAddr], shared: bool) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let bound = match bind_one(*address, shared) {
+            Err(error) if address.is_ipv6() && no_ipv6(&error) => match address.ip().is_unspecified() {
+                true => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared),
+                false if addresses.len() > 1 => continue,
+                false => Err(error),
+            },
+            bound => bound,
+        };
+        sockets.push(bound.with_context(|| format!("cannot listen on {address}"))?);
+    }
+    Ok(sockets)
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    tune(SockRef::from(&socket))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// Accepts until the drain begins. Must be called inside the worker's runtime.
+    pub async fn run(self, worker: Arc<Worker>) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.socket)?;
+        let mut reserve = Reserve::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = worker.drain.draining() => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, client)) => {
+                    reserve.refill();
+                    match original(&tcp, client, self.direction, self.fixed.as_ref()) {
+                        Ok(accepted) => worker.spawn(tcp, accepted),
+                        Err(reason) => worker.refuse(tcp, client, reason),
+                    }
+                }
+                Err(error) if exhausted(&error) => {
+                    worker.exhausted(self.direction, &error);
+                    reserve.turn_away(&listener);
+                    tokio::time::sleep(reserve.pause()).await;
+                }
+                // One connection that was gone before it was accepted.
+                Err(error) => tracing::debug!(%error, "accept"),
+            }
+        }
+    }
+}
+
+/// Where the connection was going before it was redirected to us; an error is a label.
+fn original(
+    tcp: &TcpStream,
+    client: SocketAddr,
+    direction: Direction,
+    fixed: Option<&FixedTarget>,
+) -> Result<Accepted, &'static str> {
+    if let Some(fixed) = fixed {
+        return Ok(Accepted { direction, client, target: fixed.target, dial: fixed.dial, fixed: true });
+    }
+    let local = canonical(tcp.local_addr().map_err(|_| "gone")?);
+    let target = original_destination(tcp, local).ok_or("not_redirected")?;
+    // Somebody dialled our own port. Dialling the "destination" would be dialling ourselves.
+    if target == local {
+        return Err("not_redirected");
+    }
+    Ok(Accepted { direction, client: canonical(client), target, dial: target, fixed: false })
+}
+
+fn original_destination(tcp: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
+    let socket = SockRef::from(tcp);
+    let address = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    address.ok()?.as_socket().map(canonical)
+}
+
+/// An IPv4 address in IPv6 clothes (dual-stack listeners) as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What must never be dialled from outside, whatever the kernel says the target is: the SSRF rule. An error is a label.
+pub fn may_be_dialled(target: SocketAddr, own_ports: &[u16], is_own: impl Fn(IpAddr) -> bool) -> Result<(), &'static str> {
+    let internal = match target.ip() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
+    };
+    if internal {
+        return Err("internal_target");
+    }
+    if own_ports.contains(&target.port()) {
+        return Err("own_port");
+    }
+    // The pod is not a router: only what was sent to the pod itself is the application's.
+    if is_own(target.ip()) { Ok(()) } else { Err("foreign_target") }
+}
+
+/// No descriptors or memory left, as opposed to one connection that failed.
+fn exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// A descriptor held back, so that a client can be turned away at once when all others are in use.
+struct Reserve {
+    spare: Option<File>,
+    failures: u32,
+}
+
+impl Reserve {
+    fn new() -> Self {
+        Self { spare: File::open("/dev/null").ok(), failures: 0 }
+    }
+
+    fn refill(&mut self) {
+        self.failures = 0;
+        if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
+    }
+
+    /// Accepts one connection with the spare descriptor, to close it.
+    fn turn_away(&mut self, listener: &TcpListener) {
+        drop(self.spare.take());
+        drop(futures_util::FutureExt::now_or_never(listener.accept()));
+        self.spare = File::open("/dev/null").ok();
+    }
+
+    fn pause(&mut self) -> Duration {
+        let pause = PAUSE.0.saturating_mul(1 << self.failures.min(10)).min(PAUSE.1);
+        self.failures += 1;
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_pods_own_addresses_and_the_applications_ports_may_be_dialled() {
+        let own: IpAddr = "10.0.0.5".parse().unwrap();
+        let own6: IpAddr = "fd00::5".parse().unwrap();
+        let table = [
+            ("10.0.0.5:8080", Ok(())),
+            ("[fd00::5]:8080", Ok(())),
+            ("10.0.0.6:8080", Err("foreign_target")),
+            ("10.0.0.5:4143", Err("own_port")),
+            ("10.0.0.5:4191", Err("own_port")),
+            ("127.0.0.1:8080", Err("internal_target")),
+            ("[::1]:8080", Err("internal_target")),
+            ("169.254.169.254:80", Err("internal_target")),
+            ("[fe80::1]:80", Err("internal_target")),
+            ("0.0.0.0:80", Err("internal_target")),
+            ("[ff02::1]:80", Err("internal_target")),
+        ];
+        for (target, expected) in table {
+            let verdict = may_be_dialled(target.parse().unwrap(), &[4140, 4143, 4191], |ip| ip == own || ip == own6);
+            assert_eq!(verdict, expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second() {
+        let mut reserve = Reserve::new();
+        let pauses: Vec<u128> = (0..9).map(|_| reserve.pause().as_millis()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000]);
+        reserve.refill();
+        assert_eq!(reserve.pause().as_millis(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_not_redirected_has_no_target() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (tcp, client) = accepted.unwrap();
+        assert_eq!(original(&tcp, client, Direction::Outbound, None), Err("not_redirected"));
+        let target = "10.1.1.1:80".parse().unwrap();
+        let fixed = FixedTarget { direction: Direction::Outbound, listen: client, target, dial: target };
+        assert_eq!(original(&tcp, client, Direction::Outbound, Some(&fixed)).unwrap().target, target);
+    }
+
+    #[test]
+    fn a_taken_address_is_noticed() {
+        let taken = bind_one("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(bind_all(&[address], false).is_err());
+        assert!(bind_all(&[address], true).is_ok());
+    }
+}

@@ -1,0 +1,205 @@
+//! Health, metrics, configuration and the two orders an operator may give, on the admin port.
+//!
+//! Reading is for everybody who reaches the port; what changes or shows more is for loopback alone, by the right method,
+//! and never for a web page (a `Host` or `Origin` that is not loopback).
+
+use crate::discover::Discover;
+use crate::metrics::Metrics;
+use crate::tasks::{Drain, DrainWatch, Tasks};
+use crate::tls::identity::State;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 64;
+/// Time for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of an order.
+const MAX_BODY: usize = 4 * 1024;
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the admin port tells about, and acts on.
+pub struct Admin {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Policy.
+    pub discover: Discover,
+    /// Our identity.
+    pub identity: watch::Receiver<State>,
+    /// Starts and watches the drain.
+    pub drain: Arc<Drain>,
+    /// Sees the drain.
+    pub draining: DrainWatch,
+    /// Sets the log filter; an error says what is wrong with it.
+    pub set_log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+}
+
+impl Admin {
+    /// Serves on every listener until dropped.
+    pub async fn run(self: Arc<Self>, listeners: Vec<std::net::TcpListener>) {
+        let tasks = Tasks::default();
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accept = |listener| accept(self.clone(), listener, slots.clone(), tasks.clone());
+        futures_util::future::join_all(listeners.into_iter().map(accept)).await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let local = is_local(&request, peer);
+        match (path.as_str(), method) {
+            ("/live", Method::GET | Method::HEAD) => text(StatusCode::OK, "live\n"),
+            ("/ready", Method::GET | Method::HEAD) => match self.not_ready() {
+                None => text(StatusCode::OK, "ready\n"),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            },
+            ("/metrics", Method::GET | Method::HEAD) => typed("text/plain; version=0.0.4", self.metrics.render()),
+            ("/config" | "/shutdown" | "/log-level", _) if !local => {
+                text(StatusCode::FORBIDDEN, "only from loopback, and not from a web page\n")
+            }
+            ("/config", Method::GET) => typed("application/json", format!("{:#}\n", self.config())),
+            ("/shutdown", Method::POST) => {
+                tracing::info!("shutdown asked for on the admin port");
+                self.drain.start();
+                text(StatusCode::ACCEPTED, "shutting down\n")
+            }
+            ("/log-level", Method::PUT) => self.log_level(request).await,
+            ("/live" | "/ready" | "/metrics" | "/config" | "/shutdown" | "/log-level", _) => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "not by this method\n")
+            }
+            _ => text(StatusCode::NOT_FOUND, "/live /ready /metrics /config /shutdown /log-level\n"),
+        }
+    }
+
+    /// What is missing before traffic should be sent here.
+    fn not_ready(&self) -> Option<String> {
+        if self.draining.is_draining() {
+            return Some("shutting down".to_owned());
+        }
+        let why = |last: &Option<String>| last.as_ref().map_or(String::new(), |last| format!(" ({last})"));
+        match &*self.identity.borrow() {
+            State::Asking(last) => return Some(format!("no identity yet{}", why(last))),
+            State::Expired(last) => return Some(format!("the identity has expired{}", why(last))),
+            State::Valid { .. } => {}
+        }
+        self.discover.inbound().load().is_none().then(|| "no inbound policy yet".to_owned())
+    }
+
+    fn config(&self) -> serde_json::Value {
+        let identity = match &*self.identity.borrow() {
+            State::Valid { id, not_after } => {
+                let ends = not_after.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                serde_json::json!({ "id": id.as_str(), "not_after": ends })
+            }
+            State::Asking(_) | State::Expired(_) => serde_json::Value::Null,
+        };
+        serde_json::json!({ "identity": identity, "not_ready": self.not_ready(), "plan": self.discover.config() })
+    }
+
+    async fn log_level(&self, request: Request<Incoming>) -> Answer {
+        let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the filter is too long\n");
+        };
+        let body = body.to_bytes();
+        let set = std::str::from_utf8(&body).map_err(|_| "not text".to_owned());
+        match set.and_then(|filter| (self.set_log)(filter.trim())) {
+            Ok(()) => text(StatusCode::OK, "set\n"),
+            Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+        }
+    }
+}
+
+async fn accept(admin: Arc<Admin>, listener: std::net::TcpListener, slots: Arc<Semaphore>, tasks: Tasks) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return tracing::error!("no admin listener") };
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                // Over the limit: closed at once, so that a flood does not queue up behind itself.
+                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+                let admin = admin.clone();
+                let serve = async move {
+                    serve(admin, tcp, peer).await;
+                    drop(slot);
+                };
+                tasks.spawn(serve, || tracing::error!("an admin request panicked"));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "admin accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(admin: Arc<Admin>, tcp: TcpStream, peer: SocketAddr) {
+    let service = service_fn(|request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(16 * 1024);
+    if let Err(error) = http.serve_connection(TokioIo::new(tcp), service).await {
+        tracing::debug!(%error, %peer, "admin connection");
+    }
+}
+
+/// From this machine, and not by way of a browser that was lured here.
+fn is_local<B>(request: &Request<B>, peer: SocketAddr) -> bool {
+    let names = |name| request.headers().get_all(name).into_iter().all(|value| value.to_str().is_ok_and(is_loopback));
+    peer.ip().to_canonical().is_loopback() && names(header::HOST) && names(header::ORIGIN)
+}
+
+/// `localhost:4191`, `http://127.0.0.1`, `[::1]:4191`.
+fn is_loopback(value: &str) -> bool {
+    let host = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn typed(kind: &'static str, body: String) -> Answer {
+    let mut answer = text(StatusCode::OK, body);
+    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn orders_come_from_loopback_and_not_from_web_pages() {
+        let ask = |peer: &str, host: &str, origin: Option<&str>| {
+            let mut request = Request::builder().header(header::HOST, host);
+            if let Some(origin) = origin {
+                request = request.header(header::ORIGIN, origin);
+            }
+            is_local(&request.body(()).unwrap(), peer.parse().unwrap())
+        };
+        assert!(ask("127.0.0.1:9", "localhost:4191", None));
+        assert!(ask("[::1]:9", "[::1]:4191", None));
+        assert!(ask("[::ffff:127.0.0.1]:9", "127.0.0.1", Some("http://localhost:4191")));
+        assert!(!ask("10.0.0.1:9", "localhost", None));
+        assert!(!ask("127.0.0.1:9", "evil.example", None));
+        assert!(!ask("127.0.0.1:9", "localhost", Some("https://evil.example")));
+        assert!(!ask("127.0.0.1:9", "localhost.evil.example", None));
+        assert!(!ask("127.0.0.1:9", "localhost", Some("null")));
+    }
+}

@@ -1,0 +1,257 @@
+//! Starts everything; the only file that knows all rooms.
+//!
+//! | listener | where | thread |
+//! |---|---|---|
+//! | outbound | `127.0.0.1:4140`, `[::1]:4140` | every worker |
+//! | inbound | `[::]:4143` | every worker |
+//! | fixed targets | as set | every worker |
+//! | admin | `[::]:4191` | control |
+//!
+//! | task | what it does | thread |
+//! |---|---|---|
+//! | listener, one each | accepts | worker |
+//! | connection, one each | serves it | worker |
+//! | judge again | closes what a new policy no longer admits | worker |
+//! | sweep | forgets idle destinations | worker |
+//! | identity | obtains and renews our certificate | control |
+//! | discovery | keeps the Sync stream, once there is an identity | control |
+//! | trust | installs new roots | control |
+//! | identity figures | tells metrics how the identity stands | control |
+//! | admin | health, metrics, configuration, orders | control |
+//! | signals | first: drain; second: now | control (main) |
+
+use crate::accept::{self, Listener};
+use crate::admin::Admin;
+use crate::config::{Config, LogFormat};
+use crate::connect::{self, Connector};
+use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
+use crate::metrics::Metrics;
+use crate::stack::Shared;
+use crate::tasks::{Drain, DrainWatch, Tasks};
+use crate::tls::Tls;
+use crate::tls::identity::{Renewal, State};
+use crate::worker::Worker;
+use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+/// How long cut-off work has to say goodbye.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+type LogHandle = reload::Handle<EnvFilter, Registry>;
+
+/// The whole life of the proxy.
+pub fn run() -> anyhow::Result<()> {
+    let config = Arc::new(Config::from_env()?);
+    let log = start_log(&config)?;
+    harden();
+    if let Some(mark) = config.mark {
+        connect::may_mark(mark).context("WEFT_PROXY_MARK needs CAP_NET_ADMIN")?;
+    }
+    accept::probe(&config)?;
+    let control = runtime()?;
+    let _inside = control.enter();
+    let app = App::new(config, log)?;
+    control.block_on(app.run())
+}
+
+/// What is shared between threads.
+struct App {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    tls: Tls,
+    discover: Discover,
+    driver: Driver,
+    client: ControlClient,
+    drain: Arc<Drain>,
+    draining: DrainWatch,
+    log: LogHandle,
+}
+
+impl App {
+    fn new(config: Arc<Config>, log: LogHandle) -> anyhow::Result<Self> {
+        let metrics = Metrics::new(&config.workload.namespace);
+        let tls = Tls::new(&config.trust_domain, config.trust_anchors.clone());
+        let source = tls.clone();
+        let client = ControlClient::new(
+            config.control_addr.clone(),
+            config.mark,
+            Arc::new(move |credentials| source.controller(credentials)),
+        );
+        let whoami = Whoami {
+            namespace: config.workload.namespace.clone(),
+            pod: config.workload.pod.clone(),
+            zone: config.zone.clone(),
+        };
+        let (discover, driver) = Discover::new(client.clone(), whoami, metrics.clone());
+        let (drain, draining) = Drain::new();
+        Ok(Self { config, metrics, tls, discover, driver, client, drain: Arc::new(drain), draining, log })
+    }
+
+    async fn run(self) -> anyhow::Result<()> {
+        let admin_listeners = accept::bind_all(&self.config.admin, false)?;
+        let workers = self.start_workers()?;
+        let tasks = Tasks::default();
+        let (state, identity) = watch::channel(State::Asking(None));
+        let metrics = self.metrics.clone();
+        spawn(&tasks, "identity figures", tell_identity(identity.clone(), metrics));
+        spawn(&tasks, "trust", follow_trust(self.discover.clone(), self.tls.clone()));
+        let renewal = Renewal {
+            tls: self.tls.clone(),
+            certify: Certifier::new(self.client.clone()),
+            token_file: self.config.token_file.clone(),
+            clock: SystemTime::now,
+            state,
+        };
+        spawn(&tasks, "identity", renewal.run());
+        let (tls, driver) = (self.tls.clone(), self.driver);
+        spawn(&tasks, "discovery", async move {
+            tls.ready().await;
+            driver.run().await;
+        });
+        let log = self.log;
+        let admin = Arc::new(Admin {
+            metrics: self.metrics,
+            discover: self.discover,
+            identity,
+            drain: self.drain.clone(),
+            draining: self.draining.clone(),
+            set_log: Box::new(move |filter| set_log(&log, filter)),
+        });
+        spawn(&tasks, "admin", admin.run(admin_listeners));
+        tracing::info!(workers = workers.len(), version = weft_proxy_api::names::VERSION, "started");
+        wait_for_the_end(&self.drain, &self.draining, self.config.shutdown_grace, workers).await
+    }
+
+    fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        // All sockets are bound before any thread runs: a mistake is told at once, and nothing is half started.
+        let listeners: Vec<Vec<Listener>> =
+            (0..self.config.workers).map(|_| accept::bind(&self.config)).collect::<anyhow::Result<_>>()?;
+        listeners.into_iter().enumerate().map(|(n, listeners)| self.start_worker(n, listeners)).collect()
+    }
+
+    fn start_worker(&self, n: usize, listeners: Vec<Listener>) -> anyhow::Result<JoinHandle<()>> {
+        let connector = Connector::new(self.tls.clone(), self.config.mark);
+        let (metrics, discover, tls) = (self.metrics.clone(), self.discover.clone(), self.tls.clone());
+        let (config, draining) = (self.config.clone(), self.draining.clone());
+        let runtime = runtime()?;
+        let body = move || {
+            // Made inside the runtime: stacks and pools may start tasks of their own.
+            runtime.block_on(async {
+                let shared = Shared::new(metrics, connector, discover.inbound());
+                Worker::new(shared, discover, tls, config, draining).run(listeners).await;
+            });
+            runtime.shutdown_timeout(LAST_WORDS);
+        };
+        Ok(std::thread::Builder::new().name(format!("worker-{n}")).spawn(body)?)
+    }
+}
+
+fn spawn(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(task, move || {
+        // Without it the proxy would look alive and rot: better to be restarted.
+        tracing::error!(task = name, "a background task panicked; leaving");
+        std::process::exit(70);
+    });
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// SIGTERM or SIGINT starts the drain; the deadline or a second signal ends it.
+async fn wait_for_the_end(
+    drain: &Drain,
+    draining: &DrainWatch,
+    grace: Duration,
+    workers: Vec<JoinHandle<()>>,
+) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (done, mut workers_ended) = watch::channel(false);
+    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || {
+        for worker in workers {
+            // A worker's panic was logged by its own thread; the others are still waited for.
+            let _ = worker.join();
+        }
+        done.send_replace(true);
+    })?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        () = draining.draining() => {}
+        _ = workers_ended.wait_for(|ended| *ended) => anyhow::bail!("every worker has ended"),
+    }
+    tracing::info!(?grace, "draining");
+    drain.start();
+    tokio::select! {
+        _ = workers_ended.wait_for(|ended| *ended) => return Ok(()),
+        _ = term.recv() => tracing::warn!("second signal: leaving now"),
+        _ = int.recv() => tracing::warn!("second signal: leaving now"),
+        () = tokio::time::sleep(grace) => tracing::warn!("the drain took too long: leaving now"),
+    }
+    drain.now();
+    let _ = tokio::time::timeout(2 * LAST_WORDS, workers_ended.wait_for(|ended| *ended)).await;
+    Ok(())
+}
+
+/// Roots that the controller sends replace the ones in use.
+async fn follow_trust(discover: Discover, tls: Tls) {
+    let mut trust = discover.trust();
+    loop {
+        let roots = trust.borrow_and_update().as_ref().map(|trust| trust.roots.clone());
+        if let Some(roots) = roots {
+            tls.set_roots(roots);
+        }
+        if trust.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_identity(mut state: watch::Receiver<State>, metrics: Arc<Metrics>) {
+    loop {
+        let expiry = match &*state.borrow_and_update() {
+            State::Valid { not_after, .. } => not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            State::Asking(_) | State::Expired(_) => 0,
+        };
+        metrics.identity_expiry().set(expiry as f64);
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keys live in memory only, so memory must not be written anywhere; and one connection is two descriptors.
+fn harden() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "core dumps stay possible");
+    }
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn start_log(config: &Config) -> anyhow::Result<LogHandle> {
+    let filter = EnvFilter::try_new(&config.log).context("WEFT_PROXY_LOG is not a log filter")?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Plain => registry.with(lines.with_ansi(false)).try_init()?,
+        LogFormat::Json => registry.with(lines.json()).try_init()?,
+    }
+    Ok(handle)
+}
+
+fn set_log(handle: &LogHandle, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    handle.reload(filter).map_err(|error| error.to_string())
+}

@@ -1,0 +1,200 @@
+//! A connection to the application, top to bottom.
+
+use crate::accept::{Accepted, may_be_dialled};
+use crate::connect::HANDSHAKE_TIMEOUT;
+use crate::connection::{Connection, Direction, NoTls, Peer};
+use crate::detect::{self, Protocol as Seen};
+use crate::error::ErrorKind;
+use crate::http::{HttpVersion, server};
+use crate::io::{Io, ReadAhead};
+use crate::outbound::{Opening, SILENCE, client_within, quiet, relay, whoever_speaks, with_prefix};
+use crate::policy::InboundPlan;
+use crate::stack;
+use crate::tcp::Upstream;
+use crate::tls::Alpn;
+use crate::tls::verify::{self, PeerError};
+use crate::worker::{Carries, End, Worker, is_own_address};
+use bytes::BytesMut;
+use rustls_pki_types::UnixTime;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use weft_proxy_api::policy::Protocol;
+use weft_proxy_api::policy::inbound::{Caller, ConnectionVerdict};
+
+/// How long a connection waits for the first policy; it is never admitted without one.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a client may be silent where only its own words can open the way.
+const SILENT_CLIENT: Duration = Duration::from_secs(60);
+
+/// Serves one connection to the application.
+pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted) -> Result<(), End> {
+    if !accepted.fixed {
+        may_be_dialled(accepted.target, &worker.own_ports(), is_own_address).map_err(End::Refused)?;
+    }
+    let plan = policy(worker).await.ok_or(ErrorKind::PolicyUnknown)?;
+    let mut bytes = BytesMut::new();
+    let opening = first_words(worker, &plan, &mut tcp, &mut bytes, &accepted).await?;
+    let label = opening.label();
+    worker.metrics.detected(Direction::Inbound, label).inc();
+    match opening {
+        Opening::Nobody => Ok(()),
+        Opening::Client(Seen::Tls(hello)) if hello.is_ours() => mutual(worker, tcp, bytes, accepted).await,
+        Opening::Client(Seen::Http1) => http(worker, tcp, bytes, accepted, HttpVersion::Http1).await,
+        Opening::Client(Seen::Http2) => http(worker, tcp, bytes, accepted, HttpVersion::Http2).await,
+        Opening::Client(seen) => {
+            let why = if matches!(seen, Seen::Tls(_)) { NoTls::Foreign } else { NoTls::NotTls };
+            let conn = worker.connection(&accepted, Peer::Plain(why));
+            opaque(worker, with_prefix(tcp, bytes), conn, label).await
+        }
+        Opening::Server(upstream, words) => {
+            let conn = worker.connection(&accepted, Peer::Plain(NoTls::NotTls));
+            admit_bytes(worker, &conn).await?;
+            let mut client = with_prefix(tcp, bytes);
+            client.write_all(&words).await?;
+            relay(worker, client, *upstream, conn, label).await
+        }
+    }
+}
+
+/// The policy in force; waits a moment for the first one.
+async fn policy(worker: &Worker) -> Option<Arc<InboundPlan>> {
+    let mut policy = worker.discover.inbound();
+    let first = async {
+        loop {
+            if let Some(plan) = policy.load() {
+                return plan;
+            }
+            policy.changed().await;
+        }
+    };
+    timeout(POLICY_TIMEOUT, first).await.ok()
+}
+
+/// Waits for the client. A silent one that may send bytes without proof of identity may be waiting for the application
+/// to speak first.
+async fn first_words(
+    worker: &Worker,
+    plan: &InboundPlan,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+    accepted: &Accepted,
+) -> Result<Opening, End> {
+    if let Some(opening) = client_within(SILENCE, tcp, bytes).await? {
+        return Ok(opening);
+    }
+    if may_be_server_first(worker, plan, accepted) {
+        let io = worker.shared.connector.connect_plain(accepted.dial).await?;
+        let upstream = Upstream::local(io, worker.metrics.inbound_edge(None));
+        return whoever_speaks(worker, tcp, bytes, upstream).await;
+    }
+    match timeout(SILENT_CLIENT, quiet(worker, detect::read(tcp, bytes))).await {
+        Ok(seen) => match seen? {
+            Some(seen) if !bytes.is_empty() => Ok(Opening::Client(seen)),
+            _ => Ok(Opening::Nobody),
+        },
+        Err(_) => Err(End::Refused("silent")),
+    }
+}
+
+fn may_be_server_first(worker: &Worker, plan: &InboundPlan, accepted: &Accepted) -> bool {
+    let port = accepted.target.port();
+    let caller = Caller { identity: None, address: accepted.client.ip() };
+    let declared = plan.protocol(port);
+    let bytes = matches!(declared, Protocol::Detect | Protocol::Opaque) || worker.config.is_opaque(port);
+    let verdict = plan.inbound.judge_connection(caller, port);
+    bytes && matches!(verdict, ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. })
+}
+
+/// A proxy of ours is calling: who is it, and what does it speak?
+async fn mutual(worker: &Arc<Worker>, tcp: TcpStream, bytes: BytesMut, accepted: Accepted) -> Result<(), End> {
+    let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
+    let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
+    let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return Err(refused_handshake(&accepted, &error)),
+        Err(_) => return Err(End::Refused("tls_timeout")),
+    };
+    let session = tls.get_ref().1;
+    let id = verify::peer(session.peer_certificates(), worker.tls.trust_domain(), UnixTime::now())
+        .map_err(|error| End::Refused(tls_label(error)))?;
+    let alpn = session.alpn_protocol().and_then(Alpn::from_bytes).ok_or(End::Refused("tls_handshake"))?;
+    let conn = worker.connection(&accepted, Peer::Mutual(id));
+    let io = Io::TlsServer(Box::new(tls));
+    match alpn {
+        Alpn::Http1 => serve_http(worker, io, conn, HttpVersion::Http1).await,
+        Alpn::Http2 => serve_http(worker, io, conn, HttpVersion::Http2).await,
+        Alpn::Opaque => opaque(worker, io, conn, "opaque").await,
+    }
+}
+
+fn refused_handshake(accepted: &Accepted, error: &std::io::Error) -> End {
+    let reason = PeerError::of(error);
+    tracing::info!(client = %accepted.client, reason = reason.label(), %error, "handshake refused");
+    End::Refused(tls_label(reason))
+}
+
+/// Label of a refused handshake among the other reasons for which connections are refused.
+fn tls_label(error: PeerError) -> &'static str {
+    match error {
+        PeerError::Absent => "tls_absent",
+        PeerError::Expired => "tls_expired",
+        PeerError::NotYetValid => "tls_not_yet_valid",
+        PeerError::UnknownCa => "tls_unknown_ca",
+        PeerError::WrongIdentity => "tls_wrong_identity",
+        PeerError::NotAWorkload => "tls_not_a_workload",
+        PeerError::Malformed => "tls_malformed",
+        PeerError::OursRefused => "tls_ours_refused",
+        PeerError::Handshake => "tls_handshake",
+    }
+}
+
+async fn http(
+    worker: &Arc<Worker>,
+    tcp: TcpStream,
+    bytes: BytesMut,
+    accepted: Accepted,
+    version: HttpVersion,
+) -> Result<(), End> {
+    let conn = worker.connection(&accepted, Peer::Plain(NoTls::NotTls));
+    let port = accepted.target.port();
+    // A port declared to carry bytes is not HTTP because it looks like it: its bytes are judged once and passed on.
+    let plan = worker.discover.inbound().load().ok_or(ErrorKind::PolicyUnknown)?;
+    if worker.config.is_opaque(port) || plan.protocol(port) == Protocol::Opaque {
+        return opaque(worker, with_prefix(tcp, bytes), conn, "opaque").await;
+    }
+    serve_http(worker, with_prefix(tcp, bytes), conn, version).await
+}
+
+/// Every request is judged by itself, so a caller without any permission is answered 403 instead of being cut off.
+async fn serve_http(worker: &Arc<Worker>, io: Io, conn: Arc<Connection>, version: HttpVersion) -> Result<(), End> {
+    let _open = worker.open(&conn, Carries::Http, version.label());
+    let service = stack::inbound(&worker.shared, &conn);
+    Ok(server::serve(io, version, service, conn, worker.drain.clone()).await?)
+}
+
+/// Bytes to the application, if this caller may send any.
+async fn opaque(worker: &Arc<Worker>, io: Io, conn: Arc<Connection>, protocol: &'static str) -> Result<(), End> {
+    admit_bytes(worker, &conn).await?;
+    let app = worker.shared.connector.connect_plain(conn.dial).await?;
+    let upstream = Upstream::local(app, worker.metrics.inbound_edge(conn.peer.identity()));
+    relay(worker, io, upstream, conn, protocol).await
+}
+
+/// Judges a connection that carries bytes.
+async fn admit_bytes(worker: &Worker, conn: &Connection) -> Result<(), End> {
+    let plan = policy(worker).await.ok_or(ErrorKind::PolicyUnknown)?;
+    let port = conn.target.port();
+    let declared_http = matches!(plan.protocol(port), Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
+    match plan.connection(conn.caller(), port) {
+        ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } if !declared_http => Ok(()),
+        ConnectionVerdict::Deny { .. } => {
+            worker.metrics.inbound_edge(conn.peer.identity()).denied();
+            Err(ErrorKind::Denied.into())
+        }
+        _ => Err(ErrorKind::NotHttp.into()),
+    }
+}

@@ -1,0 +1,98 @@
+//! Destinations in use by one worker: where an address leads, its HTTP stack, and who speaks first there.
+
+use crate::discover::Discover;
+use crate::error::Error;
+use crate::http::HttpService;
+use crate::policy::Destination;
+use crate::stack::{self, Shared};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Destinations kept for later connections; beyond that each connection has its own.
+const MAX: usize = 4096;
+/// How long a destination is kept after its last connection.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The destinations of one worker.
+#[derive(Default)]
+pub struct Destinations(Mutex<HashMap<SocketAddr, Entry>>);
+
+struct Entry {
+    known: Arc<Known>,
+    used: Instant,
+}
+
+/// One destination.
+pub struct Known {
+    /// Where it leads.
+    pub destination: Arc<Destination>,
+    http: OnceLock<HttpService>,
+    first: AtomicU8,
+}
+
+/// Who spoke first on earlier connections to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum First {
+    /// Not seen yet.
+    Unknown = 0,
+    /// The client, as in HTTP.
+    Client = 1,
+    /// The server, as in MySQL and SMTP.
+    Server = 2,
+}
+
+impl Destinations {
+    /// Where `target` leads.
+    pub async fn get(&self, discover: &Discover, target: SocketAddr) -> Result<Arc<Known>, Error> {
+        if let Some(entry) = self.0.lock().get_mut(&target) {
+            entry.used = Instant::now();
+            return Ok(entry.known.clone());
+        }
+        let destination = discover.outbound(target).await?;
+        let known = Arc::new(Known { destination, http: OnceLock::new(), first: AtomicU8::new(0) });
+        let mut all = self.0.lock();
+        if all.len() < MAX || all.contains_key(&target) {
+            // Somebody else may have asked meanwhile; the first answer stays.
+            let entry = all.entry(target).or_insert(Entry { known, used: Instant::now() });
+            return Ok(entry.known.clone());
+        }
+        Ok(known)
+    }
+
+    /// Forgets what has had no connection for a while.
+    pub fn sweep(&self, now: Instant) {
+        self.0.lock().retain(|_, entry| {
+            let in_use = Arc::strong_count(&entry.known) > 1;
+            if in_use {
+                entry.used = now;
+            }
+            in_use || now.saturating_duration_since(entry.used) < IDLE
+        });
+    }
+}
+
+impl Known {
+    /// The stack its HTTP requests go through; made at the first one.
+    pub fn http(&self, shared: &Arc<Shared>) -> HttpService {
+        self.http.get_or_init(|| stack::outbound(shared, &self.destination)).clone()
+    }
+
+    /// Who spoke first.
+    pub fn first(&self) -> First {
+        match self.first.load(Ordering::Relaxed) {
+            1 => First::Client,
+            2 => First::Server,
+            _ => First::Unknown,
+        }
+    }
+
+    /// Remembers who spoke first.
+    pub fn saw(&self, first: First) {
+        self.first.store(first as u8, Ordering::Relaxed);
+    }
+}

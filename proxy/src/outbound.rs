@@ -1,0 +1,220 @@
+//! A connection of the application to somewhere else, top to bottom.
+
+use crate::accept::Accepted;
+use crate::connection::{Connection, Direction, NoTls, Peer};
+use crate::detect::{self, Protocol as Seen};
+use crate::http::{HttpVersion, server};
+use crate::io::{Io, ReadAhead};
+use crate::known::{First, Known};
+use crate::policy::OutboundPlan;
+use crate::tcp::{self, Upstream};
+use crate::worker::{Carries, End, Worker, is_own_address};
+use bytes::BytesMut;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weft_proxy_api::policy::Protocol;
+
+/// Silence of the client after which the server may speak first.
+pub(crate) const SILENCE: Duration = Duration::from_millis(50);
+/// The same where the client always spoke first before.
+const LONG_SILENCE: Duration = Duration::from_secs(1);
+/// How long a silent client is kept whose server cannot be reached.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// What the server may say while we still wait for the client.
+const FIRST_WORDS: usize = 4096;
+
+/// Serves one connection of the application.
+pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted) -> Result<(), End> {
+    refuse_loop(worker, &accepted)?;
+    let known = worker.destinations.get(&worker.discover, accepted.target).await?;
+    let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
+    let mut bytes = BytesMut::new();
+    let declared = declared(worker, &known, accepted.target.port());
+    let seen = match declared {
+        Protocol::Opaque | Protocol::Tls => Opening::Client(Seen::Opaque),
+        Protocol::Detect => first_words(worker, &known, &mut tcp, &mut bytes).await?,
+        _ => match quiet(worker, detect::read(&mut tcp, &mut bytes)).await? {
+            // What is declared as HTTP is answered as HTTP, be it well-formed or not.
+            Some(Seen::Http2) => Opening::Client(Seen::Http2),
+            Some(_) if !bytes.is_empty() => Opening::Client(Seen::Http1),
+            _ => return Ok(()),
+        },
+    };
+    let label = seen.label();
+    worker.metrics.detected(Direction::Outbound, if declared == Protocol::Detect { label } else { "declared" }).inc();
+    let client = with_prefix(tcp, bytes);
+    match seen {
+        Opening::Client(Seen::Http1) => http(worker, client, HttpVersion::Http1, &known, conn).await,
+        Opening::Client(Seen::Http2) => http(worker, client, HttpVersion::Http2, &known, conn).await,
+        Opening::Client(_) => {
+            let upstream = tcp::open(&worker.shared.connector, &known.destination).await?;
+            relay(worker, client, upstream, conn, label).await
+        }
+        Opening::Server(upstream, words) => {
+            let mut client = client;
+            client.write_all(&words).await?;
+            relay(worker, client, *upstream, conn, label).await
+        }
+        Opening::Nobody => Ok(()),
+    }
+}
+
+/// The application (or somebody with its address) must not reach our own ports through us.
+fn refuse_loop(worker: &Worker, accepted: &Accepted) -> Result<(), End> {
+    let target = accepted.target;
+    let ours = worker.own_ports().contains(&target.port());
+    if ours && (target.ip().is_loopback() || is_own_address(target.ip())) { Err(End::Refused("loop")) } else { Ok(()) }
+}
+
+/// What the destination is said to speak.
+fn declared(worker: &Worker, known: &Known, port: u16) -> Protocol {
+    if worker.config.is_opaque(port) {
+        return Protocol::Opaque;
+    }
+    match &**known.destination.plan() {
+        OutboundPlan::Service(plan) => plan.service.protocol,
+        OutboundPlan::Endpoint(plan) => plan.endpoint.spec.protocol,
+        OutboundPlan::PassThrough(_) | OutboundPlan::Refused(_) => Protocol::Detect,
+    }
+}
+
+/// How a connection began.
+pub(crate) enum Opening {
+    /// The client spoke, and this is what.
+    Client(Seen),
+    /// The server spoke first, and this is what it said.
+    Server(Box<Upstream>, BytesMut),
+    /// It ended before anybody spoke.
+    Nobody,
+}
+
+impl Opening {
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Opening::Client(Seen::Tls(_)) => "tls",
+            Opening::Client(Seen::Http1) => "http1",
+            Opening::Client(Seen::Http2) => "http2",
+            Opening::Client(Seen::Opaque) => "opaque",
+            Opening::Server(..) => "server_first",
+            Opening::Nobody => "silent",
+        }
+    }
+}
+
+/// Waits for the client's first words; while it is silent the way to the server is opened, as it may speak first.
+async fn first_words(
+    worker: &Worker,
+    known: &Known,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+) -> Result<Opening, End> {
+    let silence = match known.first() {
+        First::Server => Duration::ZERO,
+        First::Unknown => SILENCE,
+        First::Client => LONG_SILENCE,
+    };
+    if let Some(opening) = client_within(silence, tcp, bytes).await? {
+        known.saw(if known.first() == First::Server { First::Server } else { First::Client });
+        return Ok(opening);
+    }
+    let Ok(upstream) = tcp::open(&worker.shared.connector, &known.destination).await else {
+        // An HTTP client gets its answer when it asks; anyone else has waited long enough.
+        let wait = tokio::time::timeout(GIVE_UP, client_speaks(worker, tcp, bytes));
+        return wait.await.unwrap_or(Ok(Opening::Nobody));
+    };
+    match whoever_speaks(worker, tcp, bytes, upstream).await? {
+        Opening::Server(upstream, words) => {
+            known.saw(First::Server);
+            Ok(Opening::Server(upstream, words))
+        }
+        other => Ok(other),
+    }
+}
+
+/// The client's first words if it says any in time; `None`: it is silent.
+pub(crate) async fn client_within(
+    silence: Duration,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+) -> std::io::Result<Option<Opening>> {
+    tokio::select! {
+        biased;
+        seen = detect::read(tcp, bytes) => seen.map(|seen| Some(spoke(seen, bytes))),
+        () = tokio::time::sleep(silence) => {
+            // Words that began in time are heard to their end.
+            if bytes.is_empty() { Ok(None) } else { detect::read(tcp, bytes).await.map(|seen| Some(spoke(seen, bytes))) }
+        }
+    }
+}
+
+fn spoke(seen: Seen, bytes: &BytesMut) -> Opening {
+    if bytes.is_empty() { Opening::Nobody } else { Opening::Client(seen) }
+}
+
+/// Waits for the client alone, until it speaks or a drain begins.
+async fn client_speaks(worker: &Worker, tcp: &mut TcpStream, bytes: &mut BytesMut) -> Result<Opening, End> {
+    let seen = quiet(worker, detect::read(tcp, bytes)).await?;
+    Ok(seen.map_or(Opening::Nobody, |seen| spoke(seen, bytes)))
+}
+
+/// Waits for both. The upstream connection is of no more use if the client speaks HTTP, which has its own.
+pub(crate) async fn whoever_speaks(
+    worker: &Worker,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+    mut upstream: Upstream,
+) -> Result<Opening, End> {
+    let mut words = BytesMut::with_capacity(FIRST_WORDS);
+    let heard = tokio::select! {
+        biased;
+        seen = quiet(worker, detect::read(tcp, bytes)) => return Ok(seen?.map_or(Opening::Nobody, |seen| spoke(seen, bytes))),
+        heard = upstream.io.read_buf(&mut words) => heard,
+    };
+    match heard {
+        Ok(n) if n > 0 => Ok(Opening::Server(Box::new(upstream), words)),
+        // Refused by policy there, perhaps as it takes HTTP only: the client may still speak that.
+        _ => client_speaks(worker, tcp, bytes).await,
+    }
+}
+
+/// Waits for `work`, unless a drain begins first: nothing has been asked yet, so nobody waits for an answer.
+pub(crate) async fn quiet<T>(
+    worker: &Worker,
+    work: impl Future<Output = std::io::Result<T>>,
+) -> std::io::Result<Option<T>> {
+    tokio::select! {
+        biased;
+        done = work => done.map(Some),
+        () = worker.drain.draining() => Ok(None),
+    }
+}
+
+pub(crate) fn with_prefix(tcp: TcpStream, bytes: BytesMut) -> Io {
+    if bytes.is_empty() { Io::Tcp(tcp) } else { Io::Prefixed(ReadAhead::with_prefix(bytes, tcp)) }
+}
+
+async fn http(
+    worker: &Arc<Worker>,
+    client: Io,
+    version: HttpVersion,
+    known: &Known,
+    conn: Arc<Connection>,
+) -> Result<(), End> {
+    let _open = worker.open(&conn, Carries::Http, version.label());
+    let service = known.http(&worker.shared);
+    Ok(server::serve(client, version, service, conn, worker.drain.clone()).await?)
+}
+
+/// Bytes, both ways.
+pub(crate) async fn relay(
+    worker: &Arc<Worker>,
+    mut client: Io,
+    upstream: Upstream,
+    conn: Arc<Connection>,
+    protocol: &'static str,
+) -> Result<(), End> {
+    let open = worker.open(&conn, Carries::Bytes, protocol);
+    Ok(upstream.run(&mut client, &conn, &open.metrics).await?)
+}

@@ -1,0 +1,262 @@
+//! Copies two streams into each other, each direction ending by itself (half-close).
+//!
+//! A direction owns no buffer. It reads into one large scratch buffer of its worker thread and writes from there at once;
+//! only what the other side does not take is kept, and reading waits until that is gone. So an idle connection holds
+//! nothing, a busy one moves up to 256 KiB at a time, and a slow reader holds one small piece.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a direction that was idle, or whose writer is slow, reads at once.
+const SMALL: usize = 4 * 1024;
+/// What a busy direction reads at once.
+const LARGE: usize = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; LARGE].into_boxed_slice());
+}
+
+/// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it.
+pub async fn copy<C, S>(client: &mut C, server: &mut S, count: impl Fn(u64, u64)) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut up, mut down) = (Half::default(), Half::default());
+    poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let sent = up.poll(cx, client, server, scratch);
+            let received = down.poll(cx, server, client, scratch);
+            let moved = (std::mem::take(&mut up.moved), std::mem::take(&mut down.moved));
+            if moved != (0, 0) {
+                count(moved.0, moved.1);
+            }
+            match (sent, received) {
+                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+                _ => Poll::Pending,
+            }
+        })
+    })
+    .await
+}
+
+/// One direction.
+struct Half {
+    /// Read, and not yet taken by the writer.
+    rest: Vec<u8>,
+    taken: usize,
+    /// How much to read at once.
+    want: usize,
+    /// Bytes moved since they were last counted.
+    moved: u64,
+    unflushed: bool,
+    state: State,
+}
+
+/// Where a direction is in its life.
+enum State {
+    Open,
+    /// The reader ended, well or badly; the writer is to be told once it has everything.
+    Ended(io::Result<()>),
+    Done,
+}
+
+impl Default for Half {
+    fn default() -> Self {
+        Self { rest: Vec::new(), taken: 0, want: 4 * SMALL, moved: 0, unflushed: false, state: State::Open }
+    }
+}
+
+impl Half {
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, r: &mut R, w: &mut W, scratch: &mut [u8]) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            ready!(self.write_rest(cx, w))?;
+            match &mut self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Ended(Err(error)) => return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into()))),
+                State::Ended(Ok(())) => {
+                    ready!(Pin::new(&mut *w).poll_shutdown(cx))?;
+                    self.state = State::Done;
+                    continue;
+                }
+                State::Open => {}
+            }
+            let (n, quiet) = self.fill(cx, r, scratch);
+            ready!(self.write(cx, w, &scratch[..n]))?;
+            if quiet {
+                ready!(self.flush(cx, w))?;
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads until there is nothing more for now, or enough. Says how much, and whether the reader will wake us.
+    fn fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, r: &mut R, scratch: &mut [u8]) -> (usize, bool) {
+        let mut buf = ReadBuf::new(&mut scratch[..self.want]);
+        loop {
+            let before = buf.filled().len();
+            match Pin::new(&mut *r).poll_read(cx, &mut buf) {
+                Poll::Pending => {
+                    if before < self.want / 4 {
+                        self.want = (self.want / 2).max(SMALL);
+                    }
+                    return (before, true);
+                }
+                Poll::Ready(Ok(())) if buf.filled().len() > before => {}
+                Poll::Ready(end) => {
+                    self.state = State::Ended(end);
+                    return (before, false);
+                }
+            }
+            if buf.remaining() == 0 {
+                self.want = (self.want * 4).min(LARGE);
+                return (buf.filled().len(), false);
+            }
+        }
+    }
+
+    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W, bytes: &[u8]) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match Pin::new(&mut *w).poll_write(cx, &bytes[written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    written += n;
+                    self.moved += n as u64;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.rest = bytes[written..].to_vec();
+                    // What a slow reader makes us hold stays small.
+                    self.want = (self.want / 4).max(4 * SMALL);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_rest<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W) -> Poll<io::Result<()>> {
+        while self.taken < self.rest.len() {
+            let n = ready!(Pin::new(&mut *w).poll_write(cx, &self.rest[self.taken..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.taken += n;
+            self.moved += n as u64;
+            self.unflushed = true;
+        }
+        self.taken = 0;
+        self.rest = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// TLS keeps records that the socket did not take; they must leave before we sleep.
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(w).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::cell::Cell;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    /// The ends of a client and a server whose other ends are copied into each other; runs `talk` meanwhile.
+    async fn between<F>(size: usize, talk: impl FnOnce(DuplexStream, DuplexStream) -> F) -> (io::Result<()>, (u64, u64))
+    where
+        F: Future<Output = ()>,
+    {
+        let (client, mut near) = duplex(size);
+        let (mut far, server) = duplex(size);
+        let counted = Cell::new((0, 0));
+        let count = |up, down| counted.set((counted.get().0 + up, counted.get().1 + down));
+        let (copied, ()) = tokio::join!(copy(&mut near, &mut far, count), talk(client, server));
+        (copied, counted.get())
+    }
+
+    #[tokio::test]
+    async fn an_answer_still_comes_after_the_client_has_ended() {
+        let (copied, counted) = between(64, |mut client, mut server| async move {
+            client.write_all(b"question").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut heard = String::new();
+            server.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "question");
+            server.write_all(b"the answer").await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer, "the answer");
+        })
+        .await;
+        copied.unwrap();
+        assert_eq!(counted, (8, 10));
+    }
+
+    #[tokio::test]
+    async fn the_server_may_end_first() {
+        let (copied, _) = between(64, |mut client, mut server| async move {
+            server.write_all(b"bye").await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "bye");
+            client.write_all(b"more").await.unwrap();
+            client.shutdown().await.unwrap();
+            server.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "byemore");
+        })
+        .await;
+        copied.unwrap();
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_whole_and_in_order_through_slow_pipes() {
+        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i / 7) as u8).collect();
+        let expected = data.clone();
+        let (copied, counted) = between(10_000, |client, server| async move {
+            let (mut from_client, mut to_client) = (tokio::io::split(server).0, Vec::new());
+            let (mut read, mut write) = tokio::io::split(client);
+            let send = async {
+                write.write_all(&data).await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let mut arrived = Vec::new();
+            let (_, received) = tokio::join!(send, from_client.read_to_end(&mut arrived));
+            assert_eq!(received.unwrap(), expected.len());
+            assert!(arrived == expected);
+            drop(from_client);
+            read.read_to_end(&mut to_client).await.unwrap();
+        })
+        .await;
+        copied.unwrap();
+        assert_eq!(counted.0, 3_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_gone_ends_the_copy() {
+        let (copied, _) = between(64, |mut client, server| async move {
+            drop(server);
+            let _ = client.write_all(&[0; 1000]).await;
+        })
+        .await;
+        assert!(copied.is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! One worker thread: its listeners, its connections, its stacks. Workers share nothing that is written per request
+//! except counters.
+
+use crate::accept::{Accepted, Listener};
+use crate::config::Config;
+use crate::connection::{CloseReason, CloseSignal, Connection, Direction, Peer};
+use crate::discover::Discover;
+use crate::error::{Error, ErrorKind};
+use crate::known::Destinations;
+use crate::metrics::labels::Side;
+use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics};
+use crate::policy::InboundPlan;
+use crate::stack::Shared;
+use crate::tasks::{DrainWatch, Tasks};
+use crate::tls::Tls;
+use crate::{inbound, outbound};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use weft_proxy_api::policy::inbound::ConnectionVerdict;
+
+/// How often idle destinations are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// What the connections of one thread share.
+pub struct Worker {
+    /// What stacks use.
+    pub shared: Arc<Shared>,
+    /// Where addresses lead.
+    pub discover: Discover,
+    /// Our identity.
+    pub tls: Tls,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// When to stop.
+    pub drain: DrainWatch,
+    /// Destinations in use here, with their stacks.
+    pub destinations: Destinations,
+    tasks: Tasks,
+    open: Open,
+}
+
+/// Why a connection ended early.
+#[derive(Debug)]
+pub enum End {
+    /// It was not let in, or not let out; the label says why.
+    Refused(&'static str),
+    /// Something on its way failed.
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        End::Failed(error)
+    }
+}
+
+impl From<ErrorKind> for End {
+    fn from(kind: ErrorKind) -> Self {
+        End::Failed(kind.into())
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        End::Failed(Error::new(ErrorKind::ClientGone).with_source(error))
+    }
+}
+
+/// Inbound connections that policy admitted, to be judged again when it changes.
+#[derive(Default)]
+struct Open {
+    next: AtomicU64,
+    connections: Mutex<HashMap<u64, (Arc<Connection>, Carries)>>,
+}
+
+/// What a connection was admitted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Requests, each judged by itself.
+    Http,
+    /// Bytes, judged once.
+    Bytes,
+}
+
+/// A connection in the list of open ones, and in the metrics, as long as it lives.
+pub struct OpenGuard {
+    worker: Arc<Worker>,
+    id: u64,
+    since: Instant,
+    /// Its series.
+    pub metrics: Arc<ConnectionMetrics>,
+}
+
+impl Worker {
+    /// One per thread.
+    pub fn new(shared: Arc<Shared>, discover: Discover, tls: Tls, config: Arc<Config>, drain: DrainWatch) -> Arc<Self> {
+        let metrics = shared.metrics.clone();
+        let (tasks, open, destinations) = Default::default();
+        Arc::new(Self { shared, discover, tls, config, metrics, drain, destinations, tasks, open })
+    }
+
+    /// Accepts and serves until the drain is over. The body of a worker thread.
+    pub async fn run(self: Arc<Self>, listeners: Vec<Listener>) {
+        let accepting = Tasks::default();
+        for listener in listeners {
+            let worker = self.clone();
+            let run = async move {
+                if let Err(error) = listener.run(worker).await {
+                    tracing::error!(%error, "a listener failed");
+                }
+            };
+            accepting.spawn(run, || tracing::error!("a listener panicked"));
+        }
+        tokio::select! {
+            () = accepting.idle() => {}
+            () = self.clone().judge_again() => {}
+            () = self.clone().sweep() => {}
+        }
+        tokio::select! {
+            () = self.tasks.idle() => {}
+            () = self.drain.now() => self.open.close_all(CloseReason::Shutdown),
+        }
+    }
+
+    /// Serves a connection in a task of its own.
+    pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted) {
+        let (worker, metrics) = (self.clone(), self.metrics.clone());
+        let task = async move {
+            let Accepted { direction, client, target, .. } = accepted;
+            let served = match direction {
+                Direction::Inbound => inbound::serve(&worker, tcp, accepted).await,
+                Direction::Outbound => outbound::serve(&worker, tcp, accepted).await,
+            };
+            match served {
+                Ok(()) => {}
+                Err(End::Refused(reason)) => worker.count_refusal(direction, client, target, reason),
+                Err(End::Failed(error)) => worker.count_failure(direction, client, target, &error),
+            }
+        };
+        let direction = accepted.direction;
+        self.tasks.spawn(task, move || {
+            tracing::error!(direction = direction.label(), target = %accepted.target, "a connection's task panicked");
+            metrics.error(direction, ErrorKind::Internal.code(), ErrorKind::Internal.name()).inc();
+        });
+    }
+
+    /// Closes a connection that never was one of ours.
+    pub fn refuse(&self, tcp: TcpStream, client: SocketAddr, reason: &'static str) {
+        tracing::debug!(%client, reason, "connection refused");
+        self.metrics.denied(reason, false).inc();
+        drop(tcp);
+    }
+
+    /// Says that there are no descriptors (or memory) for another connection.
+    pub fn exhausted(&self, direction: Direction, error: &std::io::Error) {
+        tracing::warn!(direction = direction.label(), %error, "cannot accept; turning clients away for a moment");
+        self.metrics.error(direction, ErrorKind::Overloaded.code(), ErrorKind::Overloaded.name()).inc();
+    }
+
+    fn count_refusal(&self, direction: Direction, client: SocketAddr, target: SocketAddr, reason: &'static str) {
+        tracing::info!(direction = direction.label(), %client, %target, reason, "connection refused");
+        self.metrics.denied(reason, false).inc();
+    }
+
+    fn count_failure(&self, direction: Direction, client: SocketAddr, target: SocketAddr, error: &Error) {
+        // Clients come and go; that is no failure of anybody.
+        if matches!(error.kind(), ErrorKind::ClientGone) {
+            return tracing::debug!(direction = direction.label(), %client, %target, %error, "client gone");
+        }
+        tracing::info!(direction = direction.label(), %client, %target, %error, "connection failed");
+        self.metrics.error(direction, error.code(), error.name()).inc();
+    }
+
+    /// The value that travels down with an accepted connection.
+    pub fn connection(&self, accepted: &Accepted, peer: Peer) -> Arc<Connection> {
+        let Accepted { direction, client, target, dial, .. } = *accepted;
+        Arc::new(Connection { direction, client, target, dial, peer, closed: CloseSignal::new() })
+    }
+
+    /// Lists the connection among the open ones until the guard is dropped.
+    pub fn open(self: &Arc<Self>, conn: &Arc<Connection>, carries: Carries, protocol: &'static str) -> OpenGuard {
+        let metrics = self.metrics.connection(ConnectionLabels {
+            direction: conn.direction,
+            side: Side::Src,
+            peer: match conn.direction {
+                Direction::Inbound => Metrics::client(conn.peer.identity()),
+                Direction::Outbound => Group::unknown(),
+            },
+            no_tls: match conn.peer {
+                Peer::Mutual(_) => "",
+                Peer::Plain(why) => why.label(),
+            },
+            protocol,
+        });
+        metrics.opened();
+        let id = self.open.next.fetch_add(1, Ordering::Relaxed);
+        self.open.connections.lock().insert(id, (conn.clone(), carries));
+        OpenGuard { worker: self.clone(), id, since: Instant::now(), metrics }
+    }
+
+    /// Closes the connections that a new policy no longer admits.
+    async fn judge_again(self: Arc<Self>) {
+        let mut policy = self.discover.inbound();
+        loop {
+            policy.changed().await;
+            if let Some(plan) = policy.load() {
+                self.open.judge(&plan);
+            }
+        }
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.destinations.sweep(Instant::now());
+        }
+    }
+
+    /// Ports that are ours, whatever address they are on.
+    pub fn own_ports(&self) -> Vec<u16> {
+        let config = &self.config;
+        [&config.outbound, &config.inbound, &config.admin].into_iter().flatten().map(SocketAddr::port).collect()
+    }
+}
+
+/// Is it an address of this pod? Asked of the kernel each time, as addresses may come late.
+pub fn is_own_address(ip: IpAddr) -> bool {
+    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return false };
+    addresses.filter_map(|interface| interface.address).any(|address| {
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        v4.or(v6) == Some(ip)
+    })
+}
+
+impl Open {
+    fn judge(&self, plan: &InboundPlan) {
+        for (conn, carries) in self.connections.lock().values() {
+            if conn.direction == Direction::Inbound && !still_allowed(plan, conn, *carries) {
+                tracing::info!(client = %conn.client, target = %conn.target, "permission withdrawn; closing");
+                conn.closed.close(CloseReason::Withdrawn);
+            }
+        }
+    }
+
+    fn close_all(&self, why: CloseReason) {
+        self.connections.lock().values().for_each(|(conn, _)| conn.closed.close(why));
+    }
+}
+
+fn still_allowed(plan: &InboundPlan, conn: &Connection, carries: Carries) -> bool {
+    match plan.inbound.judge_connection(conn.caller(), conn.target.port()) {
+        ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } => true,
+        ConnectionVerdict::HttpOnly => carries == Carries::Http,
+        ConnectionVerdict::Deny { .. } => false,
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.metrics.closed(self.since.elapsed());
+        self.worker.open.connections.lock().remove(&self.id);
+    }
+}
