@@ -1,0 +1,242 @@
+//! When an endpoint is set aside, for how long, and how it comes back: seven failures in a row, or too few successes over
+//! ten seconds, open the breaker; after a growing while one request tries; its outcome decides.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+const SECOND: u64 = 1_000_000_000;
+/// Failures in a row that open the breaker.
+const CONSECUTIVE: u32 = 7;
+/// Requests in the window below which its ratio says nothing.
+const LEAST_REQUESTS: u32 = 5;
+/// Share of successes, percent, below which the breaker opens.
+const LEAST_SUCCESS: u32 = 80;
+/// Length of the window.
+const WINDOW: u64 = 10 * SECOND;
+const SLOTS: u64 = 5;
+/// First and longest time aside.
+const BACKOFF_FIRST: u64 = SECOND;
+const BACKOFF_MOST: u64 = 60 * SECOND;
+/// A breaker closed for so long has forgotten its past.
+const FORGIVEN: u64 = 60 * SECOND;
+/// How long a probe may take before another request may probe.
+const PROBE_PATIENCE: u64 = 10 * SECOND;
+
+/// State of one endpoint's breaker. Closed while `until` is 0.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    consecutive: AtomicU32,
+    window: Window,
+    /// When the next probe may go; 0: closed.
+    until: AtomicU64,
+    /// How often it opened without having been forgiven.
+    opened: AtomicU32,
+    closed_at: AtomicU64,
+}
+
+/// Successes and failures of the last ten seconds, in five slots of two. Each slot is one word: its epoch (24 bits),
+/// successes (20), failures (20).
+#[derive(Debug, Default)]
+struct Window([AtomicU64; SLOTS as usize]);
+
+/// What a pick may do with the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Take it.
+    Closed,
+    /// Set aside.
+    Open,
+    /// Set aside, but it is time to try: take it as the one probe.
+    Probe,
+}
+
+impl Breaker {
+    /// May the endpoint be picked? `Probe` is told to one caller only.
+    pub(crate) fn admit(&self, now: u64) -> Admission {
+        let until = self.until.load(Relaxed);
+        if until == 0 {
+            return Admission::Closed;
+        }
+        if now < until {
+            return Admission::Open;
+        }
+        match self.until.compare_exchange(until, now + PROBE_PATIENCE, Relaxed, Relaxed) {
+            Ok(_) => Admission::Probe,
+            Err(_) => Admission::Open,
+        }
+    }
+
+    /// Is it set aside?
+    pub(crate) fn is_open(&self) -> bool {
+        self.until.load(Relaxed) != 0
+    }
+
+    pub(crate) fn succeeded(&self, now: u64) {
+        if self.consecutive.load(Relaxed) != 0 {
+            self.consecutive.store(0, Relaxed);
+        }
+        self.window.add(now, true);
+    }
+
+    /// Counts a failure; true: the breaker should open.
+    pub(crate) fn failed(&self, now: u64) -> bool {
+        let consecutive = self.consecutive.fetch_add(1, Relaxed).saturating_add(1);
+        self.window.add(now, false);
+        let (good, bad) = self.window.sums(now);
+        trips(consecutive, good, bad)
+    }
+
+    /// Opens it. `random` is uniform in 0..1. False: it was open already.
+    pub(crate) fn open(&self, now: u64, random: f64) -> bool {
+        let until = now + backoff(self.severity(now), random);
+        let opened = self.until.compare_exchange(0, until, Relaxed, Relaxed).is_ok();
+        self.opened.fetch_add(u32::from(opened), Relaxed);
+        opened
+    }
+
+    /// The probe failed: aside again, for longer.
+    pub(crate) fn probe_failed(&self, now: u64, random: f64) {
+        self.until.store(now + backoff(self.opened.fetch_add(1, Relaxed), random), Relaxed);
+    }
+
+    /// The probe said nothing: the next request may try.
+    pub(crate) fn probe_void(&self, now: u64) {
+        self.until.store(now, Relaxed);
+    }
+
+    /// Takes it back with a clean slate, but remembering how often it was opened. False: it was not open.
+    pub(crate) fn close(&self, now: u64) -> bool {
+        self.consecutive.store(0, Relaxed);
+        self.window.clear();
+        self.closed_at.store(now, Relaxed);
+        self.until.swap(0, Relaxed) != 0
+    }
+
+    /// How often it opened lately; forgets what is long ago.
+    fn severity(&self, now: u64) -> u32 {
+        if now.saturating_sub(self.closed_at.load(Relaxed)) > FORGIVEN {
+            self.opened.store(0, Relaxed);
+        }
+        self.opened.load(Relaxed)
+    }
+}
+
+/// The rule.
+fn trips(consecutive: u32, good: u32, bad: u32) -> bool {
+    let all = good + bad;
+    consecutive >= CONSECUTIVE || (all >= LEAST_REQUESTS && u64::from(good) * 100 < u64::from(all) * u64::from(LEAST_SUCCESS))
+}
+
+/// Time aside after `before` earlier times: doubling, and up to a quarter less, so that a set does not come back at once.
+fn backoff(before: u32, random: f64) -> u64 {
+    let full = BACKOFF_FIRST.saturating_mul(1 << before.min(6)).min(BACKOFF_MOST);
+    full - (full as f64 * 0.25 * random) as u64
+}
+
+impl Window {
+    fn add(&self, now: u64, good: bool) {
+        let (at, epoch) = place(now);
+        let one = if good { 1 << 20 } else { 1 };
+        let add = |word: u64| {
+            let word = if word >> 40 == epoch { word } else { epoch << 40 };
+            let count = if good { word >> 20 } else { word } & COUNT;
+            // Full: enough is known.
+            (count < COUNT).then_some(word + one)
+        };
+        let _ = self.0[at].fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// Successes and failures of the window that ends now.
+    fn sums(&self, now: u64) -> (u32, u32) {
+        let (_, epoch) = place(now);
+        let mut sums = (0, 0);
+        for slot in &self.0 {
+            let word = slot.load(Relaxed);
+            if (epoch.wrapping_sub(word >> 40) & EPOCH) < SLOTS && word != 0 {
+                sums.0 += ((word >> 20) & COUNT) as u32;
+                sums.1 += (word & COUNT) as u32;
+            }
+        }
+        sums
+    }
+
+    fn clear(&self) {
+        self.0.iter().for_each(|slot| slot.store(0, Relaxed));
+    }
+}
+
+const COUNT: u64 = (1 << 20) - 1;
+const EPOCH: u64 = (1 << 24) - 1;
+
+/// Slot and epoch of a moment.
+fn place(now: u64) -> (usize, u64) {
+    let epoch = now / (WINDOW / SLOTS);
+    ((epoch % SLOTS) as usize, epoch & EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule() {
+        for (consecutive, good, bad, expected) in [
+            (6, 1000, 6, false),
+            (7, 1000, 7, true),
+            (1, 3, 1, false), // too few to judge
+            (1, 4, 1, false), // exactly 80 %
+            (1, 79, 21, true),
+            (4, 0, 4, false),
+            (5, 0, 5, true),
+        ] {
+            assert_eq!(trips(consecutive, good, bad), expected, "{consecutive} {good} {bad}");
+        }
+    }
+
+    #[test]
+    fn the_window_forgets_after_ten_seconds() {
+        let window = Window::default();
+        for s in 100..120 {
+            window.add(s * SECOND, true);
+            window.add(s * SECOND, false);
+        }
+        assert_eq!(window.sums(119 * SECOND), (10, 10));
+        assert_eq!(window.sums(121 * SECOND), (8, 8));
+        assert_eq!(window.sums(200 * SECOND), (0, 0));
+    }
+
+    #[test]
+    fn the_time_aside_doubles_up_to_a_minute() {
+        let all: Vec<u64> = (0..9).map(|n| backoff(n, 0.0) / SECOND).collect();
+        assert_eq!(all, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(backoff(2, 1.0), 3 * SECOND);
+    }
+
+    #[test]
+    fn one_probe_decides() {
+        let breaker = Breaker::default();
+        let mut now = 100 * SECOND;
+        assert!((0..4).all(|_| !breaker.failed(now)) && breaker.failed(now));
+        assert!(breaker.open(now, 0.0) && !breaker.open(now, 0.0));
+        assert_eq!(breaker.admit(now), Admission::Open);
+        now += SECOND;
+        assert_eq!(breaker.admit(now), Admission::Probe);
+        assert_eq!(breaker.admit(now), Admission::Open, "only one");
+        breaker.probe_failed(now, 0.0);
+        assert_eq!(breaker.admit(now + SECOND), Admission::Open, "longer now");
+        now += 2 * SECOND;
+        assert_eq!(breaker.admit(now), Admission::Probe);
+        breaker.probe_void(now);
+        assert_eq!(breaker.admit(now), Admission::Probe, "a probe that says nothing is repeated");
+        assert!(breaker.close(now));
+        assert_eq!(breaker.admit(now), Admission::Closed);
+        assert!(!breaker.failed(now), "a clean slate");
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_does_not_keep_it_aside_for_good() {
+        let breaker = Breaker::default();
+        breaker.open(SECOND, 0.0);
+        assert_eq!(breaker.admit(3 * SECOND), Admission::Probe);
+        assert_eq!(breaker.admit(3 * SECOND + PROBE_PATIENCE), Admission::Probe);
+    }
+}

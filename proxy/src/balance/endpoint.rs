@@ -1,0 +1,294 @@
+//! One endpoint and what is known about it: how many requests are under way, how slow it is, whether it is set aside.
+
+use super::breaker::{Admission, Breaker};
+use super::ewma::Ewma;
+use crate::metrics::{BackendMetrics, Group};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::Notify;
+use weft_proxy_api::policy::outbound;
+
+/// What one request under way adds to an endpoint about which nothing is known, nanoseconds: the first answer is
+/// awaited before more is sent.
+const UNKNOWN: f64 = 1e9;
+
+/// How a request (or connection) to an endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered well.
+    Success,
+    /// Answered badly, or not at all: counts against the endpoint.
+    Failure,
+    /// The connection could not be opened: counts against the endpoint.
+    ConnectFailure,
+    /// Ended from our side; says nothing about the endpoint.
+    Cancelled,
+}
+
+/// An endpoint with its state. Survives updates of its set as long as its description stays the same.
+pub struct Endpoint {
+    /// What discovery said.
+    pub spec: outbound::Endpoint,
+    /// Unique in the process: the key of its connection pool.
+    pub id: u64,
+    /// Labels.
+    pub group: Group,
+    in_flight: AtomicU32,
+    /// Of those in flight, how many wait for their answer to begin, and since when one waits with nothing heard.
+    waiting: AtomicU32,
+    silent_since: AtomicU64,
+    ewma: Ewma,
+    breaker: Breaker,
+    health: Arc<Health>,
+    gone: AtomicBool,
+    left: Notify,
+}
+
+/// What the endpoints of a set know of each other: enough never to eject more than half of them.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    pub(super) size: AtomicUsize,
+    pub(super) ejected: AtomicUsize,
+    pub(super) metrics: Arc<BackendMetrics>,
+}
+
+/// Something under way to an endpoint. Dropping it without [`InFlight::done`] means cancelled.
+#[must_use]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    probe: bool,
+    answered: bool,
+    done: bool,
+}
+
+impl Endpoint {
+    /// A new endpoint about which nothing is known, alone in its set: for pods called by their own address.
+    pub fn new(spec: outbound::Endpoint) -> Arc<Self> {
+        let health = Health { size: AtomicUsize::new(1), ..Health::default() };
+        Self::of_set(spec, Arc::new(health))
+    }
+
+    pub(super) fn of_set(spec: outbound::Endpoint, health: Arc<Health>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let group = Group::new(&spec.namespace, &spec.workload, spec.identity.is_some());
+        Arc::new(Self {
+            spec,
+            id: NEXT.fetch_add(1, Relaxed),
+            group,
+            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            silent_since: AtomicU64::new(0),
+            ewma: Ewma::default(),
+            breaker: Breaker::default(),
+            health,
+            gone: AtomicBool::new(false),
+            left: Notify::new(),
+        })
+    }
+
+    /// Counts one more in flight.
+    pub fn start(self: &Arc<Self>) -> InFlight {
+        self.begin(super::now(), false)
+    }
+
+    /// True once discovery dropped it: its pooled connections should not be kept.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Waits until it is gone.
+    pub async fn gone(&self) {
+        let left = self.left.notified();
+        tokio::pin!(left);
+        left.as_mut().enable();
+        if !self.is_gone() {
+            left.await;
+        }
+    }
+
+    /// Requests under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Set aside by its breaker now.
+    pub fn is_ejected(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// How much a request to it costs: latency × requests under way, by weight.
+    pub(super) fn load(&self, now: u64) -> f64 {
+        let queue = f64::from(self.in_flight());
+        let load = match self.latency(now) {
+            Some(latency) => latency * (queue + 1.0),
+            None => UNKNOWN * queue,
+        };
+        load / f64::from(self.spec.weight.max(1))
+    }
+
+    /// The average, or how long it has kept someone waiting without a word, whichever is longer: a frozen endpoint
+    /// gives no samples.
+    fn latency(&self, now: u64) -> Option<f64> {
+        let known = self.ewma.cost(now)?;
+        if self.waiting.load(Relaxed) == 0 {
+            return Some(known);
+        }
+        let silence = now.saturating_sub(self.silent_since.load(Relaxed));
+        Some(known.max(silence as f64))
+    }
+
+    pub(super) fn admit(&self, now: u64) -> Admission {
+        self.breaker.admit(now)
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, now: u64, probe: bool) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        if self.waiting.fetch_add(1, Relaxed) == 0 {
+            self.silent_since.store(now, Relaxed);
+        }
+        InFlight { endpoint: self.clone(), probe, answered: false, done: false }
+    }
+
+    /// Takes it back, whatever its breaker thinks (its set has become too small to leave it out).
+    pub(super) fn readmit(&self, now: u64) {
+        if self.breaker.close(now) {
+            self.health.returned();
+        }
+    }
+
+    /// Nobody routes here any more: its connections need not be kept.
+    pub(crate) fn retire(&self) {
+        if self.breaker.close(0) {
+            self.health.returned();
+        }
+        self.gone.store(true, Relaxed);
+        self.left.notify_waiters();
+    }
+
+    fn heard(&self, now: u64) {
+        self.waiting.fetch_sub(1, Relaxed);
+        self.silent_since.store(now, Relaxed);
+    }
+
+    fn succeeded(&self, now: u64, probe: bool) {
+        self.breaker.succeeded(now);
+        if probe && self.breaker.close(now) {
+            self.health.returned();
+        }
+    }
+
+    fn failed(&self, now: u64, latency: u64, probe: bool) {
+        self.ewma.failed(now, latency);
+        let trips = self.breaker.failed(now);
+        if probe {
+            self.breaker.probe_failed(now, fastrand::f64());
+        } else if trips && !self.is_gone() && self.health.may_eject() {
+            self.eject(now);
+        }
+    }
+
+    /// The place among the ejected is already taken in `health`.
+    fn eject(&self, now: u64) {
+        if self.breaker.open(now, fastrand::f64()) {
+            self.health.metrics.ejection();
+        } else {
+            self.health.returned();
+        }
+    }
+}
+
+impl Health {
+    /// Takes a place among the ejected, if half of the set remains without it.
+    fn may_eject(&self) -> bool {
+        let most = self.size.load(Relaxed) / 2;
+        let taken = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| (ejected < most).then_some(ejected + 1));
+        self.publish();
+        taken.is_ok()
+    }
+
+    fn returned(&self) {
+        let _ = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| ejected.checked_sub(1));
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.metrics.ejected(self.ejected.load(Relaxed));
+    }
+}
+
+impl InFlight {
+    /// Where.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// True if this request decides whether the endpoint comes back.
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// The answer began after `latency`: the sample that counts for balancing. Optional; without it, the whole time until
+    /// [`InFlight::done`] does, which makes long answers look slow.
+    pub fn answered(&mut self, latency: Duration) {
+        self.answered_at(super::now(), latency);
+    }
+
+    /// It ended.
+    pub fn done(self, outcome: Outcome, latency: Duration) {
+        self.done_at(super::now(), outcome, latency);
+    }
+
+    pub(super) fn answered_at(&mut self, now: u64, latency: Duration) {
+        if !self.answered {
+            self.answered = true;
+            self.endpoint.heard(now);
+            self.endpoint.ewma.answered(now, nanos(latency));
+        }
+    }
+
+    pub(super) fn done_at(mut self, now: u64, outcome: Outcome, latency: Duration) {
+        let endpoint = self.endpoint.clone();
+        match outcome {
+            Outcome::Success => {
+                self.answered_at(now, latency);
+                endpoint.succeeded(now, self.probe);
+            }
+            Outcome::Failure => endpoint.failed(now, nanos(latency), self.probe),
+            Outcome::ConnectFailure => {
+                endpoint.health.metrics.connect_failure();
+                endpoint.failed(now, nanos(latency), self.probe);
+            }
+            // Said by the drop.
+            Outcome::Cancelled => return,
+        }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: u64) {
+        if self.done {
+            return;
+        }
+        self.done = true;
+        if !self.answered {
+            self.endpoint.heard(now);
+        }
+        self.endpoint.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.done {
+            let now = super::now();
+            if self.probe {
+                self.endpoint.breaker.probe_void(now);
+            }
+            self.finish(now);
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

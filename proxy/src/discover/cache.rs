@@ -1,0 +1,183 @@
+//! What is known, for everyone to look up. Destinations are found without crossing threads; only what is new is asked of
+//! the control thread. What nobody uses for a while is forgotten.
+
+use super::held::Change;
+use crate::balance::{EndpointSet, now};
+use crate::metrics::Metrics;
+use crate::policy::outbound::Compiler;
+use crate::policy::{Destination, InboundPlan};
+use arc_swap::ArcSwapOption;
+use foldhash::HashMap;
+use parking_lot::RwLock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use weft_proxy_api::wire::{Resource, Trust};
+
+/// Most destinations known at once.
+pub(super) const MOST_DESTINATIONS: usize = 10_000;
+/// What nobody used for so long is unsubscribed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Seen by every thread.
+pub(super) struct Shared {
+    pub(super) inbound: ArcSwapOption<InboundPlan>,
+    pub(super) inbound_version: watch::Sender<u64>,
+    pub(super) trust: watch::Sender<Option<Arc<Trust>>>,
+    pub(super) destinations: RwLock<HashMap<SocketAddr, Arc<Destination>>>,
+    pub(super) connected: watch::Sender<bool>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a look-up found.
+pub(super) enum Found {
+    /// Known, or at least asked for.
+    Known(Arc<Destination>),
+    /// Not known before: the control thread must be told.
+    New(Arc<Destination>),
+    /// There are too many.
+    Full,
+}
+
+impl Shared {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            inbound: ArcSwapOption::empty(),
+            inbound_version: watch::Sender::new(0),
+            trust: watch::Sender::new(None),
+            destinations: RwLock::default(),
+            connected: watch::Sender::new(false),
+            metrics,
+        }
+    }
+
+    pub(super) fn find(&self, target: SocketAddr) -> Found {
+        if let Some(destination) = self.destinations.read().get(&target) {
+            destination.touch();
+            return Found::Known(destination.clone());
+        }
+        let mut all = self.destinations.write();
+        // Another thread may have been faster.
+        if let Some(destination) = all.get(&target) {
+            return Found::Known(destination.clone());
+        }
+        if all.len() >= MOST_DESTINATIONS {
+            return Found::Full;
+        }
+        let destination = Destination::new(target);
+        all.insert(target, destination.clone());
+        Found::New(destination)
+    }
+}
+
+/// The control thread's side: turns changes into plans and knows what is still used.
+pub(super) struct Cache {
+    shared: Arc<Shared>,
+    sets: HashMap<String, Kept>,
+    idle: u64,
+}
+
+struct Kept {
+    set: Arc<EndpointSet>,
+    /// Since when no plan refers to it; 0: one does.
+    unused_since: u64,
+}
+
+impl Cache {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let idle = u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX);
+        Self { shared, sets: HashMap::default(), idle }
+    }
+
+    /// Puts a change in force. Returns what must be subscribed to because of it.
+    pub(super) fn apply(&mut self, change: Change) -> Vec<Resource> {
+        match change {
+            Change::Inbound(inbound, version) => self.inbound(InboundPlan::new(inbound, version, &self.shared.metrics)),
+            Change::Outbound(target, outbound, version) => return self.outbound(target, outbound, version),
+            Change::Endpoints(name, all) => {
+                if let Some(kept) = self.sets.get(&name) {
+                    kept.set.update(all);
+                }
+            }
+            Change::Trust(trust) => drop(self.shared.trust.send_replace(Some(Arc::new(trust)))),
+        }
+        Vec::new()
+    }
+
+    fn inbound(&self, plan: InboundPlan) {
+        let version = plan.version;
+        self.shared.metrics.set_workload(&plan.inbound.workload);
+        self.shared.inbound.store(Some(Arc::new(plan)));
+        self.shared.inbound_version.send_replace(version);
+    }
+
+    fn outbound(
+        &mut self,
+        target: SocketAddr,
+        outbound: weft_proxy_api::policy::outbound::Outbound,
+        version: u64,
+    ) -> Vec<Resource> {
+        let Some(destination) = self.shared.destinations.read().get(&target).cloned() else { return Vec::new() };
+        let Self { shared, sets, .. } = self;
+        let mut wanted = Vec::new();
+        let mut find = |name: &str| {
+            if let Some(kept) = sets.get_mut(name) {
+                kept.unused_since = 0;
+                return kept.set.clone();
+            }
+            wanted.push(Resource::Endpoints(name.to_owned()));
+            let set = EndpointSet::new(name, shared.metrics.backend(name));
+            sets.insert(name.to_owned(), Kept { set: set.clone(), unused_since: 0 });
+            set
+        };
+        let plan = Compiler { metrics: &shared.metrics, sets: &mut find }.compile(outbound);
+        destination.put(plan, version);
+        wanted
+    }
+
+    /// Forgets what nobody has used for a while; returns what to unsubscribe from.
+    pub(super) fn sweep(&mut self) -> Vec<Resource> {
+        let now = now();
+        let mut gone = self.sweep_destinations(now);
+        gone.extend(self.sweep_sets(now));
+        gone
+    }
+
+    fn sweep_destinations(&self, now: u64) -> Vec<Resource> {
+        let mut gone = Vec::new();
+        // Under the write lock nobody can begin to use what is about to go.
+        self.shared.destinations.write().retain(|target, destination| {
+            let idle = now.saturating_sub(destination.used()) >= self.idle;
+            let keep = Arc::strong_count(destination) > 1 || !idle;
+            if !keep {
+                gone.push(Resource::Outbound(*target));
+            }
+            keep
+        });
+        gone
+    }
+
+    fn sweep_sets(&mut self, now: u64) -> Vec<Resource> {
+        let (mut gone, idle) = (Vec::new(), self.idle);
+        self.sets.retain(|name, kept| {
+            if Arc::strong_count(&kept.set) > 1 {
+                kept.unused_since = 0;
+                return true;
+            }
+            if kept.unused_since == 0 {
+                kept.unused_since = now;
+            }
+            let keep = now.saturating_sub(kept.unused_since) < idle;
+            if !keep {
+                gone.push(Resource::Endpoints(name.clone()));
+            }
+            keep
+        });
+        gone
+    }
+}
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

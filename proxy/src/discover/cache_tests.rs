@@ -1,0 +1,87 @@
+//! Changes become plans; what nobody uses goes.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::policy::OutboundPlan;
+use weft_proxy_api::policy::outbound::{Backend, Outbound, Route, Service};
+use weft_proxy_api::policy::{Protocol, ServicePort};
+
+fn target(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+fn service(name: &str) -> Outbound {
+    let name = ServicePort { namespace: "shop".into(), name: name.into(), port: 80 };
+    let backend = Backend { endpoints: name.to_string(), name: name.clone(), weight: 1 };
+    let route = Route { object: None, matches: Vec::new(), backends: vec![backend] };
+    Outbound::Service(Service { name, protocol: Protocol::Detect, routes: vec![route] })
+}
+
+fn cache() -> (Arc<Shared>, Cache) {
+    let shared = Arc::new(Shared::new(Metrics::new("shop")));
+    let cache = Cache { idle: 0, ..Cache::new(shared.clone()) };
+    (shared, cache)
+}
+
+#[test]
+fn destinations_of_one_service_share_their_endpoints() {
+    let (shared, mut cache) = cache();
+    let (Found::New(one), Found::New(two)) = (shared.find(target(1)), shared.find(target(2))) else { panic!() };
+    assert!(matches!(shared.find(target(1)), Found::Known(_)));
+    let wanted = cache.apply(Change::Outbound(target(1), service("web"), 7));
+    assert_eq!(wanted, [Resource::Endpoints("shop/web:80".into())]);
+    assert_eq!(cache.apply(Change::Outbound(target(2), service("web"), 8)), []);
+    assert_eq!((one.version(), two.version()), (7, 8));
+    let set = |at: &Destination| match &**at.plan() {
+        OutboundPlan::Service(plan) => plan.routes[0].backends[0].endpoints.clone(),
+        _ => panic!(),
+    };
+    assert!(Arc::ptr_eq(&set(&one), &set(&two)));
+}
+
+#[test]
+fn what_is_used_stays_and_what_is_not_goes_with_its_endpoints() {
+    let (shared, mut cache) = cache();
+    let Found::New(held) = shared.find(target(1)) else { panic!() };
+    cache.apply(Change::Outbound(target(1), service("web"), 7));
+    assert_eq!(cache.sweep(), [], "someone holds it");
+    drop(held);
+    let gone = cache.sweep();
+    assert_eq!(gone, [Resource::Outbound(target(1)), Resource::Endpoints("shop/web:80".into())]);
+    assert!(matches!(shared.find(target(1)), Found::New(_)));
+}
+
+#[test]
+fn a_change_of_plan_lets_go_of_the_old_endpoints_only() {
+    let (shared, mut cache) = cache();
+    let Found::New(_held) = shared.find(target(1)) else { panic!() };
+    cache.apply(Change::Outbound(target(1), service("web"), 7));
+    cache.apply(Change::Outbound(target(1), service("other"), 8));
+    assert_eq!(cache.sweep(), [Resource::Endpoints("shop/web:80".into())]);
+}
+
+#[test]
+fn there_is_a_most() {
+    let (shared, _) = cache();
+    for n in 0..MOST_DESTINATIONS {
+        shared.find(SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 80)));
+    }
+    assert!(matches!(shared.find(target(9)), Found::Full));
+}
+
+#[test]
+fn the_inbound_plan_names_the_workload() {
+    let (shared, mut cache) = cache();
+    let inbound = weft_proxy_api::policy::inbound::Inbound {
+        workload: "deploy/web".into(),
+        access: weft_proxy_api::policy::Access::Strict,
+        ports: Vec::new(),
+        allow: Vec::new(),
+        probes: Vec::new(),
+    };
+    assert!(shared.inbound.load().is_none(), "nothing is allowed before policy says so");
+    cache.apply(Change::Inbound(inbound, 3));
+    assert_eq!(shared.inbound.load_full().unwrap().version, 3);
+    shared.metrics.inbound_edge(None).request();
+    assert!(shared.metrics.render().contains("workload=\"deploy/web\""));
+}

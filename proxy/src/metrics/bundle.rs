@@ -1,0 +1,182 @@
+//! Handles that are counted through together. A bundle is shared by everything that counts the same edge, and owned by
+//! the registry as long as anyone does.
+
+use super::histogram::Histogram;
+use super::statuses::{SLOTS, slot};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A counter.
+#[derive(Debug, Clone, Default)]
+pub struct Count(pub(super) Arc<AtomicU64>);
+
+/// A gauge: the bits of an `f64`.
+#[derive(Debug, Clone, Default)]
+pub struct Level(pub(super) Arc<AtomicU64>);
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// By an HTTP status.
+    Http(u16),
+    /// By a gRPC code (the HTTP status was 200).
+    Grpc(u8),
+}
+
+/// Everything counted between this workload and one peer.
+#[derive(Debug)]
+pub struct EdgeMetrics {
+    pub(super) requests: AtomicU64,
+    pub(super) answers: [AtomicU64; SLOTS],
+    pub(super) cancelled: AtomicU64,
+    pub(super) denied: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) latency: Histogram,
+}
+
+/// Everything counted about one kind of connection.
+#[derive(Debug, Default)]
+pub struct ConnectionMetrics {
+    pub(super) opened: AtomicU64,
+    pub(super) closed: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+    pub(super) duration: Histogram,
+}
+
+/// State of one endpoint set, kept by the balancer.
+#[derive(Debug, Default)]
+pub struct BackendMetrics {
+    pub(super) endpoints: AtomicI64,
+    pub(super) ejected: AtomicI64,
+    pub(super) ejections: AtomicU64,
+    pub(super) connect_failures: AtomicU64,
+}
+
+impl Count {
+    /// One more.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// How many.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Level {
+    /// Sets it.
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+impl EdgeMetrics {
+    /// A request came in.
+    pub fn request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// A request was answered to its end after `took`.
+    pub fn answered(&self, code: Code, took: Duration) {
+        self.answers[slot(code)].fetch_add(1, Relaxed);
+        self.latency.record(took);
+    }
+
+    /// The client went away before the answer was complete: nobody's failure.
+    pub fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Relaxed);
+    }
+
+    /// A request or connection was denied (its answer is counted besides).
+    pub fn denied(&self) {
+        self.denied.fetch_add(1, Relaxed);
+    }
+
+    /// A connection of bytes (not HTTP) was opened.
+    pub fn connection(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// Payload bytes: `received` from the client, `sent` to it.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        self.bytes_in.fetch_add(received, Relaxed);
+        self.bytes_out.fetch_add(sent, Relaxed);
+    }
+
+    pub(super) fn answers_where(&self, success: bool) -> u64 {
+        let slots = self.answers.iter().enumerate();
+        slots.filter(|(at, _)| super::statuses::name(*at).success == success).map(|(_, n)| n.load(Relaxed)).sum()
+    }
+}
+
+impl Default for EdgeMetrics {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            answers: std::array::from_fn(|_| AtomicU64::new(0)),
+            cancelled: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            latency: Histogram::default(),
+        }
+    }
+}
+
+impl ConnectionMetrics {
+    /// A connection was opened. Count its end with [`Self::closed`].
+    pub fn opened(&self) {
+        self.opened.fetch_add(1, Relaxed);
+    }
+
+    /// A connection ended after `lived`.
+    pub fn closed(&self, lived: Duration) {
+        self.closed.fetch_add(1, Relaxed);
+        self.duration.record(lived);
+    }
+
+    /// Bytes read from and written to the socket.
+    pub fn bytes(&self, read: u64, written: u64) {
+        self.bytes_read.fetch_add(read, Relaxed);
+        self.bytes_written.fetch_add(written, Relaxed);
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> u64 {
+        self.opened.load(Relaxed).saturating_sub(self.closed.load(Relaxed))
+    }
+}
+
+impl BackendMetrics {
+    pub(crate) fn endpoints(&self, known: usize) {
+        self.endpoints.store(i64::try_from(known).unwrap_or(i64::MAX), Relaxed);
+    }
+
+    pub(crate) fn ejected(&self, now: usize) {
+        self.ejected.store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
+    }
+
+    pub(crate) fn ejection(&self) {
+        self.ejections.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connect_failure(&self) {
+        self.connect_failures.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,28 @@
+//! The golden measures. One catalogue says every name; one registry owns every series; what is counted per request is
+//! counted through handles bound beforehand: relaxed additions, no lock, no hash, no text.
+//!
+//! * [`catalogue`]: names, kinds, units, help, labels, tiers.
+//! * [`labels`]: what distinguishes one series from another; never a raw host, path or address.
+//! * [`histogram`]: latency in fixed buckets.
+//! * [`bundle`]: the handles that travel together: an edge, a kind of connection, a backend.
+//! * [`registry`]: families of bundles, bounded, with series of what is gone removed.
+//! * `render`, `render_alias`: the text a scrape reads, and the names existing tools look for.
+//! * [`recorder`]: the `metrics` facade over the same registry, for rare paths.
+
+pub mod bundle;
+pub mod catalogue;
+mod family;
+pub mod histogram;
+pub mod labels;
+mod process;
+mod rare;
+pub mod recorder;
+pub mod registry;
+mod render;
+mod render_alias;
+pub mod statuses;
+mod text;
+
+pub use bundle::{BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level};
+pub use labels::{ConnectionLabels, EdgeLabels, Group, Side};
+pub use registry::{EdgeSummary, Metrics};

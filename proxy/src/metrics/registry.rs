@@ -1,0 +1,247 @@
+//! Owner of every series. Bundles are found or made here when something is compiled or connected, never per request.
+
+use super::bundle::{BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Level};
+use super::catalogue::{self, Metric};
+use super::family::{CAP, Family};
+use super::histogram::BUCKETS;
+use super::labels::{ConnectionLabels, EdgeLabels, Group, yes_no};
+use super::rare::{Rare, RareKey};
+use crate::connection::Direction;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
+use weft_proxy_api::identity::SpiffeId;
+
+/// All metrics of this proxy. Shared by every thread.
+pub struct Metrics {
+    pub(super) namespace: String,
+    pub(super) workload: ArcSwap<String>,
+    pub(super) edges: Family<EdgeLabels, EdgeMetrics>,
+    pub(super) connections: Family<ConnectionLabels, ConnectionMetrics>,
+    pub(super) backends: Family<Arc<str>, BackendMetrics>,
+    pub(super) rare: Family<RareKey, Rare>,
+    pub(super) aliases: AtomicBool,
+    pub(super) started: SystemTime,
+    /// When the stream from the controller ended, in [`crate::balance::now`]; 0: it is open.
+    control_lost: AtomicU64,
+}
+
+/// One edge, as the controller is told. Totals since the series began.
+#[derive(Debug, Clone)]
+pub struct EdgeSummary {
+    /// Whose.
+    pub labels: EdgeLabels,
+    /// Requests received.
+    pub requests: u64,
+    /// Answers that count as success.
+    pub success: u64,
+    /// Answers that count as failure.
+    pub failure: u64,
+    /// Requests and connections denied.
+    pub denied: u64,
+    /// Latency per bucket, not cumulative.
+    pub latency: [u64; BUCKETS],
+    /// Payload bytes from the client.
+    pub bytes_in: u64,
+    /// Payload bytes to the client.
+    pub bytes_out: u64,
+    /// Connections that carried bytes rather than HTTP.
+    pub connections: u64,
+}
+
+impl Metrics {
+    /// A registry for a workload in `namespace`.
+    pub fn new(namespace: &str) -> Arc<Self> {
+        Self::with_cap(namespace, CAP)
+    }
+
+    pub(super) fn with_cap(namespace: &str, cap: usize) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: namespace.to_owned(),
+            workload: ArcSwap::default(),
+            edges: Family::new("edges", cap),
+            connections: Family::new("connections", cap),
+            backends: Family::new("backends", cap),
+            rare: Family::new("rare", cap),
+            aliases: AtomicBool::new(true),
+            started: SystemTime::now(),
+            control_lost: AtomicU64::new(crate::balance::now()),
+        })
+    }
+
+    /// What the workload is called (`deploy/web`), once policy says it.
+    pub fn set_workload(&self, workload: &str) {
+        if self.workload.load().as_str() != workload {
+            self.workload.store(Arc::new(workload.to_owned()));
+        }
+    }
+
+    /// Whether a scrape also says the figures under Linkerd's names. On at first.
+    pub fn set_aliases(&self, on: bool) {
+        self.aliases.store(on, Relaxed);
+    }
+
+    /// The series of an edge; the same labels always give the same series.
+    pub fn edge(&self, labels: EdgeLabels) -> Arc<EdgeMetrics> {
+        self.edges.get(labels)
+    }
+
+    /// The series of requests and connections from a client with this identity.
+    pub fn inbound_edge(&self, peer: Option<&SpiffeId>) -> Arc<EdgeMetrics> {
+        let none: Arc<str> = Arc::default();
+        self.edge(EdgeLabels {
+            direction: Direction::Inbound,
+            peer: Self::client(peer),
+            service: none.clone(),
+            backend: none.clone(),
+            route: none,
+        })
+    }
+
+    /// The group of a client with this identity.
+    pub fn client(peer: Option<&SpiffeId>) -> Group {
+        match peer {
+            Some(id) => Group::new(id.namespace(), &format!("sa/{}", id.account()), true),
+            None => Group::unknown(),
+        }
+    }
+
+    /// The series of a kind of connection.
+    pub fn connection(&self, labels: ConnectionLabels) -> Arc<ConnectionMetrics> {
+        self.connections.get(labels)
+    }
+
+    /// The series of an endpoint set.
+    pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+        self.backends.get(name.into())
+    }
+
+    /// Counter of a permission that allowed something (`rule`: the object's name, or `permissive`, `probe`).
+    pub fn allowed(&self, rule: &str) -> Count {
+        self.counter(&catalogue::ALLOWED, &[rule])
+    }
+
+    /// Counter of denials; `audit`: would have been denied.
+    pub fn denied(&self, reason: &'static str, audit: bool) -> Count {
+        self.counter(&catalogue::REFUSED, &[reason, yes_no(audit)])
+    }
+
+    /// Counter of errors the proxy itself made: `E103`, `no-endpoints`.
+    pub fn error(&self, direction: Direction, code: &'static str, name: &'static str) -> Count {
+        self.counter(&catalogue::ERRORS, &[direction.label(), code, name])
+    }
+
+    /// Counter of what detection found: `http1`, `http2`, `tls`, `opaque`, `timeout`, `server_first`, …
+    pub fn detected(&self, direction: Direction, result: &'static str) -> Count {
+        self.counter(&catalogue::DETECTED, &[direction.label(), result])
+    }
+
+    /// Identity: when the certificate ends (seconds since 1970).
+    pub fn identity_expiry(&self) -> Level {
+        self.gauge(&catalogue::IDENTITY_EXPIRY, &[])
+    }
+
+    /// Identity: renewals by result (`ok`, `failed`).
+    pub fn identity_renewals(&self, result: &'static str) -> Count {
+        self.counter(&catalogue::IDENTITY_RENEWALS, &[result])
+    }
+
+    /// The counter of a catalogued metric with these label values. For rare paths: keep what it returns.
+    pub fn counter(&self, metric: &'static Metric, values: &[&str]) -> Count {
+        Count(self.rare(metric, values))
+    }
+
+    /// The gauge of a catalogued metric with these label values. For rare paths: keep what it returns.
+    pub fn gauge(&self, metric: &'static Metric, values: &[&str]) -> Level {
+        Level(self.rare(metric, values))
+    }
+
+    pub(super) fn rare(&self, metric: &'static Metric, values: &[&str]) -> Arc<Rare> {
+        self.rare.get(RareKey::new(metric, values))
+    }
+
+    /// The stream from the controller opened.
+    pub(crate) fn control_connected(&self) {
+        self.control_lost.store(0, Relaxed);
+    }
+
+    /// The stream from the controller ended.
+    pub(crate) fn control_lost(&self) {
+        // The first loss counts: failed attempts to reconnect make nothing younger.
+        let _ = self.control_lost.compare_exchange(0, crate::balance::now(), Relaxed, Relaxed);
+    }
+
+    /// How long the controller has not been heard; `None`: it is connected.
+    pub fn control_staleness(&self) -> Option<std::time::Duration> {
+        let lost = self.control_lost.load(Relaxed);
+        (lost != 0).then(|| std::time::Duration::from_nanos(crate::balance::now().saturating_sub(lost)))
+    }
+
+    /// Everything as text, in the Prometheus format. Forgets series unused for long.
+    pub fn render(&self) -> String {
+        self.sweep(Instant::now());
+        super::render::render(self)
+    }
+
+    /// Every edge, for the controller.
+    pub fn summary(&self) -> Vec<EdgeSummary> {
+        self.sweep(Instant::now());
+        self.edges.all().into_iter().map(|(labels, edge)| summarise(labels, &edge)).collect()
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.edges.sweep(now);
+        self.connections.sweep(now);
+        self.backends.sweep(now);
+    }
+}
+
+fn summarise(labels: EdgeLabels, edge: &EdgeMetrics) -> EdgeSummary {
+    EdgeSummary {
+        labels,
+        requests: edge.requests.load(Relaxed),
+        success: edge.answers_where(true),
+        failure: edge.answers_where(false),
+        denied: edge.denied.load(Relaxed),
+        latency: edge.latency.snapshot().buckets,
+        bytes_in: edge.bytes_in.load(Relaxed),
+        bytes_out: edge.bytes_out.load(Relaxed),
+        connections: edge.connections.load(Relaxed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bundle::Code;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_counted_is_what_is_summarised() {
+        let metrics = Metrics::new("shop");
+        let edge = metrics.inbound_edge(None);
+        edge.request();
+        edge.request();
+        edge.answered(Code::Http(200), Duration::from_millis(3));
+        edge.answered(Code::Grpc(14), Duration::from_millis(700));
+        edge.denied();
+        edge.bytes(10, 20);
+        let all = metrics.summary();
+        let seen = &all[0];
+        assert_eq!((all.len(), seen.requests, seen.success, seen.failure, seen.denied), (1, 2, 1, 1, 1));
+        assert_eq!((seen.bytes_in, seen.bytes_out, seen.latency[4], seen.latency[11]), (10, 20, 1, 1));
+    }
+
+    #[test]
+    fn staleness_counts_from_the_first_loss_and_ends_with_the_connection() {
+        let metrics = Metrics::new("shop");
+        assert!(metrics.control_staleness().is_some(), "never connected is stale");
+        metrics.control_connected();
+        assert_eq!(metrics.control_staleness(), None);
+        metrics.control_lost();
+        let first = metrics.control_lost.load(Relaxed);
+        metrics.control_lost();
+        assert_eq!(metrics.control_lost.load(Relaxed), first);
+    }
+}

@@ -1,0 +1,208 @@
+//! What a scrape says: the catalogue's metrics with the values of every series.
+
+use super::bundle::{BackendMetrics, ConnectionMetrics, EdgeMetrics};
+use super::catalogue::{self as names, Kind, Metric, Tier};
+use super::labels::{ConnectionLabels, EdgeLabels, yes_no};
+use super::process::Process;
+use super::registry::Metrics;
+use super::statuses;
+use super::text::{Label, Text};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::UNIX_EPOCH;
+
+/// Microseconds in a second: own durations are said in seconds.
+const SECOND_US: u64 = 1_000_000;
+
+/// One consistent look at the registry.
+pub(super) struct Scrape<'a> {
+    pub(super) metrics: &'a Metrics,
+    pub(super) workload: Arc<String>,
+    pub(super) edges: Vec<(EdgeLabels, Arc<EdgeMetrics>)>,
+    pub(super) connections: Vec<(ConnectionLabels, Arc<ConnectionMetrics>)>,
+    backends: Vec<(Arc<str>, Arc<BackendMetrics>)>,
+}
+
+/// The whole text.
+pub(super) fn render(metrics: &Metrics) -> String {
+    let scrape = Scrape {
+        metrics,
+        workload: metrics.workload.load_full(),
+        edges: metrics.edges.all(),
+        connections: metrics.connections.all(),
+        backends: metrics.backends.all(),
+    };
+    let mut text = Text::default();
+    scrape.edges(&mut text);
+    scrape.connections(&mut text);
+    scrape.backends(&mut text);
+    scrape.rare(&mut text);
+    scrape.own(&mut text);
+    scrape.process(&mut text);
+    if metrics.aliases.load(Relaxed) {
+        super::render_alias::render(&scrape, &mut text);
+    }
+    text.finish()
+}
+
+impl Scrape<'_> {
+    fn edges(&self, text: &mut Text) {
+        self.each_edge(text, &names::REQUESTS, |edge| edge.requests.load(Relaxed));
+        self.answers(text);
+        text.head(&names::LATENCY);
+        for (labels, edge) in &self.edges {
+            text.histogram(names::LATENCY.name, &self.edge(labels), &edge.latency.snapshot(), SECOND_US);
+        }
+        self.each_edge(text, &names::CANCELLED, |edge| edge.cancelled.load(Relaxed));
+        self.each_edge(text, &names::DENIED, |edge| edge.denied.load(Relaxed));
+        self.each_edge(text, &names::STREAMS, |edge| edge.connections.load(Relaxed));
+        self.each_edge(text, &names::RECEIVED, |edge| edge.bytes_in.load(Relaxed));
+        self.each_edge(text, &names::SENT, |edge| edge.bytes_out.load(Relaxed));
+    }
+
+    fn each_edge(&self, text: &mut Text, metric: &Metric, value: fn(&EdgeMetrics) -> u64) {
+        text.head(metric);
+        for (labels, edge) in &self.edges {
+            text.sample(metric.name, &self.edge(labels), value(edge));
+        }
+    }
+
+    fn answers(&self, text: &mut Text) {
+        text.head(&names::RESPONSES);
+        for (labels, edge) in &self.edges {
+            for (slot, count) in edge.answers.iter().enumerate() {
+                let count = count.load(Relaxed);
+                if count == 0 {
+                    continue;
+                }
+                let name = statuses::name(slot);
+                let mut all = self.edge(labels).to_vec();
+                all.push(("classification", name.classification()));
+                all.extend([("status", name.status), ("grpc_status", name.grpc)]);
+                text.sample(names::RESPONSES.name, &all, count);
+            }
+        }
+    }
+
+    fn edge<'b>(&'b self, labels: &'b EdgeLabels) -> [Label<'b>; 9] {
+        [
+            ("direction", labels.direction.label()),
+            ("namespace", &self.metrics.namespace),
+            ("workload", &self.workload),
+            ("peer_namespace", &labels.peer.namespace),
+            ("peer_workload", &labels.peer.workload),
+            ("service", &labels.service),
+            ("backend", &labels.backend),
+            ("route", &labels.route),
+            ("tls", yes_no(labels.peer.tls)),
+        ]
+    }
+
+    fn connections(&self, text: &mut Text) {
+        self.each_connection(text, &names::OPENED, |at| at.opened.load(Relaxed));
+        self.each_connection(text, &names::CLOSED, |at| at.closed.load(Relaxed));
+        self.each_connection(text, &names::OPEN, ConnectionMetrics::open);
+        text.head(&names::LIFETIME);
+        for (labels, at) in &self.connections {
+            text.histogram(names::LIFETIME.name, &self.connection(labels), &at.duration.snapshot(), SECOND_US);
+        }
+        self.each_connection(text, &names::READ, |at| at.bytes_read.load(Relaxed));
+        self.each_connection(text, &names::WRITTEN, |at| at.bytes_written.load(Relaxed));
+    }
+
+    fn each_connection(&self, text: &mut Text, metric: &Metric, value: fn(&ConnectionMetrics) -> u64) {
+        text.head(metric);
+        for (labels, at) in &self.connections {
+            text.sample(metric.name, &self.connection(labels), value(at));
+        }
+    }
+
+    fn connection<'b>(&'b self, labels: &'b ConnectionLabels) -> [Label<'b>; 9] {
+        [
+            ("direction", labels.direction.label()),
+            ("namespace", &self.metrics.namespace),
+            ("workload", &self.workload),
+            ("side", labels.side.label()),
+            ("peer_namespace", &labels.peer.namespace),
+            ("peer_workload", &labels.peer.workload),
+            ("tls", yes_no(labels.no_tls.is_empty())),
+            ("no_tls_reason", labels.no_tls),
+            ("protocol", labels.protocol),
+        ]
+    }
+
+    fn backends(&self, text: &mut Text) {
+        self.each_backend(text, &names::ENDPOINTS, |at| at.endpoints.load(Relaxed));
+        self.each_backend(text, &names::EJECTED, |at| at.ejected.load(Relaxed));
+        self.each_backend(text, &names::EJECTIONS, |at| at.ejections.load(Relaxed).cast_signed());
+        self.each_backend(text, &names::CONNECT_FAILURES, |at| at.connect_failures.load(Relaxed).cast_signed());
+    }
+
+    fn each_backend(&self, text: &mut Text, metric: &Metric, value: fn(&BackendMetrics) -> i64) {
+        text.head(metric);
+        for (name, at) in &self.backends {
+            let labels = [("namespace", self.metrics.namespace.as_str()), ("workload", &self.workload), ("backend", name)];
+            text.sample(metric.name, &labels, value(at));
+        }
+    }
+
+    /// Values of process tier; sorted by metric, so that those of one metric stand together.
+    fn rare(&self, text: &mut Text) {
+        let mut last = "";
+        for (key, value) in self.metrics.rare.all() {
+            let metric = key.metric;
+            if metric.name != last {
+                text.head(metric);
+                last = metric.name;
+            }
+            let labels: Vec<Label<'_>> = metric.labels.iter().copied().zip(key.values.iter().map(AsRef::as_ref)).collect();
+            let bits = value.load(Relaxed);
+            match metric.kind {
+                Kind::Counter => text.sample(metric.name, &labels, bits),
+                Kind::Gauge | Kind::Histogram => text.sample(metric.name, &labels, f64::from_bits(bits)),
+            }
+        }
+    }
+
+    /// What is known without a series of its own.
+    fn own(&self, text: &mut Text) {
+        let staleness = self.metrics.control_staleness();
+        one(text, &names::CONTROL_CONNECTED, Some(u8::from(staleness.is_none())));
+        one(text, &names::CONTROL_STALENESS, Some(staleness.unwrap_or_default().as_secs_f64()));
+        let m = self.metrics;
+        let families = [
+            (m.edges.name, m.edges.len(), m.edges.dropped()),
+            (m.connections.name, m.connections.len(), m.connections.dropped()),
+            (m.backends.name, m.backends.len(), m.backends.dropped()),
+            (m.rare.name, m.rare.len(), m.rare.dropped()),
+        ];
+        text.head(&names::SERIES);
+        families.iter().for_each(|(name, len, _)| text.sample(names::SERIES.name, &[("family", name)], len));
+        text.head(&names::DROPPED);
+        families.iter().for_each(|(name, _, dropped)| text.sample(names::DROPPED.name, &[("family", name)], dropped));
+        text.head(&names::BUILD);
+        text.sample(names::BUILD.name, &[("version", weft_proxy_api::names::VERSION)], 1);
+    }
+
+    fn process(&self, text: &mut Text) {
+        let process = Process::read();
+        one(text, &names::CPU, process.cpu_seconds);
+        one(text, &names::RSS, process.resident_bytes);
+        one(text, &names::FDS, process.open_fds);
+        one(text, &names::MAX_FDS, process.max_fds);
+        one(text, &names::THREADS, process.threads);
+        one(text, &names::START, self.metrics.started.duration_since(UNIX_EPOCH).ok().map(|at| at.as_secs_f64()));
+    }
+}
+
+fn one(text: &mut Text, metric: &Metric, value: Option<impl std::fmt::Display>) {
+    debug_assert!(metric.tier == Tier::Process && metric.labels.is_empty());
+    if let Some(value) = value {
+        text.head(metric);
+        text.sample(metric.name, &[], value);
+    }
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

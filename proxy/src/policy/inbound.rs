@@ -1,0 +1,219 @@
+//! The inbound policy of this workload, ready to judge, with a counter for each way a judgement can end.
+
+use crate::metrics::{Count, Metrics};
+use foldhash::HashMap;
+use weft_proxy_api::policy::inbound::{AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Ports, Verdict};
+use weft_proxy_api::policy::matching::RequestView;
+use weft_proxy_api::policy::Protocol;
+
+/// Policy of one version, with its counters.
+pub struct InboundPlan {
+    /// The policy as checked.
+    pub inbound: Inbound,
+    /// Version of the policy.
+    pub version: u64,
+    ports: HashMap<u16, Port>,
+    /// What holds for ports that no rule, probe or declaration names.
+    other: Port,
+    counters: Counters,
+}
+
+/// What is known of a port beforehand.
+#[derive(Debug, Clone, Copy)]
+struct Port {
+    protocol: Protocol,
+    http_only: bool,
+}
+
+struct Counters {
+    /// Same order as the policy's permissions.
+    rules: Vec<Count>,
+    permissive: Count,
+    probe: Count,
+    /// Denied, and would be denied but for audit mode; same order as `DenyReason::ALL`.
+    denied: [(Count, Count); DenyReason::ALL.len()],
+}
+
+impl InboundPlan {
+    /// Compiles a policy.
+    pub fn new(inbound: Inbound, version: u64, metrics: &Metrics) -> Self {
+        let ports = named_ports(&inbound).map(|port| (port, Port::of(&inbound, port))).collect();
+        let counters = Counters::new(&inbound, metrics);
+        let other = Port::of(&inbound, unnamed_port(&inbound));
+        Self { version, ports, other, counters, inbound }
+    }
+
+    /// What the port was declared to speak.
+    pub fn protocol(&self, port: u16) -> Protocol {
+        self.port(port).protocol
+    }
+
+    /// Bytes that are not HTTP never pass on this port: it carries HTTP rules, or was declared to speak HTTP.
+    pub fn http_only(&self, port: u16) -> bool {
+        self.port(port).http_only
+    }
+
+    /// Judges a connection and counts the verdict (of `HttpOnly` the requests are counted, each by itself).
+    pub fn connection(&self, caller: Caller<'_>, port: u16) -> ConnectionVerdict {
+        let verdict = self.inbound.judge_connection(caller, port);
+        match verdict {
+            ConnectionVerdict::Allow(by) => self.counters.allowed(by),
+            ConnectionVerdict::Audit(reason) => self.counters.denied(reason, true),
+            ConnectionVerdict::Deny(reason) => self.counters.denied(reason, false),
+            ConnectionVerdict::HttpOnly => {}
+        }
+        verdict
+    }
+
+    /// Judges a connection without counting: is one that is already open still allowed?
+    pub fn still_allows(&self, caller: Caller<'_>, port: u16) -> bool {
+        !matches!(self.inbound.judge_connection(caller, port), ConnectionVerdict::Deny { .. })
+    }
+
+    /// Judges a request and counts the verdict.
+    pub fn request(&self, caller: Caller<'_>, port: u16, request: &RequestView<'_>) -> Verdict {
+        let verdict = self.inbound.judge_request(caller, port, request);
+        match verdict {
+            Verdict::Allow(by) => self.counters.allowed(by),
+            Verdict::Audit(reason) => self.counters.denied(reason, true),
+            Verdict::Deny(reason) => self.counters.denied(reason, false),
+        }
+        verdict
+    }
+
+    fn port(&self, port: u16) -> &Port {
+        self.ports.get(&port).unwrap_or(&self.other)
+    }
+}
+
+impl Port {
+    fn of(inbound: &Inbound, port: u16) -> Self {
+        let protocol = inbound.protocol(port);
+        let declared = matches!(protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
+        Self { protocol, http_only: declared || inbound.has_http_rules(port) }
+    }
+}
+
+/// Every port that a declaration, a rule or a probe names.
+fn named_ports(inbound: &Inbound) -> impl Iterator<Item = u16> {
+    let ruled = inbound.allow.iter().flat_map(|allow| match &allow.ports {
+        Ports::Any => &[][..],
+        Ports::Only(ports) => ports,
+    });
+    let declared = inbound.ports.iter().map(|(port, _)| *port);
+    declared.chain(ruled.copied()).chain(inbound.probes.iter().map(|probe| probe.port))
+}
+
+/// A port that nothing names, to ask what holds for all of those.
+fn unnamed_port(inbound: &Inbound) -> u16 {
+    let named: std::collections::HashSet<u16> = named_ports(inbound).collect();
+    (1..=u16::MAX).find(|port| !named.contains(port)).unwrap_or(0)
+}
+
+impl Counters {
+    fn new(inbound: &Inbound, metrics: &Metrics) -> Self {
+        let rule = |by: &str| metrics.allowed(by);
+        let denied = |reason: DenyReason, audit| metrics.denied(reason.label(), audit);
+        Self {
+            rules: inbound.allow.iter().map(|allow| rule(&allow.object)).collect(),
+            permissive: rule(inbound.by(AllowedBy::Permissive)),
+            probe: rule(inbound.by(AllowedBy::Probe)),
+            denied: DenyReason::ALL.map(|reason| (denied(reason, false), denied(reason, true))),
+        }
+    }
+
+    fn allowed(&self, by: AllowedBy) {
+        match by {
+            AllowedBy::Rule(index) => {
+                if let Some(rule) = self.rules.get(index) {
+                    rule.inc();
+                }
+            }
+            AllowedBy::Permissive => self.permissive.inc(),
+            AllowedBy::Probe => self.probe.inc(),
+        }
+    }
+
+    fn denied(&self, reason: DenyReason, audit: bool) {
+        let at = DenyReason::ALL.iter().position(|known| *known == reason);
+        if let Some((denied, audited)) = at.and_then(|at| self.denied.get(at)) {
+            if audit { audited } else { denied }.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use weft_proxy_api::policy::Access;
+    use weft_proxy_api::policy::inbound::{Allow, Probe, Source, Traffic};
+    use weft_proxy_api::identity::SpiffeId;
+
+    fn id(account: &str) -> SpiffeId {
+        SpiffeId::new("cluster.local", "shop", account).unwrap()
+    }
+
+    fn policy(access: Access) -> Inbound {
+        let allow = |object: &str, account, ports, traffic| Allow {
+            object: object.into(),
+            sources: vec![Source { identity: id(account), addresses: None }],
+            ports: Ports::Only(ports),
+            traffic,
+        };
+        Inbound {
+            workload: "deploy/web".into(),
+            access,
+            ports: vec![(9000, Protocol::Opaque), (8000, Protocol::Http1)],
+            allow: vec![
+                allow("TrafficTarget shop/tcp", "front", vec![9000], Traffic::Any),
+                allow("TrafficTarget shop/http", "front", vec![8080], Traffic::Http(Vec::new())),
+            ],
+            probes: vec![Probe { port: 8081, path: Some("/healthz".into()) }],
+        }
+    }
+
+    fn caller(identity: Option<&SpiffeId>) -> Caller<'_> {
+        Caller { identity, address: [10, 0, 0, 1].into() }
+    }
+
+    #[test]
+    fn ports_are_known_beforehand() {
+        let metrics = Metrics::new("shop");
+        let plan = InboundPlan::new(policy(Access::Strict), 1, &metrics);
+        for (port, protocol, http_only) in [
+            (9000, Protocol::Opaque, false),
+            (8000, Protocol::Http1, true),
+            (8080, Protocol::Detect, true),
+            (8081, Protocol::Detect, true),
+            (1234, Protocol::Detect, false),
+        ] {
+            assert_eq!((plan.protocol(port), plan.http_only(port)), (protocol, http_only), "{port}");
+        }
+    }
+
+    #[test]
+    fn every_judgement_is_counted_by_what_decided() {
+        let metrics = Metrics::new("shop");
+        let plan = InboundPlan::new(policy(Access::Strict), 1, &metrics);
+        let (front, other) = (id("front"), id("other"));
+        assert!(matches!(plan.connection(caller(Some(&front)), 9000), ConnectionVerdict::Allow(_)));
+        assert!(matches!(plan.connection(caller(Some(&front)), 8080), ConnectionVerdict::HttpOnly));
+        assert!(matches!(plan.connection(caller(Some(&other)), 9000), ConnectionVerdict::Deny(_)));
+        assert!(matches!(plan.connection(caller(None), 9000), ConnectionVerdict::Deny(_)));
+        assert!(!plan.still_allows(caller(None), 9000));
+        assert_eq!(metrics.allowed("TrafficTarget shop/tcp").get(), 1);
+        assert_eq!(metrics.denied("not_a_source", false).get(), 1);
+        assert_eq!(metrics.denied("no_identity", false).get(), 1, "asking again is not counted");
+    }
+
+    #[test]
+    fn audit_counts_what_it_would_deny() {
+        let metrics = Metrics::new("shop");
+        let plan = InboundPlan::new(policy(Access::Audit), 1, &metrics);
+        assert!(matches!(plan.connection(caller(None), 9000), ConnectionVerdict::Audit(_)));
+        assert!(plan.still_allows(caller(None), 9000));
+        assert_eq!(metrics.denied("no_identity", true).get(), 1);
+        assert_eq!(metrics.denied("no_identity", false).get(), 0);
+    }
+}

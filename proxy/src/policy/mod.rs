@@ -1,0 +1,7 @@
+//! Policy as the proxy uses it: compiled once per version, with weights in tables and metric handles bound.
+
+pub mod inbound;
+pub mod outbound;
+
+pub use inbound::InboundPlan;
+pub use outbound::{BackendPlan, Destination, EndpointPlan, OutboundPlan, RoutePlan, ServicePlan};
