@@ -1,0 +1,303 @@
+//! HTTPRouteGroup and TCPRoute: what traffic looks like; TrafficSplit and TrafficTarget refer to them.
+
+use super::TOP;
+use crate::manifest::k8s::ObjectMeta;
+use crate::manifest::report::{Field, Report};
+use crate::manifest::yaml::{Value, short};
+use std::collections::HashSet;
+use weft_proxy_api::policy::inbound::Ports;
+use weft_proxy_api::policy::matching::{HeaderMatch, HttpMatch, PatternError, TextMatch};
+
+/// Most matches of a group.
+pub const MAX_MATCHES: usize = 10_000;
+/// Most patterns of a group that are more than a literal text: each may compile to a megabyte (D38).
+pub const MAX_PATTERNS: usize = 200;
+
+/// The methods of the published schema (D05).
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+
+/// An HTTPRouteGroup.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpRouteGroup {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Descriptions of requests, each name once; none describes nothing (D05).
+    pub matches: Vec<HttpMatch>,
+}
+
+/// A TCPRoute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpRoute {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Ports; absent or empty in the text: any.
+    pub ports: Ports,
+}
+
+/// Reads an HTTPRouteGroup of v1alpha4. `None` if something is wrong; what, is in the report.
+pub fn read_http(
+    root: &Field<'_>,
+    metadata: ObjectMeta,
+    report: &mut Report,
+) -> Option<HttpRouteGroup> {
+    let spec = root.get("spec");
+    spec.expect_map(report)?;
+    root.warn_unknown(&[&TOP[..], &["status", "matches"]].concat(), report);
+    spec.warn_unknown(&["matches"], report);
+    let matches = read_matches(&matches_field(root, &spec, report)?, &metadata, report)?;
+    let patterns = matches
+        .iter()
+        .flat_map(texts)
+        .filter(|text| is_pattern(text))
+        .count();
+    if patterns > MAX_PATTERNS {
+        let message = format!(
+            "has {patterns} regular expressions that are more than a literal text; at most {MAX_PATTERNS}"
+        );
+        report.error(&spec.get("matches"), message);
+        return None;
+    }
+    Some(HttpRouteGroup { metadata, matches })
+}
+
+/// Older versions have `matches` beside `metadata`, and people kept writing it there (D34).
+fn matches_field<'a>(root: &Field<'a>, spec: &Field<'a>, report: &mut Report) -> Option<Field<'a>> {
+    let (flat, nested) = (root.get("matches"), spec.get("matches"));
+    match (flat.is_present(), nested.is_present()) {
+        (true, true) => {
+            report.error(&flat, "is there twice: here and under spec");
+            None
+        }
+        (true, false) => {
+            report.warn(
+                &flat,
+                "belongs under spec since v1alpha3; it is read nevertheless",
+            );
+            Some(flat)
+        }
+        (false, _) => Some(nested),
+    }
+}
+
+fn texts(item: &HttpMatch) -> impl Iterator<Item = &TextMatch> {
+    item.path
+        .iter()
+        .chain(item.headers.iter().map(|header| &header.value))
+}
+
+fn is_pattern(text: &TextMatch) -> bool {
+    matches!(text, TextMatch::RegexPrefix(_) | TextMatch::RegexFull(_))
+}
+
+fn read_matches(
+    field: &Field<'_>,
+    metadata: &ObjectMeta,
+    report: &mut Report,
+) -> Option<Vec<HttpMatch>> {
+    let items = field.items(report)?;
+    if items.len() > MAX_MATCHES {
+        report.error(
+            field,
+            format!("has {} matches; at most {MAX_MATCHES}", items.len()),
+        );
+        return None;
+    }
+    if items.is_empty() {
+        report.warn(field, "has no matches: it describes nothing");
+    }
+    let object = format!("HTTPRouteGroup {}/{}", metadata.namespace, metadata.name);
+    let mut names = HashSet::new();
+    let mut matches = Vec::new();
+    let mut patterns = 0;
+    for item in &items {
+        let Some(found) = read_match(item, &object, report) else {
+            continue;
+        };
+        if !names.insert(found.name.clone()) {
+            report.error(
+                &item.get("name"),
+                format!("{} is the name of a match before", short(&found.name)),
+            );
+        }
+        patterns += texts(&found).filter(|text| is_pattern(text)).count();
+        matches.push(found);
+        // Compiling goes no further than what is accepted in the end.
+        if patterns > MAX_PATTERNS {
+            break;
+        }
+    }
+    (!report.failed()).then_some(matches)
+}
+
+fn read_match(field: &Field<'_>, object: &str, report: &mut Report) -> Option<HttpMatch> {
+    field.expect_map(report)?;
+    field.reject_unknown(&["name", "pathRegex", "methods", "headers"], report);
+    let name = field.get("name").text(report);
+    let path = read_path(&field.get("pathRegex"), report);
+    let methods = read_methods(&field.get("methods"), report);
+    let headers = read_headers(&field.get("headers"), report);
+    let (name, path, methods, headers) = (name?.to_owned(), path?, methods?, headers?);
+    Some(HttpMatch {
+        object: object.to_owned(),
+        name,
+        path,
+        methods,
+        headers,
+    })
+}
+
+fn read_path(field: &Field<'_>, report: &mut Report) -> Option<Option<TextMatch>> {
+    match field.text_if_any(report)? {
+        None | Some("") => Some(None),
+        Some(pattern) => pattern_or(TextMatch::regex_prefix(pattern), field, report).map(Some),
+    }
+}
+
+fn read_methods(field: &Field<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = field.items(report)?;
+    let methods: Vec<Option<&str>> = items.iter().map(|item| read_method(item, report)).collect();
+    let methods: Vec<&str> = methods.into_iter().collect::<Option<_>>()?;
+    let any = methods.contains(&"*");
+    Some(
+        methods
+            .into_iter()
+            .filter(|_| !any)
+            .map(str::to_owned)
+            .collect(),
+    )
+}
+
+fn read_method<'a>(field: &Field<'a>, report: &mut Report) -> Option<&'a str> {
+    let method = field.text(report)?;
+    if method == "*" || METHODS.contains(&method) {
+        return Some(method);
+    }
+    report.error(
+        field,
+        format!(
+            "{} is not a method; write * or one of {}",
+            short(method),
+            METHODS.join(", ")
+        ),
+    );
+    None
+}
+
+/// A map, or a list of maps with one entry each: both are written (D04). A name that is there twice must match twice.
+fn read_headers(field: &Field<'_>, report: &mut Report) -> Option<Vec<HeaderMatch>> {
+    let Some(Value::List(_)) = field.value() else {
+        return read_header_map(field, report);
+    };
+    let mut headers = Vec::new();
+    for item in field.items(report)? {
+        let entries = item.entries(report)?;
+        if entries.len() != 1 {
+            report.error(
+                &item,
+                format!("must have exactly one header, not {}", entries.len()),
+            );
+            return None;
+        }
+        headers.extend(read_header_map(&item, report)?);
+    }
+    Some(headers)
+}
+
+fn read_header_map(field: &Field<'_>, report: &mut Report) -> Option<Vec<HeaderMatch>> {
+    let entries = field.entries(report)?;
+    let headers: Vec<Option<HeaderMatch>> = entries
+        .iter()
+        .map(|(name, value)| read_header(name, value, report))
+        .collect();
+    headers.into_iter().collect()
+}
+
+fn read_header(name: &str, field: &Field<'_>, report: &mut Report) -> Option<HeaderMatch> {
+    let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) else {
+        report.error(
+            field,
+            format!("{} is not the name of a header", short(name)),
+        );
+        return None;
+    };
+    let Some(pattern) = field.text_if_any(report)? else {
+        report.error(field, "must have a value: a regular expression in quotes");
+        return None;
+    };
+    let value = pattern_or(TextMatch::regex_full(pattern), field, report)?;
+    Some(HeaderMatch {
+        name: name.as_str().to_owned(),
+        value,
+    })
+}
+
+fn pattern_or(
+    read: Result<TextMatch, PatternError>,
+    field: &Field<'_>,
+    report: &mut Report,
+) -> Option<TextMatch> {
+    match read {
+        Ok(text) => Some(text),
+        Err(error) => {
+            // The engine draws the pattern over several lines; the reason is in the last.
+            let reason = error.to_string();
+            let reason = reason
+                .lines()
+                .rfind(|line| !line.trim().is_empty())
+                .unwrap_or_default();
+            let reason: String = reason
+                .trim()
+                .trim_start_matches("error: ")
+                .chars()
+                .take(200)
+                .collect();
+            let prefix = if reason.starts_with("not a regular") || reason.starts_with("the pattern")
+            {
+                ""
+            } else {
+                "not a regular expression: "
+            };
+            report.error(field, format!("{prefix}{reason}"));
+            None
+        }
+    }
+}
+
+/// Reads a TCPRoute of v1alpha4. A field that is not known is refused everywhere: without `ports` it means every port.
+pub fn read_tcp(root: &Field<'_>, metadata: ObjectMeta, report: &mut Report) -> Option<TcpRoute> {
+    let spec = root.get("spec");
+    let matches = spec.get("matches");
+    spec.expect_map(report)?;
+    matches.expect_map(report)?;
+    root.reject_unknown(&[&TOP[..], &["status"]].concat(), report);
+    spec.reject_unknown(&["matches"], report);
+    // The schema has a name there that nobody uses.
+    matches.reject_unknown(&["name", "ports"], report);
+    let items = matches.get("ports").items(report)?;
+    let ports: Vec<Option<u16>> = items.iter().map(|item| read_port(item, report)).collect();
+    let ports: Vec<u16> = ports.into_iter().collect::<Option<_>>()?;
+    Some(TcpRoute {
+        metadata,
+        ports: if ports.is_empty() {
+            Ports::Any
+        } else {
+            Ports::Only(ports)
+        },
+    })
+}
+
+fn read_port(field: &Field<'_>, report: &mut Report) -> Option<u16> {
+    match field.value() {
+        Some(Value::Int(number @ 1..=65535)) => u16::try_from(*number).ok(),
+        other => {
+            let found = other.map_or("nothing".to_owned(), Value::describe);
+            report.error(
+                field,
+                format!("must be a port from 1 to 65535, not {found}"),
+            );
+            None
+        }
+    }
+}

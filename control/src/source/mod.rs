@@ -1,0 +1,29 @@
+//! Where objects come from. A source sends events; it knows nothing of what they mean.
+
+pub mod dir;
+pub mod folders;
+mod scan;
+
+use crate::manifest::{Loaded, ObjectKey, Problem};
+use std::sync::Arc;
+
+/// What happened in a source.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An object is new or different.
+    Apply(Loaded),
+    /// An object is gone.
+    Delete(ObjectKey),
+    /// All that is wrong with one file now; empty: nothing any more.
+    Problems {
+        /// The file.
+        file: Arc<str>,
+        /// What is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// Everything that was there at the start has been sent. Once.
+    Synced,
+}
+
+#[cfg(test)]
+mod tests;
