@@ -87,9 +87,12 @@ impl Breaker {
 
     /// Opens it. `random` is uniform in 0..1. False: it was open already.
     pub(crate) fn open(&self, now: u64, random: f64) -> bool {
-        let until = now + backoff(self.severity(now), random);
+        let before = self.severity(now);
+        let until = now + backoff(before, random);
         let opened = self.until.compare_exchange(0, until, Relaxed, Relaxed).is_ok();
-        self.opened.fetch_add(u32::from(opened), Relaxed);
+        if opened {
+            self.opened.store(before.saturating_add(1), Relaxed);
+        }
         opened
     }
 
@@ -111,12 +114,10 @@ impl Breaker {
         self.until.swap(0, Relaxed) != 0
     }
 
-    /// How often it opened lately; forgets what is long ago.
+    /// How often it opened lately; what is long ago does not count.
     fn severity(&self, now: u64) -> u32 {
-        if now.saturating_sub(self.closed_at.load(Relaxed)) > FORGIVEN {
-            self.opened.store(0, Relaxed);
-        }
-        self.opened.load(Relaxed)
+        let forgiven = now.saturating_sub(self.closed_at.load(Relaxed)) > FORGIVEN;
+        if forgiven { 0 } else { self.opened.load(Relaxed) }
     }
 }
 

@@ -64,3 +64,7 @@ impl Drop for Beside {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+#[path = "grpc_tests.rs"]
+mod tests;

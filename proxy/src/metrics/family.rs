@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_series_goes_only_after_its_users_and_some_time() {
-        let (family, start) = (family(), Instant::now());
+        let (family, start) = (Family::<Arc<str>, AtomicU64>::new("test", 100), Instant::now());
         let held = family.get("held".into());
         family.get("left".into());
         family.sweep(start);
