@@ -6,11 +6,13 @@
 //!
 //! Nothing here fails as a whole: a document that cannot be read is a [`Problem`], the others are still objects.
 
+mod container;
 pub mod de;
 pub mod k8s;
 mod object;
 mod read;
 pub mod report;
+mod volume;
 pub mod workload;
 pub mod yaml;
 

@@ -258,6 +258,19 @@ fn refused(text: &str) {
 }
 
 #[test]
+fn what_is_deep_but_within_bounds_is_read() {
+    let deep = |depth: usize| {
+        format!(
+            "apiVersion: example.com/v1\nkind: Deep\nmetadata: {{name: a}}\nspec: {}{}\n",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
+    assert_eq!(keys(&deep(60)), ["Deep a@1"]);
+    assert_eq!(keys(&deep(70)), Vec::<String>::new());
+}
+
+#[test]
 fn a_large_file_is_read() {
     let text: String = (0..2000)
         .map(|n| SERVICE.replace("web", &format!("web-{n}")) + "---\n")

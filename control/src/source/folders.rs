@@ -140,10 +140,9 @@ impl Folders {
         };
         let mut problems = file.problems.clone();
         for loaded in file.objects.values() {
-            let providers = self.providers.get(&loaded.key).into_iter().flatten();
+            let mut providers = self.providers.get(&loaded.key).into_iter().flatten();
             if let Some((_, winner)) = providers
-                .filter(|other| other.0 == id.0)
-                .last()
+                .rfind(|other| other.0 == id.0)
                 .filter(|winner| *winner != id)
             {
                 let message = format!("is in {winner} as well, which wins");

@@ -87,7 +87,7 @@ fn d37_a_broken_file_keeps_its_last_valid_state() {
     // What can be read of it is applied; what cannot, might be anything.
     assert_eq!(
         text(&mut folders, 0, "f", &(service("a", "9") + "kind: [")),
-        ["+a 9 f"]
+        ["+a 9 f", "!f 1"]
     );
     folders.set(0, "f", Content::Unreadable("no"));
     let told = folders.events();
