@@ -1,1 +1,1 @@
-//! app
+//! Starts the controller.

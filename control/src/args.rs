@@ -1,1 +1,245 @@
-//! args
+//! Settings of `weft-control`: as typed, then as meant. Every wrong value is reported, in one go.
+
+use crate::state;
+use clap::Parser;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::names::{self, control_env as env};
+use weft_proxy_api::policy::Access;
+
+const DEFAULT_ADMIN: &str = "127.0.0.1:8085";
+const DEFAULT_CERT_TTL: &str = "24h";
+const DEFAULT_LOG: &str = "info";
+/// A shorter life could end before the proxy has renewed.
+const MIN_CERT_TTL: Duration = Duration::from_secs(10);
+const MAX_CERT_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The controller of Weft: reads Kubernetes and SMI manifests from folders and tells every proxy what they mean
+#[derive(Debug, Parser)]
+#[command(name = "weft-control", version, max_term_width = 100)]
+struct Typed {
+    /// Folder with manifests, watched for changes; may be repeated, and an object in a later folder replaces the same
+    /// one of an earlier folder [env: WEFT_CONTROL_DIR, separated by ':']
+    #[arg(long = "dir", value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// What happens to traffic that no TrafficTarget allows: strict denies it, permissive lets it pass, audit lets it
+    /// pass and counts it [default: permissive]
+    #[arg(long, env = env::ACCESS, value_name = "ACCESS")]
+    access: Option<String>,
+    /// Folder for keys and what must survive a restart [default: .weft in the first folder of manifests]
+    #[arg(long, env = env::STATE, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Address of the control API, reachable by every pod [default: [::]:8086, or 0.0.0.0:8086 without IPv6]
+    #[arg(long, env = env::LISTEN, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Address of health, metrics and status
+    #[arg(long, env = env::ADMIN_ADDR, value_name = "ADDR", default_value = DEFAULT_ADMIN)]
+    admin_addr: String,
+    /// Trust domain of the mesh, the first part of every identity
+    #[arg(long, env = env::TRUST_DOMAIN, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN)]
+    trust_domain: String,
+    /// Life of a workload's certificate, e.g. 24h, 90m, 20s
+    #[arg(long, env = env::CERT_TTL, value_name = "TIME", default_value = DEFAULT_CERT_TTL)]
+    cert_ttl: String,
+    /// Log filter, e.g. info or weft_control=debug
+    #[arg(long, env = env::LOG, value_name = "FILTER", default_value = DEFAULT_LOG)]
+    log: String,
+}
+
+/// Settings as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Folders with manifests; never empty.
+    pub dirs: Vec<PathBuf>,
+    /// How strictly permissions are applied where no annotation says otherwise.
+    pub access: Access,
+    /// Whether somebody chose that.
+    pub access_chosen: bool,
+    /// Folder for keys and what must survive a restart.
+    pub state: PathBuf,
+    /// Address of the control API; `None`: port 8086 of every address.
+    pub listen: Option<SocketAddr>,
+    /// Address of health, metrics and status.
+    pub admin: SocketAddr,
+    /// Trust domain of the mesh.
+    pub trust_domain: String,
+    /// Life of a workload's certificate.
+    pub cert_ttl: Duration,
+    /// Log filter.
+    pub log: String,
+}
+
+impl Config {
+    /// From arguments (the first is the program's name) and the environment. Prints help, version or every mistake
+    /// and ends the program where there is nothing to start.
+    pub fn from_env() -> Self {
+        let folders = std::env::var_os(env::DIR);
+        Self::parse(std::env::args_os(), folders).unwrap_or_else(|error| error.exit())
+    }
+
+    /// As [`Config::from_env`], with the value of `WEFT_CONTROL_DIR` given.
+    pub fn parse(
+        args: impl IntoIterator<Item = OsString>,
+        folders: Option<OsString>,
+    ) -> Result<Self, clap::Error> {
+        let mut typed = Typed::try_parse_from(args)?;
+        if typed.dirs.is_empty() {
+            typed.dirs = folders.iter().flat_map(std::env::split_paths).collect();
+        }
+        typed.mean().map_err(|mistakes| {
+            let command = <Typed as clap::CommandFactory>::command();
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{}\n", mistakes.join("\n       ")))
+                .with_cmd(&command)
+        })
+    }
+}
+
+impl Typed {
+    fn mean(self) -> Result<Config, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let mut note = |flag: &str, reason: String| mistakes.push(format!("--{flag}: {reason}"));
+        folders(&self.dirs).into_iter().for_each(|reason| note("dir", reason));
+        let access = read(self.access.as_deref().unwrap_or("permissive"), "access", parse_access, &mut note);
+        let listen = self.listen.as_deref().map(|text| read(text, "listen", parse_address, &mut note));
+        let admin = read(&self.admin_addr, "admin-addr", parse_address, &mut note);
+        let trust_domain = read(&self.trust_domain, "trust-domain", parse_trust_domain, &mut note);
+        let cert_ttl = read(&self.cert_ttl, "cert-ttl", parse_ttl, &mut note);
+        let log = read(&self.log, "log", parse_log, &mut note);
+        let state = self.state.or_else(|| self.dirs.first().map(|first| state::default_path(first)));
+        match (access, admin, trust_domain, cert_ttl, log, state, mistakes.is_empty()) {
+            (Some(access), Some(admin), Some(trust_domain), Some(cert_ttl), Some(log), Some(state), true) => {
+                let (dirs, access_chosen, listen) = (self.dirs, self.access.is_some(), listen.flatten());
+                Ok(Config { dirs, access, access_chosen, state, listen, admin, trust_domain, cert_ttl, log })
+            }
+            _ => Err(mistakes),
+        }
+    }
+}
+
+fn read<T>(
+    text: &str,
+    flag: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+    note: &mut impl FnMut(&str, String),
+) -> Option<T> {
+    parse(text).map_err(|reason| note(flag, format!("{text:?} {reason}"))).ok()
+}
+
+fn folders(dirs: &[PathBuf]) -> Vec<String> {
+    if dirs.is_empty() {
+        return vec![format!("at least one folder with manifests is needed (or {} set)", env::DIR)];
+    }
+    dirs.iter().filter(|dir| !dir.is_dir()).map(|dir| format!("{} is not a folder", dir.display())).collect()
+}
+
+fn parse_access(text: &str) -> Result<Access, String> {
+    [Access::Strict, Access::Permissive, Access::Audit]
+        .into_iter()
+        .find(|access| access.to_string() == text)
+        .ok_or_else(|| "is not strict, permissive or audit".into())
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address like 127.0.0.1:8086 or [::]:8086".into())
+}
+
+fn parse_trust_domain(text: &str) -> Result<String, String> {
+    match SpiffeId::new(text, "namespace", "account") {
+        Ok(_) => Ok(text.into()),
+        Err(_) => Err("is not a trust domain (lower-case letters, digits, '-', '_' and '.')".into()),
+    }
+}
+
+fn parse_log(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.into()).map_err(|error| format!("is not a log filter: {error}"))
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text).ok_or("is not a time like 24h, 90m or 20s")?;
+    match (MIN_CERT_TTL..=MAX_CERT_TTL).contains(&ttl) {
+        true => Ok(ttl),
+        false => Err(format!("is not between {MIN_CERT_TTL:?} and 90d")),
+    }
+}
+
+/// A whole number and a unit: `20s`, `90m`, `24h`, `7d`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = digits.then(|| number.parse().ok()).flatten()?;
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(args: &[&str], folders: Option<&str>) -> Result<Config, String> {
+        let args = ["weft-control"].iter().chain(args).map(OsString::from);
+        Config::parse(args, folders.map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = parse(&["--dir", "/tmp", "--dir", "/"], Some("/usr")).unwrap();
+        let expected = Config {
+            dirs: vec!["/tmp".into(), "/".into()],
+            access: Access::Permissive,
+            access_chosen: false,
+            state: "/tmp/.weft".into(),
+            listen: None,
+            admin: ([127, 0, 0, 1], 8085).into(),
+            trust_domain: "cluster.local".into(),
+            cert_ttl: Duration::from_secs(24 * 3600),
+            log: "info".into(),
+        };
+        assert_eq!(config, expected);
+        assert_eq!(parse(&[], Some("/usr:/")).unwrap().dirs, [PathBuf::from("/usr"), "/".into()]);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_in_one_go() {
+        let error = parse(
+            &[
+                "--dir", "/nowhere", "--access", "lax", "--listen", "8086", "--admin-addr", "x", "--trust-domain", "A b",
+                "--cert-ttl", "1", "--log", "a=b=c",
+            ],
+            None,
+        )
+        .unwrap_err();
+        for part in [
+            "--dir: /nowhere is not a folder",
+            "--access: \"lax\" is not strict, permissive or audit",
+            "--listen: \"8086\" is not an address",
+            "--admin-addr: \"x\"",
+            "--trust-domain: \"A b\"",
+            "--cert-ttl: \"1\" is not a time",
+            "--log: \"a=b=c\"",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        assert!(parse(&[], None).unwrap_err().contains("at least one folder"));
+    }
+
+    #[test]
+    fn times() {
+        let table = [("20s", Some(20)), ("90m", Some(5400)), ("24h", Some(86400)), ("7d", Some(604_800))];
+        let wrong = ["", "s", "h", "1", "1w", "-1s", "+1s", "1.5h", " 1s", "99999999999999999999d", "1é"];
+        for (text, seconds) in table.into_iter().chain(wrong.map(|text| (text, None))) {
+            assert_eq!(parse_duration(text).map(|time| time.as_secs()), seconds, "{text}");
+        }
+        assert!(parse_ttl("9s").is_err() && parse_ttl("10s").is_ok() && parse_ttl("91d").is_err());
+    }
+}

@@ -168,7 +168,7 @@ impl Ca {
         Ok(Leaf {
             chain: vec![leaf.der().clone(), self.issuer_cert.clone()],
             not_after: not_after.unix_timestamp().max(0).unsigned_abs(),
-            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: hex(&serial),
         })
     }
 }
@@ -191,10 +191,12 @@ fn authority(role: &str, trust_domain: &str, below: u8, now: OffsetDateTime) -> 
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain);
-    params.distinguished_name.push(DnType::CommonName, format!("Weft {role}"));
+    let serial = random_serial()?;
+    // A name of its own: during a rotation the old and the new root are told apart by it.
+    params.distinguished_name.push(DnType::CommonName, format!("Weft {role} {}", hex(&serial[..4])));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = now - SKEW;
     params.not_after = now + CA_LIFE;
     Ok(params)
@@ -226,6 +228,10 @@ fn random_serial() -> Result<[u8; 16]> {
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| anyhow!("no randomness"))?;
     serial[0] = serial[0] & 0x7f | 0x40;
     Ok(serial)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The key a request shows, if the request asks for `id` (or for no name) and is signed with that key.

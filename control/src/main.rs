@@ -1,1 +1,2 @@
+//! The controller.
 fn main() {}

@@ -17,6 +17,8 @@ pub mod policy;
 pub mod proxies;
 pub mod rate;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use crate::ca::Ca;
