@@ -25,26 +25,31 @@ const BURST: Duration = Duration::from_millis(30);
 pub fn watch(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let bell = Bell::new();
-        let mut scanner = Scanner::new(dirs);
-        loop {
-            let Some((next, look)) = look(scanner, bell.clone()).await else {
-                return;
-            };
-            scanner = next;
-            let pause = match (look.unsettled, look.blind || bell.is_none()) {
-                (true, _) => BURST,
-                (false, true) => POLL,
-                (false, false) => SAFETY,
-            };
-            if !look.events.is_empty() && tx.send(look.events).await.is_err() {
-                return;
-            }
-            tokio::select! {
-                () = tx.closed() => return,
-                () = ring(bell.as_deref(), pause) => {}
-            }
-        }
+        follow(dirs, tx, bell).await;
     })
+}
+
+/// Without a bell the folders are polled.
+async fn follow(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>, bell: Option<Arc<Bell>>) {
+    let mut scanner = Scanner::new(dirs);
+    loop {
+        let Some((next, look)) = look(scanner, bell.clone()).await else {
+            return;
+        };
+        scanner = next;
+        let pause = match (look.unsettled, look.blind || bell.is_none()) {
+            (true, _) => BURST,
+            (false, true) => POLL,
+            (false, false) => SAFETY,
+        };
+        if !look.events.is_empty() && tx.send(look.events).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = tx.closed() => return,
+            () = ring(bell.as_deref(), pause) => {}
+        }
+    }
 }
 
 /// A look blocks on the file system, so it is done elsewhere. `None`: it panicked, or the runtime is going down.
@@ -156,4 +161,25 @@ fn is_link_made(event: &InotifyEvent) -> bool {
         .as_ref()
         .is_some_and(|name| !name.as_encoded_bytes().contains(&b'.'));
     bare && event.mask.intersects(made)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_notices_the_folder_is_polled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tx, mut events) = mpsc::channel(16);
+        tokio::spawn(follow(vec![dir.path().to_owned()], tx, None));
+        assert_eq!(events.recv().await.unwrap(), [Event::Synced]);
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
+        std::fs::write(dir.path().join("a.yaml"), text).unwrap();
+        let heard = timeout(Duration::from_secs(5), events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(matches!(&heard[..], [Event::Apply(_)]), "{heard:?}");
+    }
 }
