@@ -54,11 +54,15 @@ pub(super) struct Health {
 }
 
 /// Something under way to an endpoint. Dropping it without [`InFlight::done`] means cancelled.
+///
+/// Whoever has to do with more than short answers says [`InFlight::answered`] when the answer begins, or
+/// [`InFlight::succeeded`] when a stream of bytes is up: as long as nothing is heard, the endpoint looks slower and slower.
 #[must_use]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     probe: bool,
     answered: bool,
+    succeeded: bool,
     done: bool,
 }
 
@@ -147,7 +151,7 @@ impl Endpoint {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.silent_since.store(now, Relaxed);
         }
-        InFlight { endpoint: self.clone(), probe, answered: false, done: false }
+        InFlight { endpoint: self.clone(), probe, answered: false, succeeded: false, done: false }
     }
 
     /// Takes it back, whatever its breaker thinks (its set has become too small to leave it out).
@@ -234,6 +238,11 @@ impl InFlight {
         self.answered_at(super::now(), latency);
     }
 
+    /// It is known to go well after `latency`, though it is not over: a connection of bytes is up.
+    pub fn succeeded(&mut self, latency: Duration) {
+        self.succeeded_at(super::now(), latency);
+    }
+
     /// It ended.
     pub fn done(self, outcome: Outcome, latency: Duration) {
         self.done_at(super::now(), outcome, latency);
@@ -247,13 +256,19 @@ impl InFlight {
         }
     }
 
+    fn succeeded_at(&mut self, now: u64, latency: Duration) {
+        self.answered_at(now, latency);
+        if !std::mem::replace(&mut self.succeeded, true) {
+            self.endpoint.succeeded(now, self.probe);
+            // What it had to prove is proven; how it ends is another matter.
+            self.probe = false;
+        }
+    }
+
     pub(super) fn done_at(mut self, now: u64, outcome: Outcome, latency: Duration) {
         let endpoint = self.endpoint.clone();
         match outcome {
-            Outcome::Success => {
-                self.answered_at(now, latency);
-                endpoint.succeeded(now, self.probe);
-            }
+            Outcome::Success => self.succeeded_at(now, latency),
             Outcome::Failure => endpoint.failed(now, nanos(latency), self.probe),
             Outcome::ConnectFailure => {
                 endpoint.health.metrics.connect_failure();

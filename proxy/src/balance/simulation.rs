@@ -185,6 +185,36 @@ fn a_frozen_endpoint_holds_few_requests() {
 }
 
 #[test]
+fn a_connection_that_is_up_proves_its_endpoint_before_it_ends() {
+    let set = set(2);
+    let (now, latency) = (SECOND, Duration::from_millis(1));
+    let fail = || set.endpoints()[0].begin(now, false).done_at(now, Outcome::ConnectFailure, latency);
+    (0..5).for_each(|_| fail());
+    assert!(set.endpoints()[0].is_ejected());
+    let mut up: Vec<Pick> = Vec::new();
+    for second in 2..4 {
+        let mut pick = set.pick_except(second * SECOND, &[set.endpoints()[1].id]).unwrap();
+        pick.in_flight.succeeded(latency);
+        up.push(pick);
+    }
+    assert!(!set.endpoints()[0].is_ejected() && set.health.ejected.load(Relaxed) == 0);
+    assert_eq!(set.endpoints()[0].in_flight(), 2, "but it still carries them");
+    drop(up);
+    assert_eq!(set.endpoints()[0].in_flight(), 0);
+}
+
+#[test]
+fn long_answers_are_not_silence() {
+    let set = set(1);
+    let endpoint = set.endpoints()[0].clone();
+    endpoint.begin(SECOND, false).done_at(SECOND, Outcome::Success, Duration::from_millis(1));
+    let mut long = endpoint.begin(SECOND, false);
+    let waiting = endpoint.load(3 * SECOND);
+    long.answered_at(3 * SECOND, Duration::from_millis(1));
+    assert!(waiting >= 4e9 && endpoint.load(9 * SECOND) < 3e6, "{waiting} {}", endpoint.load(9 * SECOND));
+}
+
+#[test]
 fn weights_shift_load() {
     let set = EndpointSet::new("shop/web:80", Arc::default());
     set.update(vec![spec(0), outbound::Endpoint { weight: 3, ..spec(1) }]);

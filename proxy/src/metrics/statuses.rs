@@ -76,10 +76,10 @@ pub fn name(slot: usize) -> Name {
     Name { status: "200", grpc: GRPC_NAMES[grpc], success: grpc_success(grpc as u8) }
 }
 
-/// Codes that say the server failed: unknown, deadline exceeded, unimplemented is the caller's, internal, unavailable,
-/// data loss. What blames the caller counts as success of the server, as it does for HTTP.
+/// Not so: unknown, deadline exceeded, permission denied, internal, unavailable, data loss (Linkerd's list), and what is no
+/// code at all. What blames the caller counts as success of the server, as it does for HTTP.
 pub fn grpc_success(code: u8) -> bool {
-    !matches!(code, 2 | 4 | 13 | 14 | 15 | 17..)
+    !matches!(code, 2 | 4 | 7 | 13 | 14 | 15 | 17..)
 }
 
 #[cfg(test)]
