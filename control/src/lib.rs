@@ -11,6 +11,7 @@ pub mod admin;
 pub mod app;
 pub mod args;
 pub mod ca;
+pub mod local;
 pub mod manifest;
 pub mod inject;
 pub mod serve;

@@ -1,0 +1,420 @@
+//! Answers to the questions of clients, from the cluster's state.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::cluster::{Cluster, Entry};
+use super::controller::{self, Controller};
+use super::enter::Enter;
+use super::files::Applied;
+use super::kubelet::{End, Phase, PodState};
+use super::server::{self, Asked};
+use super::wire::{PodInfo, Reply, Request, Status};
+use crate::manifest::{self, Kind, Object, ObjectKey};
+use weft_proxy_api::names::inject::PROXY_CONTAINER;
+
+/// How long the source may take to see what was applied.
+const SEEN: Duration = Duration::from_secs(5);
+
+type Answer = oneshot::Sender<(Reply, Option<OwnedFd>)>;
+
+/// Does the node go on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Continue,
+    End,
+}
+
+/// Takes questions; keeps those that must wait.
+pub(crate) struct Desk {
+    controller: Option<Controller>,
+    applied: Applied,
+    reason: String,
+    waiting: Vec<(Instant, Answer)>,
+    unseen: Vec<Unseen>,
+    last: Vec<Answer>,
+}
+
+/// Answered when the cluster has seen it.
+struct Unseen {
+    there: Vec<(ObjectKey, Object)>,
+    gone: Vec<ObjectKey>,
+    said: Value,
+    deadline: Instant,
+    answer: Answer,
+}
+
+impl Desk {
+    pub(crate) fn new(controller: Option<Controller>, applied: Applied, reason: String) -> Self {
+        Self { controller, applied, reason, waiting: vec![], unseen: vec![], last: vec![] }
+    }
+
+    pub(crate) fn answer(&mut self, asked: Asked, cluster: &mut Cluster) -> Verdict {
+        let Asked { request, fds, reply } = asked;
+        match request {
+            Request::Down => {
+                self.last.push(reply);
+                return Verdict::End;
+            }
+            Request::Wait { seconds } => self.waiting.push((Instant::now() + Duration::from_secs(seconds), reply)),
+            Request::Apply { name, text } => self.apply(&name, &text, reply),
+            Request::DeleteObject { kind, namespace, name } => self.delete(&kind, &namespace, &name, cluster, reply),
+            Request::Exec { namespace, pod, container, command, env } => {
+                if let Err((error, reply)) = exec(cluster, &namespace, &pod, container.as_deref(), command, env, fds, reply) {
+                    tell(reply, Err::<(), _>(error));
+                }
+            }
+            Request::Dial { namespace, pod, to } => {
+                let pause = pod.map(|pod| find(cluster, &namespace, &pod).and_then(pause)).transpose();
+                tokio::spawn(async move {
+                    let dialled = match pause {
+                        Ok(pause) => server::dial(pause, to).await,
+                        Err(error) => Err(error),
+                    };
+                    let _ = match dialled {
+                        Ok(fd) => reply.send((Reply::Ok(Value::Null), Some(fd))),
+                        Err(error) => reply.send((Reply::Error(format!("{error:#}")), None)),
+                    };
+                });
+            }
+            simple => tell(reply, self.simple(simple, cluster)),
+        }
+        Verdict::Continue
+    }
+
+    fn simple(&mut self, request: Request, cluster: &mut Cluster) -> Result<Value> {
+        let value = |v: &dyn erased::Json| v.json();
+        Ok(match request {
+            Request::Status => value(&self.status(cluster)),
+            Request::Pods => value(&cluster.pods.values().map(info).collect::<Vec<_>>()),
+            Request::Services => value(&cluster.services.iter().map(super::services::Resolved::info).collect::<Vec<_>>()),
+            Request::DeleteFile { name } => value(&self.applied.forget_file(&name)?),
+            Request::Restart { kind, namespace, name } => value(&restart(cluster, &kind, &namespace, &name)?),
+            Request::LogFile { namespace, pod, container } => value(&log_file(cluster, &namespace, &pod, container.as_deref())?),
+            Request::Control { signal, start } => value(&self.control(signal, start)?),
+            _ => bail!("this question is answered elsewhere"),
+        })
+    }
+
+    fn status(&self, cluster: &Cluster) -> Status {
+        let files = cluster.file_problems.values().flatten();
+        let own = cluster.own_problems.values();
+        let control = self.controller.as_ref();
+        Status {
+            rung: cluster.node.rung,
+            rung_reason: self.reason.clone(),
+            control_addr: controller::address(),
+            control_pid: control.and_then(Controller::pid),
+            control_starts: control.map_or(0, Controller::starts),
+            state: cluster.node.options.state.clone(),
+            problems: files.chain(own).cloned().chain(control.and_then(Controller::problem)).collect(),
+        }
+    }
+
+    fn control(&self, signal: Option<i32>, start: bool) -> Result<()> {
+        let controller = self.controller.as_ref().context("this node has no controller")?;
+        if let Some(signal) = signal {
+            let pid = controller.pid().context("the controller does not run")?;
+            super::children::signal_process(pid, signal)?;
+        }
+        if start {
+            controller.start_now();
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, name: &str, text: &str, answer: Answer) {
+        let kept = self.applied.keep(name, text);
+        let there = manifest::parse(name, text).0.into_iter().map(|l| (l.key, l.object)).collect();
+        match kept {
+            Ok(said) => self.unseen.push(Unseen {
+                there,
+                gone: vec![],
+                said: Value::from(said),
+                deadline: Instant::now() + SEEN,
+                answer,
+            }),
+            Err(error) => tell(answer, Err::<(), _>(error)),
+        }
+    }
+
+    fn delete(&mut self, kind: &str, namespace: &str, name: &str, cluster: &mut Cluster, answer: Answer) {
+        let deleted = (|| {
+            let kind = kind_named(kind)?;
+            let key = ObjectKey::new(kind.clone(), if kind == Kind::Namespace { "" } else { namespace }, name);
+            if self.applied.forget(&key)? {
+                return Ok(vec![key]);
+            }
+            if kind == Kind::Pod
+                && let Some(entry) = cluster.pods.get_mut(&(namespace.to_owned(), name.to_owned()))
+            {
+                entry.delete(End::Gently);
+                return Ok(vec![]);
+            }
+            match cluster.objects.get(&key) {
+                Some(loaded) => bail!("{key} was not applied: it is written at {}", loaded.origin),
+                None => bail!("there is no {key}"),
+            }
+        })();
+        match deleted {
+            Ok(gone) => self.unseen.push(Unseen {
+                there: vec![],
+                gone,
+                said: Value::Null,
+                deadline: Instant::now() + SEEN,
+                answer,
+            }),
+            Err(error) => tell(answer, Err::<(), _>(error)),
+        }
+    }
+
+    /// Answer what has come true, or has waited long enough.
+    pub(crate) fn settle(&mut self, cluster: &mut Cluster) {
+        let now = Instant::now();
+        for unseen in std::mem::take(&mut self.unseen) {
+            let seen = unseen.there.iter().all(|(key, object)| cluster.objects.get(key).is_some_and(|l| l.object == *object))
+                && unseen.gone.iter().all(|key| !cluster.objects.contains_key(key));
+            if seen || now > unseen.deadline {
+                let _ = unseen.answer.send((Reply::Ok(unseen.said), None));
+            } else {
+                self.unseen.push(unseen);
+            }
+        }
+        self.waiting.retain(|(_, answer)| !answer.is_closed());
+        if self.waiting.is_empty() || !self.unseen.is_empty() {
+            return;
+        }
+        let missing = cluster.unfinished();
+        for (deadline, answer) in std::mem::take(&mut self.waiting) {
+            if missing.is_empty() {
+                tell(answer, Ok(()));
+            } else if now > deadline {
+                tell(answer, Err::<(), _>(anyhow!("not ready in time:\n{}", missing.join("\n"))));
+            } else {
+                self.waiting.push((deadline, answer));
+            }
+        }
+    }
+
+    /// The node has ended, as it was asked to.
+    pub(crate) fn farewell(&mut self) {
+        for answer in self.last.drain(..) {
+            tell(answer, Ok(()));
+        }
+    }
+}
+
+/// Any value as JSON, so that one closure serves all answers.
+mod erased {
+    pub(super) trait Json {
+        fn json(&self) -> serde_json::Value;
+    }
+    impl<T: serde::Serialize> Json for T {
+        fn json(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap_or_default()
+        }
+    }
+}
+
+fn tell<T: Serialize>(answer: Answer, result: Result<T>) {
+    let reply = match result.and_then(|value| Ok(serde_json::to_value(value)?)) {
+        Ok(value) => Reply::Ok(value),
+        Err(error) => Reply::Error(format!("{error:#}")),
+    };
+    let _ = answer.send((reply, None));
+}
+
+fn restart(cluster: &mut Cluster, kind: &str, namespace: &str, name: &str) -> Result<()> {
+    let key = ObjectKey::new(kind_named(kind)?, namespace, name);
+    if !cluster.objects.contains_key(&key) {
+        bail!("there is no {key}");
+    }
+    *cluster.stamps.entry(key).or_default() += 1;
+    Ok(())
+}
+
+/// A pod by name, or one of a workload's by `deploy/NAME`.
+fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Result<&'a Entry> {
+    if let Some((kind, owner)) = name.split_once('/') {
+        let kind = kind_named(kind)?;
+        let mut of = cluster.pods.values().filter(|e| e.owner.kind == kind && e.owner.namespace == namespace && e.owner.name == owner);
+        let mut all: Vec<_> = of.by_ref().collect();
+        all.sort_by_key(|entry| (entry.deleting.is_some(), !entry.handle.state.borrow().ready()));
+        return all.first().copied().with_context(|| format!("{kind} {namespace}/{owner} has no pod"));
+    }
+    cluster
+        .pods
+        .get(&(namespace.to_owned(), name.to_owned()))
+        .with_context(|| format!("there is no pod {namespace}/{name}"))
+}
+
+fn pause(entry: &Entry) -> Result<i32> {
+    entry.handle.state.borrow().pause.context("the pod has not started yet")
+}
+
+fn container_of<'a>(entry: &'a Entry, name: Option<&str>) -> Result<(usize, &'a manifest::workload::Container)> {
+    let spec = &entry.pod.spec;
+    let mut all = spec.init_containers.iter().chain(&spec.containers).enumerate();
+    let found = match name {
+        Some(name) => all.find(|(_, c)| c.name == name),
+        None => {
+            let apps: Vec<_> = all.skip(spec.init_containers.len()).collect();
+            let app = apps.iter().find(|(_, c)| c.name != PROXY_CONTAINER).copied();
+            app.or(apps.first().copied())
+        }
+    };
+    found.with_context(|| {
+        let names: Vec<_> = spec.init_containers.iter().chain(&spec.containers).map(|c| c.name.as_str()).collect();
+        format!("pod {} has no container {} (it has {})", entry.pod.metadata.name, name.unwrap_or(""), names.join(", "))
+    })
+}
+
+fn log_file(cluster: &Cluster, namespace: &str, pod: &str, container: Option<&str>) -> Result<std::path::PathBuf> {
+    let logs = cluster.node.options.state.join("logs");
+    if pod == "weft-control" && cluster.node.options.control {
+        return Ok(logs.join("weft-control.log"));
+    }
+    let entry = find(cluster, namespace, pod)?;
+    let (_, container) = container_of(entry, container)?;
+    cluster.node.log_file(&entry.pod.metadata, &container.name)
+}
+
+#[allow(clippy::too_many_arguments, clippy::result_large_err)]
+fn exec(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    container: Option<&str>,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+    fds: Vec<OwnedFd>,
+    mut answer: Answer,
+) -> Result<(), (anyhow::Error, Answer)> {
+    let spawned = enter_for(cluster, namespace, pod, container, command, env).and_then(|enter| {
+        let [stdin, stdout, stderr] =
+            <[OwnedFd; 3]>::try_from(fds).map_err(|_| anyhow!("exec needs three descriptors"))?;
+        cluster.node.enter(&enter, stdin, stdout, stderr)
+    });
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => return Err((error, answer)),
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            code = child.wait() => tell(answer, Ok(code)),
+            () = answer.closed() => {
+                child.signal(Signal::SIGTERM);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                child.signal(Signal::SIGKILL);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn enter_for(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    container: Option<&str>,
+    argv: Vec<String>,
+    more: Vec<(String, String)>,
+) -> Result<Enter> {
+    if pod == "node" {
+        let mut env = cluster.node.base_env.clone();
+        env.extend(more);
+        let workdir = None;
+        return Ok(Enter { join: 1, join_mounts: false, mounts: None, argv, env, workdir, user: None, group: None });
+    }
+    let entry = find(cluster, namespace, pod)?;
+    let pause = pause(entry)?;
+    let (index, spec) = container_of(entry, container)?;
+    let state = entry.handle.state.borrow();
+    let configs = cluster.node.configs.borrow().clone();
+    let run = super::spec::resolve(spec, &super::spec::Facts {
+        pod: &entry.pod,
+        ips: &state.ips,
+        rung: cluster.node.rung,
+        base: &cluster.node.base_env,
+        configs: &configs,
+    })
+    .map_err(|why| anyhow!(why))?;
+    let mut env = run.env;
+    env.extend(more);
+    let join = state.containers.get(index).and_then(|c| c.pid).unwrap_or(pause);
+    Ok(Enter { join, join_mounts: true, mounts: None, argv, env, workdir: run.workdir, user: run.user, group: run.group })
+}
+
+/// A kind as people type it.
+fn kind_named(text: &str) -> Result<Kind> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "pod" | "pods" | "po" => Kind::Pod,
+        "deployment" | "deployments" | "deploy" => Kind::Deployment,
+        "statefulset" | "statefulsets" | "sts" => Kind::StatefulSet,
+        "daemonset" | "daemonsets" | "ds" => Kind::DaemonSet,
+        "replicaset" | "replicasets" | "rs" => Kind::ReplicaSet,
+        "job" | "jobs" => Kind::Job,
+        "cronjob" | "cronjobs" | "cj" => Kind::CronJob,
+        "service" | "services" | "svc" => Kind::Service,
+        "endpoints" | "ep" => Kind::Endpoints,
+        "endpointslice" | "endpointslices" => Kind::EndpointSlice,
+        "serviceaccount" | "serviceaccounts" | "sa" => Kind::ServiceAccount,
+        "configmap" | "configmaps" | "cm" => Kind::ConfigMap,
+        "namespace" | "namespaces" | "ns" => Kind::Namespace,
+        "trafficsplit" | "trafficsplits" | "ts" => Kind::TrafficSplit,
+        "traffictarget" | "traffictargets" | "tt" => Kind::TrafficTarget,
+        "httproutegroup" | "httproutegroups" | "htr" => Kind::HttpRouteGroup,
+        "tcproute" | "tcproutes" | "tr" => Kind::TcpRoute,
+        _ => bail!("{text} is not a kind known here"),
+    })
+}
+
+fn info(entry: &Entry) -> PodInfo {
+    let state = entry.state();
+    let all = || entry.pod.spec.init_containers.iter().chain(&entry.pod.spec.containers);
+    PodInfo {
+        namespace: entry.pod.metadata.namespace.clone(),
+        name: entry.pod.metadata.name.clone(),
+        owner: (entry.owner.kind != Kind::Pod).then(|| format!("{} {}", entry.owner.kind, entry.owner.name)),
+        status: status(&state, entry.deleting.is_some()),
+        message: state.message.clone(),
+        ready: state.ready() && entry.deleting.is_none(),
+        finished: matches!(state.phase, Phase::Succeeded | Phase::Failed),
+        deleting: entry.deleting.is_some(),
+        ips: state.ips,
+        labels: entry.pod.metadata.labels.clone(),
+        service_account: entry.pod.spec.account().to_owned(),
+        meshed: all().any(|c| c.name == PROXY_CONTAINER),
+        age_seconds: entry.began.elapsed().as_secs(),
+        containers: state.containers,
+    }
+}
+
+/// One word, as `kubectl get pods` has it.
+fn status(state: &PodState, deleting: bool) -> String {
+    if deleting {
+        return "Terminating".into();
+    }
+    match state.phase {
+        Phase::Succeeded => return "Completed".into(),
+        Phase::Failed => return "Error".into(),
+        _ => {}
+    }
+    if state.pause.is_none() {
+        return if state.message.is_some() { "CreatePodError".into() } else { "Pending".into() };
+    }
+    if let Some(down) = state.containers.iter().find(|c| c.restarts > 0 && c.state != "Running" && c.state != "Waiting" || c.reason.as_deref().is_some_and(|r| r.starts_with("CreateContainerError"))) {
+        return if down.state == "Terminated" { "CrashLoopBackOff".into() } else { "CreateContainerError".into() };
+    }
+    if state.phase == Phase::Pending {
+        let init: Vec<_> = state.containers.iter().filter(|c| c.init).collect();
+        return format!("Init:{}/{}", init.iter().filter(|c| c.started).count(), init.len());
+    }
+    "Running".into()
+}
