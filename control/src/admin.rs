@@ -62,7 +62,9 @@ impl Admin {
         let this = Arc::new(self);
         let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((tcp, _)) => {
@@ -83,7 +85,9 @@ impl Admin {
             async move { Ok::<_, Infallible>(answer) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(16 << 10);
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
+            .max_buf_size(16 << 10);
         let _ = http.serve_connection(TokioIo::new(tcp), service).await; // a broken client is its own problem
     }
 
@@ -94,14 +98,28 @@ impl Admin {
         match request.uri().path() {
             "/live" => text(StatusCode::OK, "live\n".into()),
             "/ready" if *self.ready.borrow() => text(StatusCode::OK, "ready\n".into()),
-            "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "the folders have not been read yet\n".into()),
+            "/ready" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the folders have not been read yet\n".into(),
+            ),
             "/metrics" => text(StatusCode::OK, self.metrics()),
-            "/problems" => text(StatusCode::OK, problem_lines(&self.overview.facts().problems)),
+            "/problems" => text(
+                StatusCode::OK,
+                problem_lines(&self.overview.facts().problems),
+            ),
             "/status" => {
                 let proxies = self.shared.proxies.list();
-                json_answer(&status(*self.ready.borrow(), &proxies, &self.overview.facts(), Instant::now()))
+                json_answer(&status(
+                    *self.ready.borrow(),
+                    &proxies,
+                    &self.overview.facts(),
+                    Instant::now(),
+                ))
             }
-            _ => text(StatusCode::NOT_FOUND, "there are /live /ready /metrics /status /problems\n".into()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /live /ready /metrics /status /problems\n".into(),
+            ),
         }
     }
 
@@ -111,39 +129,76 @@ impl Admin {
         let proxies = shared.proxies.list();
         let synced = proxies.iter().filter(|proxy| proxy.synced()).count();
         let [unchanged, whole, delta] = counters.items.each_ref().map(|counter| counter.get());
-        let problems = |severity| facts.problems.iter().filter(|problem| problem.severity == severity).count();
-        page.gauge("build_info", "Version of the controller.").one("version", names::VERSION, 1);
-        page.gauge("ready", "1 once every folder has been read.").bare(u64::from(*self.ready.borrow()));
-        page.gauge("proxies", "Connected proxies, by whether they hold the current version of everything.")
-            .one("state", "synced", synced as u64)
-            .one("state", "stale", (proxies.len() - synced) as u64);
+        let problems = |severity| {
+            facts
+                .problems
+                .iter()
+                .filter(|problem| problem.severity == severity)
+                .count()
+        };
+        page.gauge("build_info", "Version of the controller.")
+            .one("version", names::VERSION, 1);
+        page.gauge("ready", "1 once every folder has been read.")
+            .bare(u64::from(*self.ready.borrow()));
+        page.gauge(
+            "proxies",
+            "Connected proxies, by whether they hold the current version of everything.",
+        )
+        .one("state", "synced", synced as u64)
+        .one("state", "stale", (proxies.len() - synced) as u64);
         page.gauge("subscriptions", "Subscriptions of connected proxies.")
             .bare(proxies.iter().map(|proxy| proxy.subscriptions as u64).sum());
         page.counter("items_sent_total", "Answers sent to proxies, by kind.")
             .one("kind", "unchanged", unchanged)
             .one("kind", "whole", whole)
             .one("kind", "delta", delta);
-        page.counter("messages_sent_total", "Messages sent to proxies.").bare(counters.messages.get());
-        page.counter("acks_total", "Versions that proxies took over.").bare(counters.acks.get());
-        page.counter("nacks_total", "Versions that proxies refused.").bare(counters.nacks.get());
-        page.counter("streams_refused_total", "Policy streams refused.").bare(counters.streams_refused.get());
-        page.counter("certificates_issued_total", "Certificates signed.").bare(counters.certificates.get());
-        let mut refused = page.counter("certificates_refused_total", "Certificates not signed, by reason.");
+        page.counter("messages_sent_total", "Messages sent to proxies.")
+            .bare(counters.messages.get());
+        page.counter("acks_total", "Versions that proxies took over.")
+            .bare(counters.acks.get());
+        page.counter("nacks_total", "Versions that proxies refused.")
+            .bare(counters.nacks.get());
+        page.counter("streams_refused_total", "Policy streams refused.")
+            .bare(counters.streams_refused.get());
+        page.counter("certificates_issued_total", "Certificates signed.")
+            .bare(counters.certificates.get());
+        let mut refused = page.counter(
+            "certificates_refused_total",
+            "Certificates not signed, by reason.",
+        );
         for (reason, count) in counters.certificates_refused() {
             refused = refused.one("reason", reason, count);
         }
-        page.gauge("certificate_expiry_timestamp_seconds", "When the controller's own certificate expires.")
-            .bare(self.own.not_after());
-        page.counter("connections_total", "Connections accepted.").bare(counters.connections.get());
-        page.counter("handshakes_failed_total", "Connections that failed the TLS handshake.")
-            .bare(counters.handshakes_failed.get());
-        page.counter("accept_errors_total", "Times accepting failed for want of descriptors or memory.")
-            .bare(counters.accept_errors.get());
-        page.counter("summaries_total", "Traffic summaries taken in.").bare(counters.summaries.get());
-        page.gauge("edges", "Edges of traffic known.").bare(shared.edges.len() as u64);
-        page.gauge("objects", "Objects in force.").bare(facts.objects as u64);
-        page.gauge("views", "Views that proxies are subscribed to.").bare(facts.views as u64);
-        page.counter("view_recomputations_total", "How often a view was computed.").bare(facts.computed);
+        page.gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the controller's own certificate expires.",
+        )
+        .bare(self.own.not_after());
+        page.counter("connections_total", "Connections accepted.")
+            .bare(counters.connections.get());
+        page.counter(
+            "handshakes_failed_total",
+            "Connections that failed the TLS handshake.",
+        )
+        .bare(counters.handshakes_failed.get());
+        page.counter(
+            "accept_errors_total",
+            "Times accepting failed for want of descriptors or memory.",
+        )
+        .bare(counters.accept_errors.get());
+        page.counter("summaries_total", "Traffic summaries taken in.")
+            .bare(counters.summaries.get());
+        page.gauge("edges", "Edges of traffic known.")
+            .bare(shared.edges.len() as u64);
+        page.gauge("objects", "Objects in force.")
+            .bare(facts.objects as u64);
+        page.gauge("views", "Views that proxies are subscribed to.")
+            .bare(facts.views as u64);
+        page.counter(
+            "view_recomputations_total",
+            "How often a view was computed.",
+        )
+        .bare(facts.computed);
         page.gauge("problems", "Problems in the manifests, by severity.")
             .one("severity", "error", problems(Severity::Error) as u64)
             .one("severity", "warning", problems(Severity::Warning) as u64)
@@ -165,7 +220,10 @@ impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
         let name = format!("{}control_{name}", names::METRIC_PREFIX);
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        Family { page: &mut self.0, name }
+        Family {
+            page: &mut self.0,
+            name,
+        }
     }
 
     fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
@@ -229,7 +287,10 @@ fn problem_json(problem: &Problem) -> Value {
 }
 
 fn problem_lines(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("{problem}\n")).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect()
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
@@ -243,6 +304,12 @@ fn json_answer(value: &Value) -> Response<Full<Bytes>> {
 fn answer(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

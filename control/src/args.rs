@@ -92,8 +92,11 @@ impl Config {
         }
         typed.mean().map_err(|mistakes| {
             let command = <Typed as clap::CommandFactory>::command();
-            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{}\n", mistakes.join("\n       ")))
-                .with_cmd(&command)
+            clap::Error::raw(
+                clap::error::ErrorKind::ValueValidation,
+                format!("{}\n", mistakes.join("\n       ")),
+            )
+            .with_cmd(&command)
         })
     }
 }
@@ -102,18 +105,62 @@ impl Typed {
     fn mean(self) -> Result<Config, Vec<String>> {
         let mut mistakes = Vec::new();
         let mut note = |flag: &str, reason: String| mistakes.push(format!("--{flag}: {reason}"));
-        folders(&self.dirs).into_iter().for_each(|reason| note("dir", reason));
-        let access = read(self.access.as_deref().unwrap_or("permissive"), "access", parse_access, &mut note);
-        let listen = self.listen.as_deref().map(|text| read(text, "listen", parse_address, &mut note));
+        folders(&self.dirs)
+            .into_iter()
+            .for_each(|reason| note("dir", reason));
+        let access = read(
+            self.access.as_deref().unwrap_or("permissive"),
+            "access",
+            parse_access,
+            &mut note,
+        );
+        let listen = self
+            .listen
+            .as_deref()
+            .map(|text| read(text, "listen", parse_address, &mut note));
         let admin = read(&self.admin_addr, "admin-addr", parse_address, &mut note);
-        let trust_domain = read(&self.trust_domain, "trust-domain", parse_trust_domain, &mut note);
+        let trust_domain = read(
+            &self.trust_domain,
+            "trust-domain",
+            parse_trust_domain,
+            &mut note,
+        );
         let cert_ttl = read(&self.cert_ttl, "cert-ttl", parse_ttl, &mut note);
         let log = read(&self.log, "log", parse_log, &mut note);
-        let state = self.state.or_else(|| self.dirs.first().map(|first| state::default_path(first)));
-        match (access, admin, trust_domain, cert_ttl, log, state, mistakes.is_empty()) {
-            (Some(access), Some(admin), Some(trust_domain), Some(cert_ttl), Some(log), Some(state), true) => {
-                let (dirs, access_chosen, listen) = (self.dirs, self.access.is_some(), listen.flatten());
-                Ok(Config { dirs, access, access_chosen, state, listen, admin, trust_domain, cert_ttl, log })
+        let state = self
+            .state
+            .or_else(|| self.dirs.first().map(|first| state::default_path(first)));
+        match (
+            access,
+            admin,
+            trust_domain,
+            cert_ttl,
+            log,
+            state,
+            mistakes.is_empty(),
+        ) {
+            (
+                Some(access),
+                Some(admin),
+                Some(trust_domain),
+                Some(cert_ttl),
+                Some(log),
+                Some(state),
+                true,
+            ) => {
+                let (dirs, access_chosen, listen) =
+                    (self.dirs, self.access.is_some(), listen.flatten());
+                Ok(Config {
+                    dirs,
+                    access,
+                    access_chosen,
+                    state,
+                    listen,
+                    admin,
+                    trust_domain,
+                    cert_ttl,
+                    log,
+                })
             }
             _ => Err(mistakes),
         }
@@ -126,14 +173,22 @@ fn read<T>(
     parse: impl Fn(&str) -> Result<T, String>,
     note: &mut impl FnMut(&str, String),
 ) -> Option<T> {
-    parse(text).map_err(|reason| note(flag, format!("{text:?} {reason}"))).ok()
+    parse(text)
+        .map_err(|reason| note(flag, format!("{text:?} {reason}")))
+        .ok()
 }
 
 fn folders(dirs: &[PathBuf]) -> Vec<String> {
     if dirs.is_empty() {
-        return vec![format!("at least one folder with manifests is needed (or {} set)", env::DIR)];
+        return vec![format!(
+            "at least one folder with manifests is needed (or {} set)",
+            env::DIR
+        )];
     }
-    dirs.iter().filter(|dir| !dir.is_dir()).map(|dir| format!("{} is not a folder", dir.display())).collect()
+    dirs.iter()
+        .filter(|dir| !dir.is_dir())
+        .map(|dir| format!("{} is not a folder", dir.display()))
+        .collect()
 }
 
 fn parse_access(text: &str) -> Result<Access, String> {
@@ -144,18 +199,23 @@ fn parse_access(text: &str) -> Result<Access, String> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is not an address like 127.0.0.1:8086 or [::]:8086".into())
+    text.parse()
+        .map_err(|_| "is not an address like 127.0.0.1:8086 or [::]:8086".into())
 }
 
 fn parse_trust_domain(text: &str) -> Result<String, String> {
     match SpiffeId::new(text, "namespace", "account") {
         Ok(_) => Ok(text.into()),
-        Err(_) => Err("is not a trust domain (lower-case letters, digits, '-', '_' and '.')".into()),
+        Err(_) => {
+            Err("is not a trust domain (lower-case letters, digits, '-', '_' and '.')".into())
+        }
     }
 }
 
 fn parse_log(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.into()).map_err(|error| format!("is not a log filter: {error}"))
+    EnvFilter::try_new(text)
+        .map(|_| text.into())
+        .map_err(|error| format!("is not a log filter: {error}"))
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
@@ -206,15 +266,30 @@ mod tests {
             log: "info".into(),
         };
         assert_eq!(config, expected);
-        assert_eq!(parse(&[], Some("/usr:/")).unwrap().dirs, [PathBuf::from("/usr"), "/".into()]);
+        assert_eq!(
+            parse(&[], Some("/usr:/")).unwrap().dirs,
+            [PathBuf::from("/usr"), "/".into()]
+        );
     }
 
     #[test]
     fn every_mistake_is_reported_in_one_go() {
         let error = parse(
             &[
-                "--dir", "/nowhere", "--access", "lax", "--listen", "8086", "--admin-addr", "x", "--trust-domain", "A b",
-                "--cert-ttl", "1", "--log", "a=b=c",
+                "--dir",
+                "/nowhere",
+                "--access",
+                "lax",
+                "--listen",
+                "8086",
+                "--admin-addr",
+                "x",
+                "--trust-domain",
+                "A b",
+                "--cert-ttl",
+                "1",
+                "--log",
+                "a=b=c",
             ],
             None,
         )
@@ -230,15 +305,40 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part} in {error}");
         }
-        assert!(parse(&[], None).unwrap_err().contains("at least one folder"));
+        assert!(
+            parse(&[], None)
+                .unwrap_err()
+                .contains("at least one folder")
+        );
     }
 
     #[test]
     fn times() {
-        let table = [("20s", Some(20)), ("90m", Some(5400)), ("24h", Some(86400)), ("7d", Some(604_800))];
-        let wrong = ["", "s", "h", "1", "1w", "-1s", "+1s", "1.5h", " 1s", "99999999999999999999d", "1é"];
+        let table = [
+            ("20s", Some(20)),
+            ("90m", Some(5400)),
+            ("24h", Some(86400)),
+            ("7d", Some(604_800)),
+        ];
+        let wrong = [
+            "",
+            "s",
+            "h",
+            "1",
+            "1w",
+            "-1s",
+            "+1s",
+            "1.5h",
+            " 1s",
+            "99999999999999999999d",
+            "1é",
+        ];
         for (text, seconds) in table.into_iter().chain(wrong.map(|text| (text, None))) {
-            assert_eq!(parse_duration(text).map(|time| time.as_secs()), seconds, "{text}");
+            assert_eq!(
+                parse_duration(text).map(|time| time.as_secs()),
+                seconds,
+                "{text}"
+            );
         }
         assert!(parse_ttl("9s").is_err() && parse_ttl("10s").is_ok() && parse_ttl("91d").is_err());
     }

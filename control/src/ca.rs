@@ -5,8 +5,8 @@
 use crate::state::{CA_CERT, CA_KEY, Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::{Context, Result, anyhow, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -95,7 +95,9 @@ impl CsrError {
 
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ca").field("trust_domain", &self.trust_domain).finish_non_exhaustive() // never the key
+        f.debug_struct("Ca")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive() // never the key
     }
 }
 
@@ -110,22 +112,33 @@ impl Ca {
             }
         }
         Self::open(state, trust_domain).with_context(|| {
-            format!("the certificate authority in {} cannot be used", state.path().display())
+            format!(
+                "the certificate authority in {} cannot be used",
+                state.path().display()
+            )
         })
     }
 
     fn open(state: &StateDir, trust_domain: &str) -> Result<Self> {
-        let key = state
-            .read(CA_KEY, Secrecy::Private)?
-            .ok_or_else(|| anyhow!("{CA_KEY} is missing: restore it, or remove {CA_CERT} to start a new mesh"))?;
-        let key = KeyPair::from_pem(&key).map_err(|error| anyhow!("{CA_KEY} is not a private key: {error}"))?;
+        let key = state.read(CA_KEY, Secrecy::Private)?.ok_or_else(|| {
+            anyhow!("{CA_KEY} is missing: restore it, or remove {CA_CERT} to start a new mesh")
+        })?;
+        let key = KeyPair::from_pem(&key)
+            .map_err(|error| anyhow!("{CA_KEY} is not a private key: {error}"))?;
         let pem = state.read(CA_CERT, Secrecy::Public)?.unwrap_or_default();
         let [issuer_cert, root] = <[_; 2]>::try_from(certificates(&pem, CA_CERT)?)
             .map_err(|_| anyhow!("{CA_CERT} must hold the issuer and then its root"))?;
         let issuer_not_after = check_issuer(&issuer_cert, &root, &key)?;
         let roots = trust_anchors(state, root, &pem)?;
-        let issuer = Issuer::from_ca_cert_der(&issuer_cert, key).map_err(|error| anyhow!("{CA_CERT}: {error}"))?;
-        Ok(Self { issuer, issuer_cert, issuer_not_after, roots, trust_domain: trust_domain.into() })
+        let issuer = Issuer::from_ca_cert_der(&issuer_cert, key)
+            .map_err(|error| anyhow!("{CA_CERT}: {error}"))?;
+        Ok(Self {
+            issuer,
+            issuer_cert,
+            issuer_not_after,
+            roots,
+            trust_domain: trust_domain.into(),
+        })
     }
 
     /// The trust domain of the mesh.
@@ -140,23 +153,43 @@ impl Ca {
 
     /// The trust bundle, as proxies get it.
     pub fn trust(&self) -> Trust {
-        Trust { roots: self.roots.iter().map(|root| root.to_vec()).collect(), domain: self.trust_domain.clone() }
+        Trust {
+            roots: self.roots.iter().map(|root| root.to_vec()).collect(),
+            domain: self.trust_domain.clone(),
+        }
     }
 
     /// Signs a request (PKCS#10, DER) for exactly `id`.
-    pub fn issue_leaf(&self, csr: &[u8], id: &SpiffeId, ttl: Duration, now: SystemTime) -> Result<Leaf, CsrError> {
+    pub fn issue_leaf(
+        &self,
+        csr: &[u8],
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Leaf, CsrError> {
         let key = check_csr(csr, id)?;
         self.sign(&key, id, ttl, now)
     }
 
     /// A certificate and its new key for the controller itself.
-    pub fn issue_own(&self, id: &SpiffeId, ttl: Duration, now: SystemTime) -> Result<(Leaf, PrivateKeyDer<'static>)> {
+    pub fn issue_own(
+        &self,
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<(Leaf, PrivateKeyDer<'static>)> {
         let key = KeyPair::generate().context("cannot make a key")?;
         let leaf = self.sign(&key, id, ttl, now)?;
         Ok((leaf, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
-    fn sign(&self, key: &impl PublicKeyData, id: &SpiffeId, ttl: Duration, now: SystemTime) -> Result<Leaf, CsrError> {
+    fn sign(
+        &self,
+        key: &impl PublicKeyData,
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Leaf, CsrError> {
         let now = OffsetDateTime::from(now);
         let not_after = (now + ttl).min(self.issuer_not_after);
         if not_after <= now {
@@ -164,7 +197,9 @@ impl Ca {
         }
         let serial = random_serial().map_err(|error| CsrError::Sign(error.to_string()))?;
         let params = leaf_params(id, &serial, now - SKEW, not_after)?;
-        let leaf = params.signed_by(key, &self.issuer).map_err(|error| CsrError::Sign(error.to_string()))?;
+        let leaf = params
+            .signed_by(key, &self.issuer)
+            .map_err(|error| CsrError::Sign(error.to_string()))?;
         Ok(Leaf {
             chain: vec![leaf.der().clone(), self.issuer_cert.clone()],
             not_after: not_after.unix_timestamp().max(0).unsigned_abs(),
@@ -184,16 +219,30 @@ fn create(state: &StateDir, trust_domain: &str) -> Result<()> {
     let issuer_cert = issuer.signed_by(&issuer_key, &Issuer::from_params(&root, &root_key))?;
     state.write(CA_KEY, Secrecy::Private, &issuer_key.serialize_pem())?;
     state.write(TRUST_ANCHORS, Secrecy::Public, &root_cert.pem())?;
-    state.write(CA_CERT, Secrecy::Public, &format!("{}{}", issuer_cert.pem(), root_cert.pem()))
+    state.write(
+        CA_CERT,
+        Secrecy::Public,
+        &format!("{}{}", issuer_cert.pem(), root_cert.pem()),
+    )
 }
 
-fn authority(role: &str, trust_domain: &str, below: u8, now: OffsetDateTime) -> Result<CertificateParams> {
+fn authority(
+    role: &str,
+    trust_domain: &str,
+    below: u8,
+    now: OffsetDateTime,
+) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, trust_domain);
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, trust_domain);
     let serial = random_serial()?;
     // A name of its own: during a rotation the old and the new root are told apart by it.
-    params.distinguished_name.push(DnType::CommonName, format!("Weft {role} {}", hex(&serial[..4])));
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("Weft {role} {}", hex(&serial[..4])),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -211,10 +260,15 @@ fn leaf_params(
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new(); // SPIFFE: the name is in the SAN, and only there
     params.subject_alt_names =
-        vec![SanType::URI(id.as_str().try_into().map_err(|_| CsrError::Sign("identity is not ASCII".into()))?)];
+        vec![SanType::URI(id.as_str().try_into().map_err(|_| {
+            CsrError::Sign("identity is not ASCII".into())
+        })?)];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.serial_number = Some(SerialNumber::from_slice(serial));
     params.use_authority_key_identifier_extension = true;
     params.not_before = not_before;
@@ -245,14 +299,21 @@ fn check_csr(der: &[u8], id: &SpiffeId) -> Result<SubjectPublicKeyInfo, CsrError
     }
     let info = &csr.certification_request_info;
     let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| CsrError::Key)?;
-    let accepted = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
+    let accepted = [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+    ];
     if !accepted.contains(&key.algorithm()) {
         return Err(CsrError::Key);
     }
     csr.verify_signature().map_err(|_| CsrError::Signature)?;
     for attribute in info.iter_attributes() {
         if let ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() {
-            requested.extensions.iter().try_for_each(|extension| check_extension(extension.parsed_extension(), id))?;
+            requested
+                .extensions
+                .iter()
+                .try_for_each(|extension| check_extension(extension.parsed_extension(), id))?;
         }
     }
     Ok(key)
@@ -260,17 +321,27 @@ fn check_csr(der: &[u8], id: &SpiffeId) -> Result<SubjectPublicKeyInfo, CsrError
 
 fn check_extension(extension: &ParsedExtension<'_>, id: &SpiffeId) -> Result<(), CsrError> {
     match extension {
-        ParsedExtension::BasicConstraints(constraints) if constraints.ca => Err(CsrError::Authority),
+        ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+            Err(CsrError::Authority)
+        }
         ParsedExtension::SubjectAlternativeName(names) => match names.general_names.as_slice() {
             [GeneralName::URI(uri)] if *uri == id.as_str() => Ok(()),
-            other => Err(CsrError::Name { asked: describe(other), allowed: id.to_string() }),
+            other => Err(CsrError::Name {
+                asked: describe(other),
+                allowed: id.to_string(),
+            }),
         },
         _ => Ok(()),
     }
 }
 
 fn describe(names: &[GeneralName<'_>]) -> String {
-    let mut text = names.iter().take(3).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(3)
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > 3 {
         text.push_str(&format!(" and {} more", names.len() - 3));
     }
@@ -284,16 +355,26 @@ fn certificates(pem: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 /// Checks that key, issuer and root belong together; until when the issuer counts.
-fn check_issuer(issuer: &CertificateDer<'_>, root: &CertificateDer<'_>, key: &KeyPair) -> Result<OffsetDateTime> {
-    let (_, issuer) = x509_parser::parse_x509_certificate(issuer).context("the issuer is not a certificate")?;
-    let (_, root) = x509_parser::parse_x509_certificate(root).context("the root is not a certificate")?;
+fn check_issuer(
+    issuer: &CertificateDer<'_>,
+    root: &CertificateDer<'_>,
+    key: &KeyPair,
+) -> Result<OffsetDateTime> {
+    let (_, issuer) =
+        x509_parser::parse_x509_certificate(issuer).context("the issuer is not a certificate")?;
+    let (_, root) =
+        x509_parser::parse_x509_certificate(root).context("the root is not a certificate")?;
     if issuer.public_key().raw != key.subject_public_key_info().as_slice() {
         bail!("{CA_KEY} is not the key of the issuer in {CA_CERT}");
     }
     issuer
         .verify_signature(Some(root.public_key()))
         .map_err(|_| anyhow!("the issuer in {CA_CERT} is not signed by the root below it"))?;
-    let not_after = issuer.validity().not_after.to_datetime().min(root.validity().not_after.to_datetime());
+    let not_after = issuer
+        .validity()
+        .not_after
+        .to_datetime()
+        .min(root.validity().not_after.to_datetime());
     if not_after <= OffsetDateTime::now_utc() {
         bail!("root or issuer expired at {not_after}");
     }
@@ -301,7 +382,11 @@ fn check_issuer(issuer: &CertificateDer<'_>, root: &CertificateDer<'_>, key: &Ke
 }
 
 /// The roots to trust; the file is written anew from `ca.crt` where it was lost.
-fn trust_anchors(state: &StateDir, own: CertificateDer<'static>, ca_pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+fn trust_anchors(
+    state: &StateDir,
+    own: CertificateDer<'static>,
+    ca_pem: &str,
+) -> Result<Vec<CertificateDer<'static>>> {
     let Some(pem) = state.read(TRUST_ANCHORS, Secrecy::Public)? else {
         let root_at = ca_pem.rfind("-----BEGIN").unwrap_or(0);
         state.write(TRUST_ANCHORS, Secrecy::Public, &ca_pem[root_at..])?;
@@ -309,7 +394,9 @@ fn trust_anchors(state: &StateDir, own: CertificateDer<'static>, ca_pem: &str) -
     };
     let roots = certificates(&pem, TRUST_ANCHORS)?;
     if !roots.contains(&own) {
-        bail!("{TRUST_ANCHORS} does not list the root of {CA_CERT}: nobody would trust what is signed here");
+        bail!(
+            "{TRUST_ANCHORS} does not list the root of {CA_CERT}: nobody would trust what is signed here"
+        );
     }
     Ok(roots)
 }

@@ -50,7 +50,9 @@ fn a_leaf_is_what_a_workload_needs_and_no_more() {
     let now = SystemTime::now();
     let csr = csr_with(&key, |params| {
         params.subject_alt_names = vec![uri(ID)];
-        params.distinguished_name.push(DnType::CommonName, "not copied");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "not copied");
     });
     let issued = ca.issue_leaf(&csr, &id(), TTL, now).unwrap();
     let leaf = parsed(&issued.chain[0]);
@@ -62,12 +64,16 @@ fn a_leaf_is_what_a_workload_needs_and_no_more() {
     assert_eq!(leaf.subject().iter().count(), 0);
     assert_eq!(leaf.public_key().raw, key.subject_public_key_info());
     let names = leaf.subject_alternative_name().unwrap().unwrap();
-    assert!(names.critical, "critical where there is no subject (RFC 5280 section 4.2.1.6)");
+    assert!(
+        names.critical,
+        "critical where there is no subject (RFC 5280 section 4.2.1.6)"
+    );
     assert_eq!(names.value.general_names, [GeneralName::URI(ID)]);
     assert!(!leaf.basic_constraints().unwrap().unwrap().value.ca);
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.server_auth && usage.client_auth && !usage.any && usage.other.is_empty());
-    let serials: std::collections::HashSet<String> = (0..50).map(|_| ask(&ca, &csr).unwrap().serial).collect();
+    let serials: std::collections::HashSet<String> =
+        (0..50).map(|_| ask(&ca, &csr).unwrap().serial).collect();
     assert_eq!(serials.len(), 50);
     assert!(serials.iter().all(|serial| serial.len() == 32));
 }
@@ -79,7 +85,10 @@ fn the_chain_leads_to_the_root_and_to_no_other() {
     let leaf = ask(&ours, &csr_with(&KeyPair::generate().unwrap(), |_| {})).unwrap();
     let now = rustls_pki_types::UnixTime::now();
     let verify = |roots: &[CertificateDer<'static>]| {
-        let anchors: Vec<_> = roots.iter().map(|root| webpki::anchor_from_trusted_cert(root).unwrap()).collect();
+        let anchors: Vec<_> = roots
+            .iter()
+            .map(|root| webpki::anchor_from_trusted_cert(root).unwrap())
+            .collect();
         webpki::EndEntityCert::try_from(&leaf.chain[0])
             .unwrap()
             .verify_for_usage(
@@ -105,10 +114,16 @@ fn requests_are_judged_by_their_names() {
     let table: [(Vec<SanType>, bool); 9] = [
         (vec![], true),
         (vec![uri(ID)], true),
-        (vec![uri("spiffe://cluster.local/ns/default/sa/admin")], false),
+        (
+            vec![uri("spiffe://cluster.local/ns/default/sa/admin")],
+            false,
+        ),
         (vec![uri("spiffe://cluster.local/ns/other/sa/web")], false),
         (vec![uri("spiffe://other/ns/default/sa/web")], false),
-        (vec![uri(ID), uri("spiffe://cluster.local/ns/default/sa/admin")], false),
+        (
+            vec![uri(ID), uri("spiffe://cluster.local/ns/default/sa/admin")],
+            false,
+        ),
         (vec![uri(ID), dns()], false),
         (vec![dns()], false),
         (vec![SanType::IpAddress([10, 0, 0, 1].into())], false),
@@ -117,7 +132,10 @@ fn requests_are_judged_by_their_names() {
         let csr = csr_with(&key, |params| params.subject_alt_names = names.clone());
         match ask(&ca, &csr) {
             Ok(_) => assert!(good, "{names:?}"),
-            Err(error) => assert!(!good && matches!(error, CsrError::Name { .. }), "{names:?}: {error}"),
+            Err(error) => assert!(
+                !good && matches!(error, CsrError::Name { .. }),
+                "{names:?}: {error}"
+            ),
         }
     }
 }
@@ -145,8 +163,14 @@ fn an_authority_is_never_made() {
     for (is_ca, expected) in [
         (IsCa::NoCa, None),
         (IsCa::ExplicitNoCa, None),
-        (IsCa::Ca(BasicConstraints::Unconstrained), Some(CsrError::Authority)),
-        (IsCa::Ca(BasicConstraints::Constrained(0)), Some(CsrError::Authority)),
+        (
+            IsCa::Ca(BasicConstraints::Unconstrained),
+            Some(CsrError::Authority),
+        ),
+        (
+            IsCa::Ca(BasicConstraints::Constrained(0)),
+            Some(CsrError::Authority),
+        ),
     ] {
         let csr = csr_with(&key, |params| params.is_ca = is_ca.clone());
         assert_eq!(ask(&ca, &csr).err(), expected, "{is_ca:?}");
@@ -156,9 +180,19 @@ fn an_authority_is_never_made() {
 #[test]
 fn a_request_with_a_changed_byte_is_refused() {
     let (_dir, ca) = ca();
-    let csr = csr_with(&KeyPair::generate().unwrap(), |params| params.subject_alt_names = vec![uri(ID)]);
-    let signed = X509CertificationRequest::from_der(&csr).unwrap().1.certification_request_info.raw.to_vec();
-    let start = csr.windows(signed.len()).position(|part| part == signed).unwrap();
+    let csr = csr_with(&KeyPair::generate().unwrap(), |params| {
+        params.subject_alt_names = vec![uri(ID)]
+    });
+    let signed = X509CertificationRequest::from_der(&csr)
+        .unwrap()
+        .1
+        .certification_request_info
+        .raw
+        .to_vec();
+    let start = csr
+        .windows(signed.len())
+        .position(|part| part == signed)
+        .unwrap();
     for place in start..start + signed.len() {
         let mut changed = csr.clone();
         changed[place] ^= 1;
@@ -175,22 +209,37 @@ fn a_leaf_never_outlives_its_issuer() {
     let (_dir, ca) = ca();
     let csr = csr_with(&KeyPair::generate().unwrap(), |_| {});
     let end = SystemTime::from(ca.issuer_not_after);
-    let issued = ca.issue_leaf(&csr, &id(), TTL, end - Duration::from_secs(100)).unwrap();
-    assert_eq!(issued.not_after, ca.issuer_not_after.unix_timestamp() as u64);
-    assert_eq!(ca.issue_leaf(&csr, &id(), TTL, end).err(), Some(CsrError::IssuerExpired));
+    let issued = ca
+        .issue_leaf(&csr, &id(), TTL, end - Duration::from_secs(100))
+        .unwrap();
+    assert_eq!(
+        issued.not_after,
+        ca.issuer_not_after.unix_timestamp() as u64
+    );
+    assert_eq!(
+        ca.issue_leaf(&csr, &id(), TTL, end).err(),
+        Some(CsrError::IssuerExpired)
+    );
 }
 
 #[test]
 fn the_authority_is_made_once_and_survives() {
     let (_dir, state) = state();
     let roots: Vec<_> = std::thread::scope(|scope| {
-        let started: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| Ca::open_or_create(&state, "cluster.local").unwrap().roots)).collect();
-        started.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let started: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| Ca::open_or_create(&state, "cluster.local").unwrap().roots))
+            .collect();
+        started
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
     fs::remove_file(state.trust_anchors()).unwrap();
-    assert_eq!(Ca::open_or_create(&state, "cluster.local").unwrap().roots, roots[0]);
+    assert_eq!(
+        Ca::open_or_create(&state, "cluster.local").unwrap().roots,
+        roots[0]
+    );
     let rewritten = fs::read_to_string(state.trust_anchors()).unwrap();
     assert_eq!(certificates(&rewritten, "").unwrap(), roots[0]);
 }
@@ -208,17 +257,45 @@ fn parts_that_do_not_belong_together_are_refused() {
             Some(content) => state.write(name, secrecy, content).unwrap(),
             None => fs::remove_file(state.path().join(name)).unwrap(),
         }
-        format!("{:#}", Ca::open_or_create(&state, "cluster.local").unwrap_err())
+        format!(
+            "{:#}",
+            Ca::open_or_create(&state, "cluster.local").unwrap_err()
+        )
     };
     let (private, public) = (Secrecy::Private, Secrecy::Public);
     let table = [
         (CA_KEY, private, None, "ca.key is missing"),
-        (CA_KEY, private, Some("junk".to_owned()), "ca.key is not a private key"),
-        (CA_KEY, private, Some(text(CA_KEY)), "is not the key of the issuer"),
+        (
+            CA_KEY,
+            private,
+            Some("junk".to_owned()),
+            "ca.key is not a private key",
+        ),
+        (
+            CA_KEY,
+            private,
+            Some(text(CA_KEY)),
+            "is not the key of the issuer",
+        ),
         (CA_KEY, public, Some(text(CA_KEY)), "others can read"),
-        (CA_CERT, public, Some(String::new()), "must hold the issuer and then its root"),
-        (CA_CERT, public, Some(first_of(&text(CA_CERT))), "must hold the issuer and then its root"),
-        (TRUST_ANCHORS, public, Some(text(TRUST_ANCHORS)), "does not list the root"),
+        (
+            CA_CERT,
+            public,
+            Some(String::new()),
+            "must hold the issuer and then its root",
+        ),
+        (
+            CA_CERT,
+            public,
+            Some(first_of(&text(CA_CERT))),
+            "must hold the issuer and then its root",
+        ),
+        (
+            TRUST_ANCHORS,
+            public,
+            Some(text(TRUST_ANCHORS)),
+            "does not list the root",
+        ),
     ];
     for (name, secrecy, content, expected) in table {
         let error = break_with(name, secrecy, content.as_deref());
@@ -231,7 +308,9 @@ fn a_second_root_is_trusted_during_a_rotation() {
     let ((_dir, state), (_other_dir, other)) = (state(), state());
     let ours = Ca::open_or_create(&state, "cluster.local").unwrap();
     let theirs = Ca::open_or_create(&other, "cluster.local").unwrap();
-    let both = [state.trust_anchors(), other.trust_anchors()].map(|path| fs::read_to_string(path).unwrap()).concat();
+    let both = [state.trust_anchors(), other.trust_anchors()]
+        .map(|path| fs::read_to_string(path).unwrap())
+        .concat();
     state.write(TRUST_ANCHORS, Secrecy::Public, &both).unwrap();
     let trusted = Ca::open_or_create(&state, "cluster.local").unwrap();
     assert_eq!(trusted.roots(), [ours.roots(), theirs.roots()].concat());

@@ -84,9 +84,9 @@ impl StateDir {
     pub fn read(&self, name: &str, secrecy: Secrecy) -> Result<Option<String>> {
         let path = self.path.join(name);
         match File::open(&path) {
-            Ok(file) => {
-                read_checked(file, secrecy).with_context(|| format!("cannot use {}", path.display())).map(Some)
-            }
+            Ok(file) => read_checked(file, secrecy)
+                .with_context(|| format!("cannot use {}", path.display()))
+                .map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -95,11 +95,16 @@ impl StateDir {
     /// Replaces a file as a whole: a reader sees the old text or the new one.
     pub fn write(&self, name: &str, secrecy: Secrecy, text: &str) -> Result<()> {
         let path = self.path.join(name);
-        self.replace(&path, secrecy, text).with_context(|| format!("cannot write {}", path.display()))
+        self.replace(&path, secrecy, text)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn replace(&self, path: &Path, secrecy: Secrecy, text: &str) -> Result<()> {
-        let mode = if secrecy == Secrecy::Private { 0o600 } else { 0o644 };
+        let mode = if secrecy == Secrecy::Private {
+            0o600
+        } else {
+            0o644
+        };
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
@@ -131,7 +136,10 @@ impl StateDir {
 fn read_checked(mut file: File, secrecy: Secrecy) -> Result<String> {
     let meta = file.metadata()?;
     if secrecy == Secrecy::Private && meta.mode() & 0o077 != 0 {
-        bail!("others can read this key (mode {:04o}); `chmod 600` it, or remove it if it may have leaked", meta.mode() & 0o7777);
+        bail!(
+            "others can read this key (mode {:04o}); `chmod 600` it, or remove it if it may have leaked",
+            meta.mode() & 0o7777
+        );
     }
     if meta.len() > MAX_FILE {
         bail!("{} bytes are more than this file can have", meta.len());
@@ -145,7 +153,6 @@ fn read_checked(mut file: File, secrecy: Secrecy) -> Result<String> {
 pub fn default_path(first_dir: &Path) -> PathBuf {
     first_dir.join(DEFAULT_NAME)
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +176,10 @@ mod tests {
         assert_eq!(mode(state.path()), 0o700);
         assert_eq!(mode(&state.path().join(CA_KEY)), 0o600);
         assert_eq!(mode(&state.trust_anchors()), 0o644);
-        assert_eq!(state.read(CA_KEY, Secrecy::Private).unwrap().as_deref(), Some("k"));
+        assert_eq!(
+            state.read(CA_KEY, Secrecy::Private).unwrap().as_deref(),
+            Some("k")
+        );
         assert_eq!(state.read("absent", Secrecy::Private).unwrap(), None);
     }
 
@@ -178,7 +188,8 @@ mod tests {
         let (_dir, state) = state();
         state.write(CA_KEY, Secrecy::Private, "k").unwrap();
         for mode in [0o640, 0o604, 0o666] {
-            fs::set_permissions(state.path().join(CA_KEY), fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(state.path().join(CA_KEY), fs::Permissions::from_mode(mode))
+                .unwrap();
             let error = format!("{:#}", state.read(CA_KEY, Secrecy::Private).unwrap_err());
             assert!(error.contains("others can read"), "{error}");
             assert!(state.read(CA_KEY, Secrecy::Public).is_ok());
@@ -192,7 +203,9 @@ mod tests {
         let pods = BTreeSet::from([PodRef::new("a", "x"), PodRef::new("b", "y")]);
         state.set_enrolled(&pods).unwrap();
         assert_eq!(state.enrolled().unwrap(), pods);
-        state.write(ENROLLED, Secrecy::Public, "a/x\njunk\n\nb/y\n").unwrap();
+        state
+            .write(ENROLLED, Secrecy::Public, "a/x\njunk\n\nb/y\n")
+            .unwrap();
         assert_eq!(state.enrolled().unwrap(), pods);
     }
 

@@ -79,8 +79,12 @@ impl TokenClaims {
             sub: format!("system:serviceaccount:{}:{account}", pod.namespace),
             kubernetes: Kubernetes {
                 namespace: pod.namespace.clone(),
-                pod: Named { name: pod.name.clone() },
-                serviceaccount: Named { name: account.into() },
+                pod: Named {
+                    name: pod.name.clone(),
+                },
+                serviceaccount: Named {
+                    name: account.into(),
+                },
             },
             iat,
             exp: iat.saturating_add(ttl.as_secs()),
@@ -108,10 +112,14 @@ pub enum TokenError {
     #[error("this is not a token (expected three parts of base64url JSON)")]
     Malformed,
     /// Signed in a way that is not ours: `none`, HMAC, RSA…
-    #[error("the token is not signed with EdDSA; only tokens of `meshctl token` or the local runtime are accepted")]
+    #[error(
+        "the token is not signed with EdDSA; only tokens of `meshctl token` or the local runtime are accepted"
+    )]
     Algorithm,
     /// The signature does not fit our key.
-    #[error("the signature is not from this controller (was its state folder replaced? make a new token)")]
+    #[error(
+        "the signature is not from this controller (was its state folder replaced? make a new token)"
+    )]
     Signature,
     /// Made by or for somebody else.
     #[error("the token is not for {TOKEN_AUDIENCE}")]
@@ -187,7 +195,11 @@ impl TokenKey {
 
     /// A signed token.
     pub fn issue(&self, claims: &TokenClaims) -> Result<String> {
-        let header = Header { alg: "EdDSA".into(), typ: Some("JWT".into()), crit: None };
+        let header = Header {
+            alg: "EdDSA".into(),
+            typ: Some("JWT".into()),
+            crit: None,
+        };
         let mut token = base64url(&serde_json::to_vec(&header)?);
         token.push('.');
         token.push_str(&base64url(&serde_json::to_vec(claims)?));
@@ -216,12 +228,16 @@ impl TokenKey {
 }
 
 fn generate_pem() -> Result<String> {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).context("cannot make a token key")?;
+    let pair =
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).context("cannot make a token key")?;
     Ok(pair.serialize_pem())
 }
 
 fn check_header(header: &Header) -> Result<(), TokenError> {
-    let typ_fits = header.typ.as_deref().is_none_or(|typ| typ.eq_ignore_ascii_case("JWT"));
+    let typ_fits = header
+        .typ
+        .as_deref()
+        .is_none_or(|typ| typ.eq_ignore_ascii_case("JWT"));
     if header.alg != "EdDSA" || header.crit.is_some() || !typ_fits {
         return Err(TokenError::Algorithm);
     }
@@ -237,7 +253,12 @@ fn check_claims(claims: &TokenClaims, now: u64) -> Result<(), TokenError> {
         return Err(TokenError::Audience);
     }
     let bound = &claims.kubernetes;
-    if claims.sub != format!("system:serviceaccount:{}:{}", bound.namespace, bound.serviceaccount.name) {
+    if claims.sub
+        != format!(
+            "system:serviceaccount:{}:{}",
+            bound.namespace, bound.serviceaccount.name
+        )
+    {
         return Err(TokenError::Subject);
     }
     if claims.exp.saturating_add(SKEW.as_secs()) <= now {
@@ -250,13 +271,19 @@ fn check_claims(claims: &TokenClaims, now: u64) -> Result<(), TokenError> {
 }
 
 /// A token for a pod of the folder source, signed with the key of `state` (made where there is none).
-pub fn issue_for_pod(state: &StateDir, pod: &PodRef, account: &str, ttl: Duration) -> Result<String> {
+pub fn issue_for_pod(
+    state: &StateDir,
+    pod: &PodRef,
+    account: &str,
+    ttl: Duration,
+) -> Result<String> {
     let key = TokenKey::open_or_create(state)?;
     key.issue(&TokenClaims::for_pod(pod, account, SystemTime::now(), ttl))
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, TokenError> {
@@ -270,9 +297,14 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 fn base64url(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let group = chunk
+            .iter()
+            .fold(0u32, |group, byte| group << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for place in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(group >> (18 - 6 * place) & 63) as usize]));
+            text.push(char::from(
+                ALPHABET[(group >> (18 - 6 * place) & 63) as usize],
+            ));
         }
     }
     text

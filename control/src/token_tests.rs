@@ -15,12 +15,21 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn claims() -> TokenClaims {
-    TokenClaims::for_pod(&PodRef::new("default", "web-1"), "web", at(NOW), Duration::from_secs(100))
+    TokenClaims::for_pod(
+        &PodRef::new("default", "web-1"),
+        "web",
+        at(NOW),
+        Duration::from_secs(100),
+    )
 }
 
 /// A token with a header and claims of the test's choice, properly signed.
 fn signed(key: &TokenKey, header: &Value, claims: &Value) -> String {
-    let signed = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    let signed = format!(
+        "{}.{}",
+        base64url(header.to_string().as_bytes()),
+        base64url(claims.to_string().as_bytes())
+    );
     let signature = base64url(key.0.sign(signed.as_bytes()).as_ref());
     format!("{signed}.{signature}")
 }
@@ -30,9 +39,15 @@ fn a_token_tells_its_pod_and_account() {
     let key = key();
     let token = key.issue(&claims()).unwrap();
     let read = key.verify(&token, at(NOW)).unwrap();
-    assert_eq!((read.pod(), read.account()), (PodRef::new("default", "web-1"), "web"));
+    assert_eq!(
+        (read.pod(), read.account()),
+        (PodRef::new("default", "web-1"), "web")
+    );
     assert_eq!(read, claims());
-    assert!(key.verify(&format!("{token}\n"), at(NOW)).is_ok(), "files end with a newline");
+    assert!(
+        key.verify(&format!("{token}\n"), at(NOW)).is_ok(),
+        "files end with a newline"
+    );
 }
 
 #[test]
@@ -64,18 +79,35 @@ fn claims_that_are_not_for_us_are_refused() {
         (good.clone(), Ok(())),
         (with("/aud", json!(TOKEN_AUDIENCE)), Ok(())),
         (with("/aud", json!(["other", TOKEN_AUDIENCE])), Ok(())),
-        (with("/aud", json!("https://kubernetes.default.svc")), Err(TokenError::Audience)),
+        (
+            with("/aud", json!("https://kubernetes.default.svc")),
+            Err(TokenError::Audience),
+        ),
         (with("/aud", json!([])), Err(TokenError::Audience)),
         (with("/iss", json!("somebody")), Err(TokenError::Audience)),
-        (with("/sub", json!("system:serviceaccount:default:admin")), Err(TokenError::Subject)),
-        (with("/kubernetes.io/namespace", json!("other")), Err(TokenError::Subject)),
-        (with("/kubernetes.io/serviceaccount/name", json!("admin")), Err(TokenError::Subject)),
+        (
+            with("/sub", json!("system:serviceaccount:default:admin")),
+            Err(TokenError::Subject),
+        ),
+        (
+            with("/kubernetes.io/namespace", json!("other")),
+            Err(TokenError::Subject),
+        ),
+        (
+            with("/kubernetes.io/serviceaccount/name", json!("admin")),
+            Err(TokenError::Subject),
+        ),
         (with("/exp", json!(-1)), Err(TokenError::Malformed)),
         (json!({"aud": TOKEN_AUDIENCE}), Err(TokenError::Malformed)),
         (json!([]), Err(TokenError::Malformed)),
     ];
     for (claims, expected) in table {
-        assert_eq!(key.verify(&signed(&key, &header, &claims), at(NOW)).map(drop), expected, "{claims}");
+        assert_eq!(
+            key.verify(&signed(&key, &header, &claims), at(NOW))
+                .map(drop),
+            expected,
+            "{claims}"
+        );
     }
 }
 
@@ -86,14 +118,27 @@ fn only_our_algorithm_is_taken() {
         (json!({"alg": "EdDSA"}), Ok(())),
         (json!({"alg": "EdDSA", "typ": "jwt", "kid": "any"}), Ok(())),
         (json!({"alg": "none"}), Err(TokenError::Algorithm)),
-        (json!({"alg": "HS256", "typ": "JWT"}), Err(TokenError::Algorithm)),
+        (
+            json!({"alg": "HS256", "typ": "JWT"}),
+            Err(TokenError::Algorithm),
+        ),
         (json!({"alg": "eddsa"}), Err(TokenError::Algorithm)),
-        (json!({"alg": "EdDSA", "crit": ["b64"], "b64": false}), Err(TokenError::Algorithm)),
-        (json!({"alg": "EdDSA", "typ": "at+jwt"}), Err(TokenError::Algorithm)),
+        (
+            json!({"alg": "EdDSA", "crit": ["b64"], "b64": false}),
+            Err(TokenError::Algorithm),
+        ),
+        (
+            json!({"alg": "EdDSA", "typ": "at+jwt"}),
+            Err(TokenError::Algorithm),
+        ),
         (json!({}), Err(TokenError::Malformed)),
     ];
     for (header, expected) in table {
-        assert_eq!(key.verify(&signed(&key, &header, &good), at(NOW)).map(drop), expected, "{header}");
+        assert_eq!(
+            key.verify(&signed(&key, &header, &good), at(NOW)).map(drop),
+            expected,
+            "{header}"
+        );
     }
 }
 
@@ -108,23 +153,54 @@ fn another_key_or_a_changed_byte_breaks_the_signature() {
     for place in 0..token.len() {
         let mut changed = token.clone().into_bytes();
         changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
-        assert!(key.verify(&String::from_utf8(changed).unwrap(), at(NOW)).is_err(), "byte {place}");
+        assert!(
+            key.verify(&String::from_utf8(changed).unwrap(), at(NOW))
+                .is_err(),
+            "byte {place}"
+        );
     }
 }
 
 #[test]
 fn what_is_no_token_is_refused() {
     let key = key();
-    for text in ["", ".", "..", "a.b", "a.b.c", "é.é.é", "e30.e30.e30", "e30=.e30.e30", "e30.e30.e30.e30"] {
-        assert_eq!(key.verify(text, at(NOW)), Err(TokenError::Malformed), "{text}");
+    for text in [
+        "",
+        ".",
+        "..",
+        "a.b",
+        "a.b.c",
+        "é.é.é",
+        "e30.e30.e30",
+        "e30=.e30.e30",
+        "e30.e30.e30.e30",
+    ] {
+        assert_eq!(
+            key.verify(text, at(NOW)),
+            Err(TokenError::Malformed),
+            "{text}"
+        );
     }
-    assert_eq!(key.verify(&"a".repeat(MAX_TOKEN + 1), at(NOW)), Err(TokenError::TooLong));
-    assert_eq!(key.verify(&"a".repeat(MAX_TOKEN), at(NOW)), Err(TokenError::Malformed));
+    assert_eq!(
+        key.verify(&"a".repeat(MAX_TOKEN + 1), at(NOW)),
+        Err(TokenError::TooLong)
+    );
+    assert_eq!(
+        key.verify(&"a".repeat(MAX_TOKEN), at(NOW)),
+        Err(TokenError::Malformed)
+    );
 }
 
 #[test]
 fn base64url_is_the_one_of_the_standard() {
-    let table = [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("fooba", "Zm9vYmE")];
+    let table = [
+        ("", ""),
+        ("f", "Zg"),
+        ("fo", "Zm8"),
+        ("foo", "Zm9v"),
+        ("foob", "Zm9vYg"),
+        ("fooba", "Zm9vYmE"),
+    ];
     for (plain, text) in table {
         assert_eq!(base64url(plain.as_bytes()), text);
         assert_eq!(unbase64url(text).as_deref(), Some(plain.as_bytes()));
@@ -143,12 +219,23 @@ fn the_key_is_made_once_and_survives() {
     let state = StateDir::open(dir.path()).unwrap();
     let tokens: Vec<String> = std::thread::scope(|scope| {
         let started: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| issue_for_pod(&state, &PodRef::new("a", "b"), "c", DEFAULT_TTL).unwrap()))
+            .map(|_| {
+                scope.spawn(|| {
+                    issue_for_pod(&state, &PodRef::new("a", "b"), "c", DEFAULT_TTL).unwrap()
+                })
+            })
             .collect();
-        started.into_iter().map(|thread| thread.join().unwrap()).collect()
+        started
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     let key = TokenKey::open_or_create(&state).unwrap();
-    assert!(tokens.iter().all(|token| key.verify(token, SystemTime::now()).is_ok()));
+    assert!(
+        tokens
+            .iter()
+            .all(|token| key.verify(token, SystemTime::now()).is_ok())
+    );
     state.write(TOKEN_KEY, Secrecy::Private, "junk").unwrap();
     assert!(format!("{:#}", TokenKey::open_or_create(&state).unwrap_err()).contains("token.key"));
     assert!(!format!("{key:?}").contains("seed"));

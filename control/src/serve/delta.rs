@@ -7,12 +7,22 @@ use weft_proxy_api::wire::Body;
 
 /// What turns `old` (of version `base`) into `new`; `None` where the whole set is not larger.
 pub fn between(base: u64, old: &[Endpoint], new: &[Endpoint]) -> Option<Body> {
-    let mut gone: HashMap<SocketAddr, &Endpoint> = old.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
-    let upsert: Vec<Endpoint> =
-        new.iter().filter(|endpoint| gone.remove(&endpoint.address) != Some(*endpoint)).cloned().collect();
+    let mut gone: HashMap<SocketAddr, &Endpoint> = old
+        .iter()
+        .map(|endpoint| (endpoint.address, endpoint))
+        .collect();
+    let upsert: Vec<Endpoint> = new
+        .iter()
+        .filter(|endpoint| gone.remove(&endpoint.address) != Some(*endpoint))
+        .cloned()
+        .collect();
     let mut remove: Vec<SocketAddr> = gone.into_keys().collect();
     remove.sort_unstable();
-    (upsert.len() + remove.len() < new.len()).then_some(Body::Delta { base, upsert, remove })
+    (upsert.len() + remove.len() < new.len()).then_some(Body::Delta {
+        base,
+        upsert,
+        remove,
+    })
 }
 
 #[cfg(test)]
@@ -35,7 +45,10 @@ mod tests {
     }
 
     fn set(members: &[(u8, u32)]) -> Vec<Endpoint> {
-        members.iter().map(|(last, weight)| endpoint(*last, *weight)).collect()
+        members
+            .iter()
+            .map(|(last, weight)| endpoint(*last, *weight))
+            .collect()
     }
 
     #[test]

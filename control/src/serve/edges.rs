@@ -119,7 +119,9 @@ impl EdgeTable {
             .edges
             .iter()
             .enumerate()
-            .map(|(at, edge)| read(edge, &summary.strings).map_err(|reason| format!("edges[{at}].{reason}")))
+            .map(|(at, edge)| {
+                read(edge, &summary.strings).map_err(|reason| format!("edges[{at}].{reason}"))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let mut pods = self.pods.lock();
         if !pods.contains_key(pod) && pods.len() >= MAX_PODS {
@@ -157,9 +159,15 @@ impl EdgeTable {
 
 impl PodEdges {
     fn take_in(&mut self, edges: Vec<(EdgeKey, Traffic)>) {
-        self.edges.values_mut().for_each(|edge| edge.last = Traffic::default());
+        self.edges
+            .values_mut()
+            .for_each(|edge| edge.last = Traffic::default());
         for (key, traffic) in edges {
-            let key = if self.edges.contains_key(&key) || self.edges.len() < MAX_EDGES { key } else { key.nameless() };
+            let key = if self.edges.contains_key(&key) || self.edges.len() < MAX_EDGES {
+                key
+            } else {
+                key.nameless()
+            };
             let edge = self.edges.entry(key).or_default();
             edge.total.add(&traffic);
             edge.last.add(&traffic);
@@ -170,12 +178,21 @@ impl PodEdges {
 impl EdgeKey {
     fn nameless(self) -> Self {
         let none = String::new;
-        Self { peer_namespace: none(), peer_workload: none(), service: none(), ..self }
+        Self {
+            peer_namespace: none(),
+            peer_workload: none(),
+            service: none(),
+            ..self
+        }
     }
 }
 
 fn make_room(pods: &mut HashMap<PodRef, PodEdges>) {
-    if let Some(oldest) = pods.values().min_by_key(|pod| pod.at).map(|pod| pod.pod.clone()) {
+    if let Some(oldest) = pods
+        .values()
+        .min_by_key(|pod| pod.at)
+        .map(|pod| pod.pod.clone())
+    {
         pods.remove(&oldest);
     }
 }
@@ -195,7 +212,10 @@ fn read(edge: &pb::Edge, strings: &[String]) -> Result<(EdgeKey, Traffic), Strin
         _ => return Err(format!("direction: {} is unknown", edge.direction)),
     };
     if edge.latency.len() > MAX_BUCKETS {
-        return Err(format!("latency: {} buckets, at most {MAX_BUCKETS}", edge.latency.len()));
+        return Err(format!(
+            "latency: {} buckets, at most {MAX_BUCKETS}",
+            edge.latency.len()
+        ));
     }
     let key = EdgeKey {
         direction,
@@ -234,31 +254,60 @@ mod tests {
     }
 
     fn summary(edges: Vec<pb::Edge>) -> pb::Summary {
-        pb::Summary { strings: vec!["default".into(), "deploy/web".into()], window_ms: 5000, edges }
+        pb::Summary {
+            strings: vec!["default".into(), "deploy/web".into()],
+            window_ms: 5000,
+            edges,
+        }
     }
 
     #[test]
     fn reports_add_up_and_the_last_one_is_kept() {
-        let (table, pod, now) = (EdgeTable::default(), PodRef::new("default", "a"), Instant::now());
+        let (table, pod, now) = (
+            EdgeTable::default(),
+            PodRef::new("default", "a"),
+            Instant::now(),
+        );
         table.record(&pod, &summary(vec![edge(2, 3)]), now).unwrap();
         table.record(&pod, &summary(vec![edge(2, 4)]), now).unwrap();
         let all = table.snapshot();
         let (key, traffic) = all[0].edges.iter().next().unwrap();
-        assert_eq!((key.peer_workload.as_str(), key.service.as_str()), ("deploy/web", ""));
+        assert_eq!(
+            (key.peer_workload.as_str(), key.service.as_str()),
+            ("deploy/web", "")
+        );
         assert_eq!((traffic.total.requests, traffic.last.requests), (7, 4));
-        assert_eq!((&traffic.total.latency, &traffic.last.latency), (&vec![0, 7], &vec![0, 4]));
+        assert_eq!(
+            (&traffic.total.latency, &traffic.last.latency),
+            (&vec![0, 7], &vec![0, 4])
+        );
         table.record(&pod, &summary(vec![]), now).unwrap();
-        assert_eq!(table.snapshot()[0].edges.values().next().unwrap().last, Traffic::default());
+        assert_eq!(
+            table.snapshot()[0].edges.values().next().unwrap().last,
+            Traffic::default()
+        );
     }
 
     #[test]
     fn what_is_malformed_is_named_and_changes_nothing() {
         let (table, pod) = (EdgeTable::default(), PodRef::new("default", "a"));
         let outside = edge(9, 1);
-        let nowhere = pb::Edge { direction: 0, ..edge(2, 1) };
-        let wide = pb::Edge { latency: vec![0; 65], ..edge(2, 1) };
-        for (bad, part) in [(outside, "edges[1].peer_workload: 9"), (nowhere, "direction"), (wide, "latency")] {
-            let error = table.record(&pod, &summary(vec![edge(2, 1), bad]), Instant::now()).unwrap_err();
+        let nowhere = pb::Edge {
+            direction: 0,
+            ..edge(2, 1)
+        };
+        let wide = pb::Edge {
+            latency: vec![0; 65],
+            ..edge(2, 1)
+        };
+        for (bad, part) in [
+            (outside, "edges[1].peer_workload: 9"),
+            (nowhere, "direction"),
+            (wide, "latency"),
+        ] {
+            let error = table
+                .record(&pod, &summary(vec![edge(2, 1), bad]), Instant::now())
+                .unwrap_err();
             assert!(error.contains(part), "{error}");
         }
         assert!(table.is_empty());
@@ -275,11 +324,21 @@ mod tests {
         let greedy = PodRef::new("default", "greedy");
         table.record(&greedy, &many, now).unwrap();
         assert_eq!(table.len(), MAX_EDGES + 1);
-        let total: u64 = table.snapshot()[0].edges.values().map(|edge| edge.total.requests).sum();
+        let total: u64 = table.snapshot()[0]
+            .edges
+            .values()
+            .map(|edge| edge.total.requests)
+            .sum();
         assert_eq!(total, 5000);
         for n in 0..MAX_PODS as u64 {
             let later = now + Duration::from_millis(n + 1);
-            table.record(&PodRef::new("default", format!("p{n}")), &summary(vec![]), later).unwrap();
+            table
+                .record(
+                    &PodRef::new("default", format!("p{n}")),
+                    &summary(vec![]),
+                    later,
+                )
+                .unwrap();
         }
         assert_eq!(table.snapshot().len(), MAX_PODS);
         assert!(table.snapshot().iter().all(|pod| pod.pod != greedy));

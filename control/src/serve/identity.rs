@@ -15,9 +15,15 @@ use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::wire::generated as pb;
 
 /// For one pod. Generous: a healthy proxy asks once in hours, a test with short-lived certificates every few seconds.
-const PER_POD: Rate = Rate { burst: 20, interval: Duration::from_secs(1) };
+const PER_POD: Rate = Rate {
+    burst: 20,
+    interval: Duration::from_secs(1),
+};
 /// For everybody: bounds the time spent signing (about 0.2 ms each), and is enough for 1,000 proxies in ten seconds.
-const OVERALL: Rate = Rate { burst: 400, interval: Duration::from_millis(10) };
+const OVERALL: Rate = Rate {
+    burst: 400,
+    interval: Duration::from_millis(10),
+};
 /// Enrolled pods remembered before those that are gone are forgotten.
 const MAX_ENROLLED: usize = 10_000;
 
@@ -32,15 +38,24 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { per_pod: Mutex::new(Limiter::new(PER_POD)), overall: Mutex::new(Limiter::new(OVERALL)) }
+        Self {
+            per_pod: Mutex::new(Limiter::new(PER_POD)),
+            overall: Mutex::new(Limiter::new(OVERALL)),
+        }
     }
 }
 
 impl Limits {
     /// A pod that asks too often uses up nobody else's share.
     fn check(&self, pod: &PodRef, now: Instant) -> Result<(), Refusal> {
-        self.per_pod.lock().check(pod.clone(), now).map_err(|wait| Refusal::TooOften("this pod", wait))?;
-        self.overall.lock().check((), now).map_err(|wait| Refusal::TooOften("everybody", wait))
+        self.per_pod
+            .lock()
+            .check(pod.clone(), now)
+            .map_err(|wait| Refusal::TooOften("this pod", wait))?;
+        self.overall
+            .lock()
+            .check((), now)
+            .map_err(|wait| Refusal::TooOften("everybody", wait))
     }
 }
 
@@ -96,7 +111,11 @@ impl pb::identity_server::Identity for Certify {
         tracing::info!(%pod, %id, serial = leaf.serial, not_after = leaf.not_after, "certificate issued");
         self.enroll(pod).await;
         Ok(Response::new(pb::CertifyResponse {
-            chain: leaf.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+            chain: leaf
+                .chain
+                .iter()
+                .map(|certificate| certificate.to_vec())
+                .collect(),
             not_after: leaf.not_after,
             roots: self.0.ca.roots().iter().map(|root| root.to_vec()).collect(),
         }))
@@ -104,7 +123,10 @@ impl pb::identity_server::Identity for Certify {
 }
 
 impl Certify {
-    async fn decide(&self, request: &pb::CertifyRequest) -> Result<(PodRef, SpiffeId, Leaf), Refusal> {
+    async fn decide(
+        &self,
+        request: &pb::CertifyRequest,
+    ) -> Result<(PodRef, SpiffeId, Leaf), Refusal> {
         let shared = &self.0;
         let claims = shared.tokens.verify(&request.token, SystemTime::now())?;
         let pod = claims.pod();
@@ -112,15 +134,23 @@ impl Certify {
         self.check_pod(&pod, &claims).await?;
         let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, claims.account())
             .map_err(|error| Refusal::Pod(error.to_string()))?;
-        let leaf = shared.ca.issue_leaf(&request.csr, &id, shared.cert_ttl, SystemTime::now())?;
+        let leaf = shared
+            .ca
+            .issue_leaf(&request.csr, &id, shared.cert_ttl, SystemTime::now())?;
         Ok((pod, id, leaf))
     }
 
     async fn check_pod(&self, pod: &PodRef, claims: &TokenClaims) -> Result<(), Refusal> {
-        let info = self.0.pod(pod).await.map_err(|status| Refusal::Pod(status.message().to_owned()))?;
+        let info = self
+            .0
+            .pod(pod)
+            .await
+            .map_err(|status| Refusal::Pod(status.message().to_owned()))?;
         if info.service_account != claims.account() {
             let (is, says) = (info.service_account, claims.account());
-            return Err(Refusal::Pod(format!("{pod} runs as {is}, the token says {says}")));
+            return Err(Refusal::Pod(format!(
+                "{pod} runs as {is}, the token says {says}"
+            )));
         }
         Ok(())
     }
@@ -130,7 +160,9 @@ impl Certify {
         self.0.views.enroll(&pod);
         let shared = self.0.clone();
         let written = tokio::task::spawn_blocking(move || {
-            shared.enrolled.add(pod, |pod| shared.views.pod(pod).is_some())
+            shared
+                .enrolled
+                .add(pod, |pod| shared.views.pod(pod).is_some())
         });
         match written.await {
             Ok(Ok(())) => {}

@@ -60,7 +60,10 @@ pub struct PodRef {
 impl PodRef {
     /// `namespace/name`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -137,7 +140,10 @@ impl Shared {
         cert_ttl: Duration,
     ) -> Arc<Self> {
         let trust = Body::Trust(ca.trust());
-        let trust = Arc::new(View { version: encode::version(&trust), body: trust });
+        let trust = Arc::new(View {
+            version: encode::version(&trust),
+            body: trust,
+        });
         Arc::new(Self {
             views,
             ca,
@@ -161,7 +167,9 @@ impl Shared {
                 return Ok(info);
             }
             if tokio::time::Instant::now() >= deadline {
-                return Err(Status::failed_precondition(format!("the controller knows no pod {pod}")));
+                return Err(Status::failed_precondition(format!(
+                    "the controller knows no pod {pod}"
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -171,11 +179,15 @@ impl Shared {
     async fn greet(&self, hello: &pb::Hello, caller: &SpiffeId) -> Result<PodRef, Status> {
         let pod = PodRef::new(&hello.namespace, &hello.pod);
         if caller.namespace() != pod.namespace {
-            return Err(Status::permission_denied(format!("{caller} is not in the namespace of {pod}")));
+            return Err(Status::permission_denied(format!(
+                "{caller} is not in the namespace of {pod}"
+            )));
         }
         let account = self.pod(&pod).await?.service_account;
         if caller.account() != account {
-            return Err(Status::permission_denied(format!("{pod} runs as {account}, the certificate says {caller}")));
+            return Err(Status::permission_denied(format!(
+                "{pod} runs as {account}, the certificate says {caller}"
+            )));
         }
         Ok(pod)
     }
@@ -183,8 +195,15 @@ impl Shared {
 
 /// The identity that the caller of an RPC has proven.
 fn caller<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
-    let peer = request.extensions().get::<tls::PeerIdentity>().and_then(|peer| peer.0.clone());
-    peer.ok_or_else(|| Status::unauthenticated("this call needs a client certificate of the mesh; see Identity.Certify"))
+    let peer = request
+        .extensions()
+        .get::<tls::PeerIdentity>()
+        .and_then(|peer| peer.0.clone());
+    peer.ok_or_else(|| {
+        Status::unauthenticated(
+            "this call needs a client certificate of the mesh; see Identity.Certify",
+        )
+    })
 }
 
 /// Resolves once the controller stops.
@@ -193,18 +212,31 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// Serves until `shared.stopping`, then lets open calls end for a moment.
-pub async fn run(shared: Arc<Shared>, listener: TcpListener, own: Arc<tls::OwnIdentity>) -> anyhow::Result<()> {
+pub async fn run(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    own: Arc<tls::OwnIdentity>,
+) -> anyhow::Result<()> {
     let connections = tls::accept(shared.clone(), listener, own)?;
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(16 << 10)
         .max_concurrent_streams(MAX_STREAMS)
-        .add_service(PolicyServer::new(policy::Sync(shared.clone())).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(IdentityServer::new(identity::Certify(shared.clone())).max_decoding_message_size(64 << 10))
-        .add_service(ObserveServer::new(observe::Attach(shared.clone())).max_decoding_message_size(MAX_MESSAGE));
+        .add_service(
+            PolicyServer::new(policy::Sync(shared.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            IdentityServer::new(identity::Certify(shared.clone()))
+                .max_decoding_message_size(64 << 10),
+        )
+        .add_service(
+            ObserveServer::new(observe::Attach(shared.clone()))
+                .max_decoding_message_size(MAX_MESSAGE),
+        );
     let (mut stop, mut cut_off) = (shared.stopping.subscribe(), shared.stopping.subscribe());
-    let serving = server.serve_with_incoming_shutdown(connections, async move { stopped(&mut stop).await });
+    let serving =
+        server.serve_with_incoming_shutdown(connections, async move { stopped(&mut stop).await });
     tokio::select! {
         result = serving => Ok(result?),
         () = async { stopped(&mut cut_off).await; tokio::time::sleep(STOP_LIMIT).await } => Ok(()),
@@ -213,5 +245,9 @@ pub async fn run(shared: Arc<Shared>, listener: TcpListener, own: Arc<tls::OwnId
 
 /// Identity of the controller itself.
 pub fn own_identity(trust_domain: &str) -> anyhow::Result<SpiffeId> {
-    Ok(SpiffeId::new(trust_domain, names::SYSTEM_NAMESPACE, names::CONTROL_ACCOUNT)?)
+    Ok(SpiffeId::new(
+        trust_domain,
+        names::SYSTEM_NAMESPACE,
+        names::CONTROL_ACCOUNT,
+    )?)
 }

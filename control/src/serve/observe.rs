@@ -26,8 +26,15 @@ impl pb::observe_server::Observe for Attach {
         let caller = caller(&request)?;
         let (shared, events) = (self.0.clone(), request.into_inner());
         let stopping = shared.stopping.subscribe();
-        let listener = Listener { shared, caller, events, stopping };
-        let ask = Command::Summary(pb::SummaryEvery { interval_ms: SUMMARY_MS });
+        let listener = Listener {
+            shared,
+            caller,
+            events,
+            stopping,
+        };
+        let ask = Command::Summary(pb::SummaryEvery {
+            interval_ms: SUMMARY_MS,
+        });
         let ask = once(async move { Ok(pb::ObserveCommand { command: Some(ask) }) });
         // Nothing more is asked; the stream ends, with a reason, when listening does.
         let listen = unfold(Some(listener), |listener| async move {
@@ -60,7 +67,9 @@ impl Listener {
             .map_err(|_| Status::deadline_exceeded("no hello"))??;
         match first.and_then(|event| event.event) {
             Some(Event::Hello(hello)) => self.shared.greet(&hello, &self.caller).await,
-            _ => Err(Status::invalid_argument("the first message must be a hello")),
+            _ => Err(Status::invalid_argument(
+                "the first message must be a hello",
+            )),
         }
     }
 
@@ -75,10 +84,15 @@ impl Listener {
         match event.event {
             Some(Event::Summary(summary)) => {
                 self.shared.counters.summaries.add(1);
-                self.shared.edges.record(pod, &summary, Instant::now()).map_err(Status::invalid_argument)
+                self.shared
+                    .edges
+                    .record(pod, &summary, Instant::now())
+                    .map_err(Status::invalid_argument)
             }
             Some(Event::Tap(_)) | None => Ok(()), // nobody asked; or a kind of event from a newer proxy
-            Some(Event::Hello(_)) => Err(Status::invalid_argument("only the first message may be a hello")),
+            Some(Event::Hello(_)) => Err(Status::invalid_argument(
+                "only the first message may be a hello",
+            )),
         }
     }
 }

@@ -34,8 +34,14 @@ impl pb::policy_server::Policy for Sync {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let caller = caller(&request)?;
         // The hello is read inside the stream: a proxy may wait for our head before it says anything.
-        let stage = Stage::Greeting(Greeting { shared: self.0.clone(), caller, requests: request.into_inner() });
-        Ok(Response::new(unfold(stage, |stage| Box::pin(stage.next())).boxed()))
+        let stage = Stage::Greeting(Greeting {
+            shared: self.0.clone(),
+            caller,
+            requests: request.into_inner(),
+        });
+        Ok(Response::new(
+            unfold(stage, |stage| Box::pin(stage.next())).boxed(),
+        ))
     }
 }
 
@@ -83,7 +89,9 @@ impl Greeting {
             .await
             .map_err(|_| Status::deadline_exceeded("no hello"))??;
         let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
-            return Err(Status::invalid_argument("the first message must be a hello"));
+            return Err(Status::invalid_argument(
+                "the first message must be a hello",
+            ));
         };
         let pod = self.shared.greet(&hello, &self.caller).await?;
         tracing::debug!(%pod, version = hello.version, zone = hello.zone, "proxy connected");
@@ -109,7 +117,9 @@ enum Happened {
 
 impl Session {
     fn new(greeting: Greeting, pod: PodRef, hello: pb::Hello) -> Self {
-        let Greeting { shared, requests, .. } = greeting;
+        let Greeting {
+            shared, requests, ..
+        } = greeting;
         let entry = shared.proxies.enter(ProxyStatus {
             pod: pod.clone(),
             zone: hello.zone,
@@ -120,7 +130,14 @@ impl Session {
             last_nack: None,
         });
         let stopping = shared.stopping.subscribe();
-        Self { shared, pod, entry, requests, subscriptions: Subscriptions::default(), stopping }
+        Self {
+            shared,
+            pod,
+            entry,
+            requests,
+            subscriptions: Subscriptions::default(),
+            stopping,
+        }
     }
 
     /// The next message for the proxy; `None` when it left.
@@ -181,14 +198,19 @@ impl Session {
                 self.refused(nack);
                 Ok(())
             }
-            Some(Message::Hello(_)) => Err(Status::invalid_argument("only the first message may be a hello")),
-            None => Err(Status::invalid_argument("a message of a kind this controller does not know")),
+            Some(Message::Hello(_)) => Err(Status::invalid_argument(
+                "only the first message may be a hello",
+            )),
+            None => Err(Status::invalid_argument(
+                "a message of a kind this controller does not know",
+            )),
         }
     }
 
     fn subscribe(&mut self, subscribe: pb::Subscribe) -> Result<(), Status> {
         let resource = subscribe.resource.unwrap_or_default();
-        let resource = decode::resource(&resource).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let resource = decode::resource(&resource)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let view = self.view(&resource);
         self.subscriptions
             .subscribe(subscribe.id, view, subscribe.version, Instant::now())
@@ -204,14 +226,21 @@ impl Session {
 
     fn refused(&mut self, nack: pb::Nack) {
         self.shared.counters.nacks.add(1);
-        let reason: String = nack.reason.chars().filter(|letter| !letter.is_control()).take(MAX_REASON).collect();
+        let reason: String = nack
+            .reason
+            .chars()
+            .filter(|letter| !letter.is_control())
+            .take(MAX_REASON)
+            .collect();
         tracing::warn!(pod = %self.pod, subscription = nack.id, reason, "a proxy refused an update");
         self.entry.update(|status| status.last_nack = Some(reason));
-        self.subscriptions.nack(nack.id, nack.version, Instant::now());
+        self.subscriptions
+            .nack(nack.id, nack.version, Instant::now());
     }
 
     fn tell_status(&self) {
-        let (stale_since, subscriptions) = (self.subscriptions.stale_since(), self.subscriptions.len());
+        let (stale_since, subscriptions) =
+            (self.subscriptions.stale_since(), self.subscriptions.len());
         self.entry.update(|status| {
             status.stale_since = stale_since;
             status.subscriptions = subscriptions;

@@ -51,14 +51,22 @@ impl Proxies {
         let stream = streams.next;
         streams.next += 1;
         streams.open.insert(stream, status);
-        Entry { proxies: self.clone(), stream }
+        Entry {
+            proxies: self.clone(),
+            stream,
+        }
     }
 
     /// One status for each pod, by namespace and name. A pod that reconnected before its old stream was found dead is
     /// told by its newest stream.
     pub fn list(&self) -> Vec<ProxyStatus> {
-        let newest: BTreeMap<PodRef, ProxyStatus> =
-            self.streams.lock().open.values().map(|status| (status.pod.clone(), status.clone())).collect();
+        let newest: BTreeMap<PodRef, ProxyStatus> = self
+            .streams
+            .lock()
+            .open
+            .values()
+            .map(|status| (status.pod.clone(), status.clone()))
+            .collect();
         newest.into_values().collect()
     }
 }
@@ -104,7 +112,13 @@ mod tests {
     #[test]
     fn a_pod_is_listed_once_by_its_newest_stream() {
         let proxies = Arc::new(Proxies::default());
-        let versions = |proxies: &Proxies| proxies.list().iter().map(|s| s.version.clone()).collect::<Vec<_>>();
+        let versions = |proxies: &Proxies| {
+            proxies
+                .list()
+                .iter()
+                .map(|s| s.version.clone())
+                .collect::<Vec<_>>()
+        };
         let _other = proxies.enter(status("b", "0"));
         let old = proxies.enter(status("a", "1"));
         let new = proxies.enter(status("a", "2"));

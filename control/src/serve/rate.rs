@@ -27,7 +27,11 @@ const FIRST_SWEEP: usize = 1024;
 impl<K: Eq + Hash> Limiter<K> {
     /// A limiter where nobody has called yet.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, paid_off: HashMap::new(), sweep_at: FIRST_SWEEP }
+        Self {
+            rate,
+            paid_off: HashMap::new(),
+            sweep_at: FIRST_SWEEP,
+        }
     }
 
     /// Counts one call, or says how long to wait.
@@ -57,17 +61,27 @@ impl<K: Eq + Hash> Limiter<K> {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate { burst: 3, interval: Duration::from_secs(1) };
+    const RATE: Rate = Rate {
+        burst: 3,
+        interval: Duration::from_secs(1),
+    };
 
     #[test]
     fn a_burst_passes_and_then_one_each_interval() {
         let (mut limiter, start) = (Limiter::new(RATE), Instant::now());
-        let allowed = |limiter: &mut Limiter<u8>, at: u64| limiter.check(1, start + Duration::from_millis(at)).is_ok();
+        let allowed = |limiter: &mut Limiter<u8>, at: u64| {
+            limiter.check(1, start + Duration::from_millis(at)).is_ok()
+        };
         let seen: Vec<bool> = [0, 0, 0, 0, 999, 1000, 1001, 2000, 9000, 9000, 9000, 9000]
             .into_iter()
             .map(|at| allowed(&mut limiter, at))
             .collect();
-        assert_eq!(seen, [true, true, true, false, false, true, false, true, true, true, true, false]);
+        assert_eq!(
+            seen,
+            [
+                true, true, true, false, false, true, false, true, true, true, true, false
+            ]
+        );
     }
 
     #[test]
@@ -82,7 +96,11 @@ mod tests {
     fn keys_that_owe_nothing_are_forgotten() {
         let (mut limiter, now) = (Limiter::new(RATE), Instant::now());
         for key in 0..100_000u64 {
-            assert!(limiter.check(key, now + Duration::from_millis(key * 10)).is_ok());
+            assert!(
+                limiter
+                    .check(key, now + Duration::from_millis(key * 10))
+                    .is_ok()
+            );
         }
         assert!(limiter.paid_off.len() <= FIRST_SWEEP);
     }

@@ -95,7 +95,17 @@ impl Subscriptions {
         view.mark_unchanged();
         let watching = self.watch(id, view.clone());
         let held = Held::Claimed(held);
-        self.by_id.insert(id, Subscription { view, held, acknowledged: 0, dirty: false, pending: None, watching });
+        self.by_id.insert(
+            id,
+            Subscription {
+                view,
+                held,
+                acknowledged: 0,
+                dirty: false,
+                pending: None,
+                watching,
+            },
+        );
         self.mark(id, now);
         Ok(())
     }
@@ -118,13 +128,21 @@ impl Subscriptions {
 
     /// The proxy refused a version. A refused delta is repeated as a whole set; a refused whole is not repeated.
     pub fn nack(&mut self, id: u32, version: u64, now: Instant) {
-        let Some(subscription) = self.by_id.get_mut(&id) else { return };
+        let Some(subscription) = self.by_id.get_mut(&id) else {
+            return;
+        };
         match &subscription.held {
-            Held::Sent { view, as_delta: true } if view.version == version => {
+            Held::Sent {
+                view,
+                as_delta: true,
+            } if view.version == version => {
                 subscription.held = Held::Nothing;
                 self.mark(id, now);
             }
-            Held::Sent { view, as_delta: false } if view.version == version => {
+            Held::Sent {
+                view,
+                as_delta: false,
+            } if view.version == version => {
                 subscription.held = Held::Refused(version);
             }
             _ => {} // about something older than what it was sent since
@@ -157,7 +175,9 @@ impl Subscriptions {
     pub fn next_items(&mut self) -> Vec<Item> {
         let (mut items, mut endpoints) = (Vec::new(), 0);
         while items.len() < MAX_ITEMS && endpoints < MAX_ENDPOINTS {
-            let Some(id) = self.dirty.pop_front() else { break };
+            let Some(id) = self.dirty.pop_front() else {
+                break;
+            };
             if let Some(item) = self.item(id) {
                 endpoints += weight(&item.body);
                 items.push(item);
@@ -177,7 +197,9 @@ impl Subscriptions {
     }
 
     fn mark(&mut self, id: u32, now: Instant) {
-        let Some(subscription) = self.by_id.get_mut(&id) else { return };
+        let Some(subscription) = self.by_id.get_mut(&id) else {
+            return;
+        };
         if !std::mem::replace(&mut subscription.dirty, true) {
             self.dirty.push_back(id);
         }
@@ -195,14 +217,20 @@ impl Subscriptions {
     }
 
     fn settle(&mut self, id: u32) {
-        if let Some(since) = self.by_id.get_mut(&id).and_then(|subscription| subscription.pending.take()) {
+        if let Some(since) = self
+            .by_id
+            .get_mut(&id)
+            .and_then(|subscription| subscription.pending.take())
+        {
             self.pending.remove(&(since, id));
         }
     }
 
     fn watch(&mut self, id: u32, mut view: watch::Receiver<Arc<View>>) -> AbortHandle {
-        let (change, handle) = abortable(async move { view.changed().await.ok().map(|()| (id, view)) });
-        self.changes.push(Box::pin(async move { change.await.ok().flatten() }));
+        let (change, handle) =
+            abortable(async move { view.changed().await.ok().map(|()| (id, view)) });
+        self.changes
+            .push(Box::pin(async move { change.await.ok().flatten() }));
         handle
     }
 }
@@ -226,7 +254,10 @@ impl Subscription {
         if body == Body::Unchanged {
             self.acknowledged = version; // it said so itself
         }
-        self.held = Held::Sent { view, as_delta: matches!(body, Body::Delta { .. }) };
+        self.held = Held::Sent {
+            view,
+            as_delta: matches!(body, Body::Delta { .. }),
+        };
         Some(Item { id, version, body })
     }
 }
@@ -244,7 +275,11 @@ fn weight(body: &Body) -> usize {
     match body {
         Body::Endpoints(all) => all.len(),
         Body::Delta { upsert, remove, .. } => upsert.len() + remove.len(),
-        Body::Inbound(inbound) => inbound.allow.iter().map(|allow| allow.sources.len() + 1).sum(),
+        Body::Inbound(inbound) => inbound
+            .allow
+            .iter()
+            .map(|allow| allow.sources.len() + 1)
+            .sum(),
         _ => 1,
     }
 }

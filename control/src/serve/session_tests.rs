@@ -25,7 +25,12 @@ fn view(version: u64, body: Body) -> Arc<View> {
 }
 
 fn refused(version: u64) -> Arc<View> {
-    view(version, Body::Outbound(Outbound::Refused { reason: version.to_string() }))
+    view(
+        version,
+        Body::Outbound(Outbound::Refused {
+            reason: version.to_string(),
+        }),
+    )
 }
 
 /// One subscription (id 7) to a view that starts at version 1.
@@ -55,7 +60,11 @@ impl Story {
     }
 
     fn sent(&mut self) -> Vec<(u64, Body)> {
-        self.subs.next_items().into_iter().map(|item| (item.version, item.body)).collect()
+        self.subs
+            .next_items()
+            .into_iter()
+            .map(|item| (item.version, item.body))
+            .collect()
     }
 }
 
@@ -70,10 +79,17 @@ async fn the_newest_version_is_sent_once_and_is_current_when_acknowledged() {
     assert_eq!(story.subs.stale_since(), None);
     story.change(refused(2), 5).await;
     story.tx.send_replace(refused(3));
-    assert_eq!(story.sent(), [(3, refused(3).body.clone())], "only the newest");
+    assert_eq!(
+        story.sent(),
+        [(3, refused(3).body.clone())],
+        "only the newest"
+    );
     assert_eq!(story.subs.stale_since(), Some(story.at(5)));
     story.subs.ack(7, 2);
-    assert!(story.subs.stale_since().is_some(), "2 is not what is current");
+    assert!(
+        story.subs.stale_since().is_some(),
+        "2 is not what is current"
+    );
     story.subs.ack(7, 3);
     assert_eq!(story.subs.stale_since(), None);
 }
@@ -100,7 +116,10 @@ async fn there_and_back_before_anything_was_sent_is_no_news() {
     unacknowledged.change(refused(2), 1).await;
     unacknowledged.change(refused(1), 2).await;
     assert_eq!(unacknowledged.sent(), []);
-    assert!(unacknowledged.subs.stale_since().is_some(), "version 1 is still not acknowledged");
+    assert!(
+        unacknowledged.subs.stale_since().is_some(),
+        "version 1 is still not acknowledged"
+    );
 }
 
 #[tokio::test]
@@ -108,13 +127,39 @@ async fn endpoints_change_by_delta_against_what_was_sent() {
     let mut story = Story::new(view(1, endpoints(&[1, 2, 3])), 1);
     story.sent();
     story.change(view(2, endpoints(&[1, 2, 3, 4])), 1).await;
-    let Body::Endpoints(four) = endpoints(&[4]) else { panic!() };
-    assert_eq!(story.sent(), [(2, Body::Delta { base: 1, upsert: four, remove: vec![] })]);
+    let Body::Endpoints(four) = endpoints(&[4]) else {
+        panic!()
+    };
+    assert_eq!(
+        story.sent(),
+        [(
+            2,
+            Body::Delta {
+                base: 1,
+                upsert: four,
+                remove: vec![]
+            }
+        )]
+    );
     story.change(view(3, endpoints(&[1, 2, 3])), 1).await;
     let gone = vec![([10, 0, 0, 4], 80).into()];
-    assert_eq!(story.sent(), [(3, Body::Delta { base: 2, upsert: vec![], remove: gone })]);
+    assert_eq!(
+        story.sent(),
+        [(
+            3,
+            Body::Delta {
+                base: 2,
+                upsert: vec![],
+                remove: gone
+            }
+        )]
+    );
     story.change(view(4, endpoints(&[9])), 1).await;
-    assert_eq!(story.sent(), [(4, endpoints(&[9]))], "whole where a delta is not smaller");
+    assert_eq!(
+        story.sent(),
+        [(4, endpoints(&[9]))],
+        "whole where a delta is not smaller"
+    );
 }
 
 #[tokio::test]
@@ -127,11 +172,22 @@ async fn a_refused_delta_is_repeated_whole_and_a_refused_whole_is_not_repeated()
     assert_eq!(story.sent(), [(2, endpoints(&[1, 2]))]);
     story.subs.nack(7, 2, story.at(3));
     assert_eq!(story.sent(), []);
-    assert!(story.subs.stale_since().is_some(), "it does not hold what is current");
+    assert!(
+        story.subs.stale_since().is_some(),
+        "it does not hold what is current"
+    );
     story.change(view(3, endpoints(&[1])), 4).await;
-    assert_eq!(story.sent(), [(3, endpoints(&[1]))], "whole: nobody knows what it holds");
+    assert_eq!(
+        story.sent(),
+        [(3, endpoints(&[1]))],
+        "whole: nobody knows what it holds"
+    );
     story.subs.nack(7, 1, story.at(5));
-    assert_eq!(story.sent(), [], "a refusal of something older changes nothing");
+    assert_eq!(
+        story.sent(),
+        [],
+        "a refusal of something older changes nothing"
+    );
     story.subs.ack(7, 3);
     assert_eq!(story.subs.stale_since(), None);
 }
@@ -142,11 +198,17 @@ async fn unsubscribing_frees_the_view() {
     assert!(story.tx.receiver_count() > 0);
     story.subs.unsubscribe(7);
     story.subs.unsubscribe(7);
-    assert_eq!((story.sent(), story.subs.stale_since(), story.subs.len()), (vec![], None, 0));
+    assert_eq!(
+        (story.sent(), story.subs.stale_since(), story.subs.len()),
+        (vec![], None, 0)
+    );
     let idle = tokio::time::timeout(Duration::from_millis(1), story.subs.changed(Instant::now));
     assert!(idle.await.is_err());
     assert_eq!(story.tx.receiver_count(), 0);
-    story.subs.subscribe(7, story.tx.subscribe(), 0, story.start).unwrap();
+    story
+        .subs
+        .subscribe(7, story.tx.subscribe(), 0, story.start)
+        .unwrap();
     assert_eq!(story.sent().len(), 1);
 }
 
@@ -166,8 +228,14 @@ async fn ids_and_numbers_are_bounded_and_messages_too() {
     for id in 0..MAX_SUBSCRIPTIONS as u32 {
         subs.subscribe(id, tx.subscribe(), 0, now).unwrap();
     }
-    assert_eq!(subs.subscribe(0, tx.subscribe(), 0, now), Err(SubscribeError::Duplicate(0)));
-    assert_eq!(subs.subscribe(u32::MAX, tx.subscribe(), 0, now), Err(SubscribeError::TooMany));
+    assert_eq!(
+        subs.subscribe(0, tx.subscribe(), 0, now),
+        Err(SubscribeError::Duplicate(0))
+    );
+    assert_eq!(
+        subs.subscribe(u32::MAX, tx.subscribe(), 0, now),
+        Err(SubscribeError::TooMany)
+    );
     let mut sizes = Vec::new();
     while let size @ 1.. = subs.next_items().len() {
         sizes.push(size);
@@ -179,8 +247,13 @@ async fn ids_and_numbers_are_bounded_and_messages_too() {
 #[tokio::test]
 async fn large_sets_do_not_share_a_message() {
     let many = |version| {
-        let Body::Endpoints(one) = endpoints(&[1]) else { panic!() };
-        let set = (0..MAX_ENDPOINTS as u16).map(|port| Endpoint { address: ([10, 0, 0, 1], port).into(), ..one[0].clone() });
+        let Body::Endpoints(one) = endpoints(&[1]) else {
+            panic!()
+        };
+        let set = (0..MAX_ENDPOINTS as u16).map(|port| Endpoint {
+            address: ([10, 0, 0, 1], port).into(),
+            ..one[0].clone()
+        });
         view(version, Body::Endpoints(set.collect()))
     };
     let tx = watch::Sender::new(many(1));

@@ -40,21 +40,42 @@ struct Table {
 
 impl Table {
     fn add_pod(&self, name: &str, account: &str) {
-        let info = PodInfo { service_account: account.into(), ips: vec![], meshed: true };
+        let info = PodInfo {
+            service_account: account.into(),
+            ips: vec![],
+            meshed: true,
+        };
         self.pods.lock().insert(PodRef::new("default", name), info);
     }
 
     /// Publishes a body; gives its version.
     fn set(&self, resource: Resource, body: Body) -> u64 {
-        let view = Arc::new(View { version: encode::version(&body), body });
+        let view = Arc::new(View {
+            version: encode::version(&body),
+            body,
+        });
         let version = view.version;
         self.sender(&resource, |sender| drop(sender.send_replace(view)));
         version
     }
 
-    fn sender<T>(&self, resource: &Resource, with: impl FnOnce(&watch::Sender<Arc<View>>) -> T) -> T {
-        let unknown = || watch::Sender::new(Arc::new(View { version: 1, body: Body::Outbound(Outbound::PassThrough) }));
-        with(self.views.lock().entry(resource.clone()).or_insert_with(unknown))
+    fn sender<T>(
+        &self,
+        resource: &Resource,
+        with: impl FnOnce(&watch::Sender<Arc<View>>) -> T,
+    ) -> T {
+        let unknown = || {
+            watch::Sender::new(Arc::new(View {
+                version: 1,
+                body: Body::Outbound(Outbound::PassThrough),
+            }))
+        };
+        with(
+            self.views
+                .lock()
+                .entry(resource.clone())
+                .or_insert_with(unknown),
+        )
     }
 
     fn watchers(&self, resource: &Resource) -> usize {
@@ -99,15 +120,30 @@ impl Controller {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = tokio::task::JoinSet::new();
-        serving.spawn(run(shared.clone(), listener, OwnIdentity::new(ca, ttl).unwrap()));
+        serving.spawn(run(
+            shared.clone(),
+            listener,
+            OwnIdentity::new(ca, ttl).unwrap(),
+        ));
         table.add_pod("web-1", "web");
-        Self { address, table, shared, state, _dir: dir, _serving: serving }
+        Self {
+            address,
+            table,
+            shared,
+            state,
+            _dir: dir,
+            _serving: serving,
+        }
     }
 
     /// A certificate for a service account, made without asking.
     fn certificate(&self, account: &str) -> Certificate {
         let id = SpiffeId::new("cluster.local", "default", account).unwrap();
-        let (leaf, key) = self.shared.ca.issue_own(&id, Duration::from_secs(60), SystemTime::now()).unwrap();
+        let (leaf, key) = self
+            .shared
+            .ca
+            .issue_own(&id, Duration::from_secs(60), SystemTime::now())
+            .unwrap();
         (leaf.chain, key)
     }
 
@@ -127,7 +163,10 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     type Error = hyper::Error;
     type Future = futures_util::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
         self.0.poll_ready(cx)
     }
 
@@ -138,7 +177,10 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     }
 }
 
-async fn connect(controller: &Controller, certificate: Option<Certificate>) -> anyhow::Result<Channel> {
+async fn connect(
+    controller: &Controller,
+    certificate: Option<Certificate>,
+) -> anyhow::Result<Channel> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
@@ -151,7 +193,9 @@ async fn connect(controller: &Controller, certificate: Option<Certificate>) -> a
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(controller.address).await?;
     let name = ServerName::try_from("weft-control")?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    let tls = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
     tokio::spawn(connection);
     Ok(Channel(sender))
@@ -188,7 +232,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
         cert: &CertificateDer<'_>,
         dss: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

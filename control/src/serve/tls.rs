@@ -7,7 +7,9 @@ use futures_util::stream::Stream;
 use parking_lot::RwLock;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -60,7 +62,12 @@ impl OwnIdentity {
     /// A first certificate.
     pub fn new(ca: Arc<Ca>, ttl: Duration) -> Result<Arc<Self>> {
         let id = super::own_identity(ca.trust_domain())?;
-        let own = Arc::new(Self { ca, id, ttl, current: RwLock::new(None) });
+        let own = Arc::new(Self {
+            ca,
+            id,
+            ttl,
+            current: RwLock::new(None),
+        });
         own.renew(SystemTime::now())?;
         Ok(own)
     }
@@ -75,12 +82,17 @@ impl OwnIdentity {
 
     /// Until when the current certificate counts, seconds since 1970.
     pub fn not_after(&self) -> u64 {
-        self.current.read().as_ref().map_or(0, |(_, not_after)| *not_after)
+        self.current
+            .read()
+            .as_ref()
+            .map_or(0, |(_, not_after)| *not_after)
     }
 
     /// Whether 70 % of the current certificate's life is over.
     pub fn is_due(&self, now: SystemTime) -> bool {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         now + self.ttl.as_secs() * 3 / 10 >= self.not_after()
     }
 
@@ -100,7 +112,10 @@ impl OwnIdentity {
 
 impl ResolvesServerCert for OwnIdentity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.current.read().as_ref().map(|(certified, _)| certified.clone())
+        self.current
+            .read()
+            .as_ref()
+            .map(|(certified, _)| certified.clone())
     }
 }
 
@@ -109,7 +124,9 @@ fn server_config(ca: &Ca, own: Arc<OwnIdentity>) -> Result<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for root in ca.roots() {
-        roots.add(root.clone()).context("a trust anchor cannot be used")?;
+        roots
+            .add(root.clone())
+            .context("a trust anchor cannot be used")?;
     }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
@@ -133,7 +150,14 @@ pub fn accept(
 ) -> Result<impl Stream<Item = io::Result<Connection>> + use<>> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(&shared.ca, own)?));
     let (ready, connections) = mpsc::channel(64);
-    tokio::spawn(Accepting { shared, acceptor, ready }.run(listener));
+    tokio::spawn(
+        Accepting {
+            shared,
+            acceptor,
+            ready,
+        }
+        .run(listener),
+    );
     Ok(ReceiverStream::new(connections))
 }
 
@@ -182,7 +206,10 @@ impl Accepting {
         let failure = match handshake.await {
             Ok(Ok(stream)) => match peer_identity(&stream, self.shared.ca.trust_domain()) {
                 Ok(peer) => {
-                    let _ = self.ready.send(Ok(Connection::new(stream, peer, slot))).await;
+                    let _ = self
+                        .ready
+                        .send(Ok(Connection::new(stream, peer, slot)))
+                        .await;
                     return;
                 }
                 Err(reason) => reason,
@@ -195,19 +222,32 @@ impl Accepting {
     }
 }
 
-async fn next(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+async fn next(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
     let (tcp, _) = listener.accept().await?;
     Ok((tcp, slot))
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// The identity in the (verified) client certificate.
-fn peer_identity(stream: &TlsStream<TcpStream>, trust_domain: &str) -> Result<PeerIdentity, String> {
+fn peer_identity(
+    stream: &TlsStream<TcpStream>,
+    trust_domain: &str,
+) -> Result<PeerIdentity, String> {
     match stream.get_ref().1.peer_certificates() {
         None | Some([]) => Ok(PeerIdentity(None)),
         Some([leaf, ..]) => spiffe_id(leaf, trust_domain).map(Some).map(PeerIdentity),
@@ -216,11 +256,17 @@ fn peer_identity(stream: &TlsStream<TcpStream>, trust_domain: &str) -> Result<Pe
 
 /// The one name of a certificate, which must be a workload of our trust domain.
 fn spiffe_id(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(|_| "not a certificate")?;
-    let names = certificate.subject_alternative_name().map_err(|_| "its names cannot be read")?;
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| "not a certificate")?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| "its names cannot be read")?;
     let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
     let [GeneralName::URI(uri)] = names else {
-        return Err(format!("it must have one name, a SPIFFE id; it has {}", names.len()));
+        return Err(format!(
+            "it must have one name, a SPIFFE id; it has {}",
+            names.len()
+        ));
     };
     let id: SpiffeId = uri.parse().map_err(|error| format!("{error}"))?;
     match id.trust_domain() == trust_domain {
@@ -240,8 +286,16 @@ pub struct Connection {
 
 impl Connection {
     fn new(stream: TlsStream<TcpStream>, peer: PeerIdentity, slot: OwnedSemaphorePermit) -> Self {
-        let end = peer.0.is_none().then(|| Box::pin(tokio::time::sleep(ANONYMOUS_LIMIT)));
-        Self { stream, peer, end, _slot: slot }
+        let end = peer
+            .0
+            .is_none()
+            .then(|| Box::pin(tokio::time::sleep(ANONYMOUS_LIMIT)));
+        Self {
+            stream,
+            peer,
+            end,
+            _slot: slot,
+        }
     }
 }
 
@@ -254,7 +308,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Poller<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Some(end) = &mut self.end
             && end.as_mut().poll(cx).is_ready()
         {
@@ -265,7 +323,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Poller<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

@@ -12,27 +12,56 @@ struct Proxy {
 impl Proxy {
     /// Connects as a service account and says hello as a pod.
     async fn hello(controller: &Controller, account: &str, pod: &str) -> Self {
-        let channel = controller.channel(Some(controller.certificate(account))).await;
+        let channel = controller
+            .channel(Some(controller.certificate(account)))
+            .await;
         let (requests, outgoing) = mpsc::channel(100);
         // The stream is opened before anything is said: the controller must not wait with its head.
-        let answers = PolicyClient::new(channel.clone()).sync(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
-        let proxy = Self { requests, answers, _channel: channel };
-        let hello = pb::Hello { namespace: "default".into(), pod: pod.into(), version: "1".into(), zone: "a".into() };
+        let answers = PolicyClient::new(channel.clone())
+            .sync(ReceiverStream::new(outgoing))
+            .await
+            .unwrap()
+            .into_inner();
+        let proxy = Self {
+            requests,
+            answers,
+            _channel: channel,
+        };
+        let hello = pb::Hello {
+            namespace: "default".into(),
+            pod: pod.into(),
+            version: "1".into(),
+            zone: "a".into(),
+        };
         proxy.say(Message::Hello(hello)).await;
         proxy
     }
 
     async fn say(&self, message: Message) {
-        self.requests.send(pb::SyncRequest { message: Some(message) }).await.unwrap();
+        self.requests
+            .send(pb::SyncRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
     }
 
     async fn subscribe(&self, id: u32, resource: &Resource, version: u64) {
         let resource = Some(encode::resource(resource));
-        self.say(Message::Subscribe(pb::Subscribe { id, resource, version })).await;
+        self.say(Message::Subscribe(pb::Subscribe {
+            id,
+            resource,
+            version,
+        }))
+        .await;
     }
 
     async fn ack(&self, item: &Item) {
-        self.say(Message::Ack(pb::Ack { id: item.id, version: item.version })).await;
+        self.say(Message::Ack(pb::Ack {
+            id: item.id,
+            version: item.version,
+        }))
+        .await;
     }
 
     /// The next answer, which must have one item.
@@ -43,13 +72,21 @@ impl Proxy {
     }
 
     async fn items(&mut self) -> Vec<Item> {
-        let answer = tokio::time::timeout(Duration::from_secs(10), self.answers.message()).await.expect("an answer");
-        decode::response(&answer.unwrap().unwrap()).into_iter().map(Result::unwrap).collect()
+        let answer = tokio::time::timeout(Duration::from_secs(10), self.answers.message())
+            .await
+            .expect("an answer");
+        decode::response(&answer.unwrap().unwrap())
+            .into_iter()
+            .map(Result::unwrap)
+            .collect()
     }
 
     /// The status the stream ends with.
     async fn refusal(&mut self) -> tonic::Status {
-        tokio::time::timeout(Duration::from_secs(10), self.answers.message()).await.expect("an end").unwrap_err()
+        tokio::time::timeout(Duration::from_secs(10), self.answers.message())
+            .await
+            .expect("an end")
+            .unwrap_err()
     }
 }
 
@@ -62,7 +99,9 @@ fn set() -> Resource {
 }
 
 fn refused(reason: &str) -> Body {
-    Body::Outbound(Outbound::Refused { reason: reason.into() })
+    Body::Outbound(Outbound::Refused {
+        reason: reason.into(),
+    })
 }
 
 fn endpoint(last: u8) -> Endpoint {
@@ -85,15 +124,28 @@ async fn subscribe_update_acknowledge_reconnect() {
     let mut proxy = Proxy::hello(&controller, "web", "web-1").await;
     proxy.subscribe(1, &web(), 0).await;
     let item = proxy.item().await;
-    assert_eq!((item.id, item.version, &item.body), (1, first, &refused("one")));
-    let synced = || controller.shared.proxies.list().iter().all(|proxy| proxy.synced());
+    assert_eq!(
+        (item.id, item.version, &item.body),
+        (1, first, &refused("one"))
+    );
+    let synced = || {
+        controller
+            .shared
+            .proxies
+            .list()
+            .iter()
+            .all(|proxy| proxy.synced())
+    };
     assert!(!synced(), "it was sent, but not taken over");
     proxy.ack(&item).await;
     eventually("synced", synced).await;
 
     let second = controller.table.set(web(), refused("two"));
     let item = proxy.item().await;
-    assert_eq!((item.id, item.version, &item.body), (1, second, &refused("two")));
+    assert_eq!(
+        (item.id, item.version, &item.body),
+        (1, second, &refused("two"))
+    );
     proxy.ack(&item).await;
     drop(proxy);
     eventually("everything of the proxy is gone", || {
@@ -104,42 +156,82 @@ async fn subscribe_update_acknowledge_reconnect() {
     let mut again = Proxy::hello(&controller, "web", "web-1").await;
     again.subscribe(9, &web(), second).await;
     let item = again.item().await;
-    assert_eq!((item.id, item.version, &item.body), (9, second, &Body::Unchanged));
+    assert_eq!(
+        (item.id, item.version, &item.body),
+        (9, second, &Body::Unchanged)
+    );
     let status = controller.shared.proxies.list().remove(0);
-    assert_eq!((status.zone.as_str(), status.version.as_str(), status.subscriptions), ("a", "1", 1));
+    assert_eq!(
+        (
+            status.zone.as_str(),
+            status.version.as_str(),
+            status.subscriptions
+        ),
+        ("a", "1", 1)
+    );
     eventually("synced", synced).await;
 }
 
 #[tokio::test]
 async fn endpoint_sets_travel_as_deltas_and_roots_are_told() {
     let controller = Controller::start().await;
-    let base = controller.table.set(set(), Body::Endpoints((1..=5).map(endpoint).collect()));
+    let base = controller
+        .table
+        .set(set(), Body::Endpoints((1..=5).map(endpoint).collect()));
     let mut proxy = Proxy::hello(&controller, "web", "web-1").await;
     proxy.subscribe(1, &set(), 0).await;
     assert!(matches!(proxy.item().await.body, Body::Endpoints(all) if all.len() == 5));
-    let version = controller.table.set(set(), Body::Endpoints((2..=6).map(endpoint).collect()));
+    let version = controller
+        .table
+        .set(set(), Body::Endpoints((2..=6).map(endpoint).collect()));
     let item = proxy.item().await;
     let gone = vec![([10, 0, 0, 1], 80).into()];
-    assert_eq!((item.version, item.body), (version, Body::Delta { base, upsert: vec![endpoint(6)], remove: gone }));
+    assert_eq!(
+        (item.version, item.body),
+        (
+            version,
+            Body::Delta {
+                base,
+                upsert: vec![endpoint(6)],
+                remove: gone
+            }
+        )
+    );
 
     proxy.subscribe(2, &Resource::Trust, 0).await;
-    assert_eq!(proxy.item().await.body, Body::Trust(controller.shared.ca.trust()));
+    assert_eq!(
+        proxy.item().await.body,
+        Body::Trust(controller.shared.ca.trust())
+    );
 }
 
 #[tokio::test]
 async fn a_refused_delta_is_repeated_whole_and_told_in_the_status() {
     let controller = Controller::start().await;
-    controller.table.set(set(), Body::Endpoints((1..=5).map(endpoint).collect()));
+    controller
+        .table
+        .set(set(), Body::Endpoints((1..=5).map(endpoint).collect()));
     let mut proxy = Proxy::hello(&controller, "web", "web-1").await;
     proxy.subscribe(1, &set(), 0).await;
     proxy.item().await;
-    let version = controller.table.set(set(), Body::Endpoints((2..=5).map(endpoint).collect()));
+    let version = controller
+        .table
+        .set(set(), Body::Endpoints((2..=5).map(endpoint).collect()));
     assert!(matches!(proxy.item().await.body, Body::Delta { .. }));
-    proxy.say(Message::Nack(pb::Nack { id: 1, version, reason: "what\nbase?".into() })).await;
+    proxy
+        .say(Message::Nack(pb::Nack {
+            id: 1,
+            version,
+            reason: "what\nbase?".into(),
+        }))
+        .await;
     let item = proxy.item().await;
     assert!(matches!(&item.body, Body::Endpoints(all) if all.len() == 4));
     let status = controller.shared.proxies.list().remove(0);
-    assert_eq!((status.synced(), status.last_nack.as_deref()), (false, Some("whatbase?")));
+    assert_eq!(
+        (status.synced(), status.last_nack.as_deref()),
+        (false, Some("whatbase?"))
+    );
     assert_eq!(controller.shared.counters.nacks.get(), 1);
 }
 
@@ -150,7 +242,10 @@ async fn a_proxy_that_does_not_read_gets_only_the_newest_when_it_does() {
     controller.table.set(web(), refused(&reason(0)));
     let mut proxy = Proxy::hello(&controller, "web", "web-1").await;
     proxy.subscribe(1, &web(), 0).await;
-    eventually("first is sent", || controller.shared.counters.messages.get() == 1).await;
+    eventually("first is sent", || {
+        controller.shared.counters.messages.get() == 1
+    })
+    .await;
     let mut last = 0;
     for n in 1..=1000 {
         last = controller.table.set(web(), refused(&reason(n)));
@@ -160,7 +255,10 @@ async fn a_proxy_that_does_not_read_gets_only_the_newest_when_it_does() {
     while proxy.item().await.version != last {
         received += 1;
     }
-    assert!(received < 600, "{received} of 1001 versions were kept for a proxy that did not read");
+    assert!(
+        received < 600,
+        "{received} of 1001 versions were kept for a proxy that did not read"
+    );
 }
 
 #[tokio::test]
@@ -168,7 +266,13 @@ async fn many_subscriptions_share_messages() {
     let controller = Controller::start().await;
     let mut proxy = Proxy::hello(&controller, "web", "web-1").await;
     for port in 1..=90 {
-        proxy.subscribe(u32::from(port), &Resource::Outbound(([10, 0, 0, 1], port).into()), 0).await;
+        proxy
+            .subscribe(
+                u32::from(port),
+                &Resource::Outbound(([10, 0, 0, 1], port).into()),
+                0,
+            )
+            .await;
     }
     let mut items = 0;
     while items < 90 {
@@ -188,7 +292,10 @@ async fn who_may_not_is_refused() {
     assert!(status.message().contains("runs as db"), "{status}");
 
     let channel = controller.channel(None).await;
-    let status = PolicyClient::new(channel).sync(tokio_stream::empty()).await.unwrap_err();
+    let status = PolicyClient::new(channel)
+        .sync(tokio_stream::empty())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
 
     let own = Proxy::hello(&controller, "web", "web-1").await;
@@ -209,23 +316,46 @@ async fn a_pod_that_comes_a_little_later_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_never_comes_is_a_clear_refusal() {
     let controller = Controller::start().await;
-    let hello = pb::Hello { namespace: "default".into(), pod: "ghost".into(), ..Default::default() };
+    let hello = pb::Hello {
+        namespace: "default".into(),
+        pod: "ghost".into(),
+        ..Default::default()
+    };
     let caller = SpiffeId::new("cluster.local", "default", "web").unwrap();
     let status = controller.shared.greet(&hello, &caller).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("knows no pod default/ghost"), "{status}");
+    assert!(
+        status.message().contains("knows no pod default/ghost"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
 async fn messages_out_of_order_end_the_stream_with_a_reason() {
     let subscribe = |id| {
         let resource = Some(encode::resource(&web()));
-        Message::Subscribe(pb::Subscribe { id, resource, version: 0 })
+        Message::Subscribe(pb::Subscribe {
+            id,
+            resource,
+            version: 0,
+        })
     };
-    let no_resource = Message::Subscribe(pb::Subscribe { id: 5, resource: None, version: 0 });
+    let no_resource = Message::Subscribe(pb::Subscribe {
+        id: 5,
+        resource: None,
+        version: 0,
+    });
     let table = [
-        (vec![Message::Hello(pb::Hello::default())], Code::InvalidArgument, "only the first message may be a hello"),
-        (vec![subscribe(1), subscribe(1)], Code::ResourceExhausted, "subscription 1 exists"),
+        (
+            vec![Message::Hello(pb::Hello::default())],
+            Code::InvalidArgument,
+            "only the first message may be a hello",
+        ),
+        (
+            vec![subscribe(1), subscribe(1)],
+            Code::ResourceExhausted,
+            "subscription 1 exists",
+        ),
         (vec![no_resource], Code::InvalidArgument, ""),
     ];
     for (messages, code, text) in table {
@@ -253,25 +383,61 @@ async fn a_stopping_controller_says_so_and_ends() {
     controller.shared.stopping.send_replace(true);
     assert_eq!(proxy.refusal().await.code(), Code::Unavailable);
     drop(proxy);
-    controller._serving.join_next().await.unwrap().unwrap().unwrap();
+    controller
+        ._serving
+        .join_next()
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn summaries_fill_the_edge_table() {
     let controller = Controller::start().await;
-    let channel = controller.channel(Some(controller.certificate("web"))).await;
+    let channel = controller
+        .channel(Some(controller.certificate("web")))
+        .await;
     let (events, outgoing) = mpsc::channel(10);
-    let mut commands = ObserveClient::new(channel).attach(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let mut commands = ObserveClient::new(channel)
+        .attach(ReceiverStream::new(outgoing))
+        .await
+        .unwrap()
+        .into_inner();
     let say = |event| events.send(pb::ObserveEvent { event: Some(event) });
-    let hello = pb::Hello { namespace: "default".into(), pod: "web-1".into(), ..Default::default() };
+    let hello = pb::Hello {
+        namespace: "default".into(),
+        pod: "web-1".into(),
+        ..Default::default()
+    };
     say(pb::observe_event::Event::Hello(hello)).await.unwrap();
     let asked = commands.message().await.unwrap().unwrap().command;
-    assert!(matches!(asked, Some(pb::observe_command::Command::Summary(every)) if every.interval_ms == 5000));
-    let edge = pb::Edge { direction: 1, peer_workload_ref: 1, requests: 3, ..Default::default() };
-    let summary = pb::Summary { strings: vec!["deploy/a".into()], window_ms: 5000, edges: vec![edge.clone()] };
-    say(pb::observe_event::Event::Summary(summary)).await.unwrap();
+    assert!(
+        matches!(asked, Some(pb::observe_command::Command::Summary(every)) if every.interval_ms == 5000)
+    );
+    let edge = pb::Edge {
+        direction: 1,
+        peer_workload_ref: 1,
+        requests: 3,
+        ..Default::default()
+    };
+    let summary = pb::Summary {
+        strings: vec!["deploy/a".into()],
+        window_ms: 5000,
+        edges: vec![edge.clone()],
+    };
+    say(pb::observe_event::Event::Summary(summary))
+        .await
+        .unwrap();
     eventually("an edge", || controller.shared.edges.len() == 1).await;
-    let bad = pb::Summary { strings: vec![], window_ms: 5000, edges: vec![edge] };
+    let bad = pb::Summary {
+        strings: vec![],
+        window_ms: 5000,
+        edges: vec![edge],
+    };
     say(pb::observe_event::Event::Summary(bad)).await.unwrap();
-    assert_eq!(commands.message().await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        commands.message().await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
 }

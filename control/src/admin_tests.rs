@@ -1,0 +1,206 @@
+//! What an operator sees.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::ca::Ca;
+use crate::manifest::Origin;
+use crate::serve::identity::Enrolled;
+use crate::serve::{PodInfo, PodRef, View, Views};
+use crate::state::StateDir;
+use crate::token::TokenKey;
+use http_body_util::BodyExt;
+use weft_proxy_api::wire::Resource;
+
+/// An index with one problem and nothing else.
+struct Nothing;
+
+impl Overview for Nothing {
+    fn facts(&self) -> Facts {
+        let problem = Problem {
+            origin: Origin {
+                file: "mesh/split.yaml".into(),
+                line: 7,
+            },
+            object: Some("TrafficSplit default/web".into()),
+            field: Some("spec.backends".into()),
+            message: "no such Service".into(),
+            severity: Severity::Warning,
+        };
+        Facts {
+            objects: 12,
+            views: 3,
+            computed: 45,
+            problems: vec![problem],
+        }
+    }
+}
+
+impl Views for Nothing {
+    fn subscribe(&self, _proxy: &PodRef, _resource: &Resource) -> watch::Receiver<Arc<View>> {
+        unimplemented!("nobody subscribes")
+    }
+
+    fn pod(&self, _pod: &PodRef) -> Option<PodInfo> {
+        None
+    }
+
+    fn enroll(&self, _pod: &PodRef) {}
+}
+
+struct Story {
+    admin: Admin,
+    ready: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
+
+fn story() -> Story {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let ca = Arc::new(Ca::open_or_create(&state, "cluster.local").unwrap());
+    let (tokens, ttl) = (
+        TokenKey::open_or_create(&state).unwrap(),
+        Duration::from_secs(60),
+    );
+    let shared = Shared::new(
+        Arc::new(Nothing),
+        ca.clone(),
+        tokens,
+        Enrolled::open(state).unwrap(),
+        ttl,
+    );
+    let ready = watch::Sender::new(false);
+    let own = OwnIdentity::new(ca, ttl).unwrap();
+    let admin = Admin {
+        overview: Arc::new(Nothing),
+        shared,
+        own,
+        ready: ready.subscribe(),
+    };
+    Story {
+        admin,
+        ready,
+        _dir: dir,
+    }
+}
+
+async fn ask(admin: &Admin, method: Method, path: &str) -> (u16, String) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .body(())
+        .unwrap();
+    let response = admin.answer(&request);
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn proxy(name: &str, stale_since: Option<Instant>, now: Instant) -> ProxyStatus {
+    ProxyStatus {
+        pod: PodRef::new("default", name),
+        zone: "a".into(),
+        version: "1".into(),
+        connected: now - Duration::from_secs(60),
+        stale_since,
+        subscriptions: 4,
+        last_nack: None,
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_the_folders_and_liveness_does_not() {
+    let story = story();
+    assert_eq!(ask(&story.admin, Method::GET, "/live").await.0, 200);
+    assert_eq!(ask(&story.admin, Method::GET, "/ready").await.0, 503);
+    story.ready.send_replace(true);
+    assert_eq!(ask(&story.admin, Method::GET, "/ready").await.0, 200);
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed_here() {
+    let story = story();
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::CONNECT] {
+        assert_eq!(ask(&story.admin, method, "/live").await.0, 405);
+    }
+    let (status, text) = ask(&story.admin, Method::GET, "/shutdown").await;
+    assert_eq!(status, 404);
+    assert!(text.contains("/metrics"), "{text}");
+}
+
+#[tokio::test]
+async fn problems_are_told_by_file_and_line() {
+    let story = story();
+    let (_, text) = ask(&story.admin, Method::GET, "/problems").await;
+    assert!(text.starts_with("mesh/split.yaml:7: "), "{text}");
+    let (_, text) = ask(&story.admin, Method::GET, "/status").await;
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (
+            &status["problems"][0]["line"],
+            &status["objects"],
+            &status["ready"]
+        ),
+        (&json!(7), &json!(12), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn measures_are_told_in_the_text_format() {
+    let story = story();
+    let now = Instant::now();
+    let entered = [
+        proxy("a", None, now),
+        proxy("b", Some(now), now),
+        proxy("c", Some(now), now),
+    ]
+    .map(|status| story.admin.shared.proxies.enter(status));
+    story.admin.shared.counters.certificate_refused("csr_name");
+    story.admin.shared.counters.items[2].add(5);
+    let (_, page) = ask(&story.admin, Method::GET, "/metrics").await;
+    for line in [
+        "weft_control_proxies{state=\"synced\"} 1",
+        "weft_control_proxies{state=\"stale\"} 2",
+        "weft_control_subscriptions 12",
+        "weft_control_items_sent_total{kind=\"delta\"} 5",
+        "weft_control_certificates_refused_total{reason=\"csr_name\"} 1",
+        "weft_control_objects 12",
+        "weft_control_view_recomputations_total 45",
+        "weft_control_problems{severity=\"warning\"} 1",
+        "weft_control_problems{severity=\"error\"} 0",
+    ] {
+        assert!(page.lines().any(|one| one == line), "{line} in\n{page}");
+    }
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(
+            name.starts_with("weft_control_") && value.parse::<u64>().is_ok(),
+            "{line}"
+        );
+    }
+    drop(entered);
+}
+
+#[test]
+fn a_proxy_is_synced_or_stale_since() {
+    let now = Instant::now();
+    let stale = now - Duration::from_millis(2500);
+    let status = status(
+        true,
+        &[proxy("a", None, now), proxy("b", Some(stale), now)],
+        &Facts::default(),
+        now,
+    );
+    let told = |at: usize, what: &str| status["proxies"][at][what].clone();
+    assert_eq!(
+        (told(0, "state"), told(0, "staleSeconds")),
+        (json!("SYNCED"), Value::Null)
+    );
+    assert_eq!(
+        (told(1, "state"), told(1, "staleSeconds")),
+        (json!("STALE"), json!(2.5))
+    );
+    assert_eq!(
+        (told(1, "pod"), told(1, "connectedSeconds")),
+        (json!("b"), json!(60.0))
+    );
+}
