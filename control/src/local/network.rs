@@ -121,6 +121,11 @@ fn forwarding() {
     quiet_v6();
     sysctl("net/ipv4/ip_forward", "1");
     sysctl("net/ipv6/conf/all/forwarding", "1");
+    // With br_netfilter the bridge itself would translate Service addresses and hand a pod's packet to another pod (or
+    // drop what should come back to the same one), past the node's IP layer.
+    for family in ["iptables", "ip6tables", "arptables"] {
+        sysctl(&format!("net/bridge/bridge-nf-call-{family}"), "0");
+    }
     for scope in ["all", "default"] {
         sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "0");
         // Pod to pod leaves where it came from; no advice about shorter ways, there must be none.

@@ -90,11 +90,27 @@ fn overlay(dir: &Path) -> Result<()> {
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
     fs::write(upper.join(".weft-overlay"), "")?;
-    let data = format!("lowerdir={},upperdir={},workdir={},userxattr", dir.display(), upper.display(), work.display());
-    let plain = data.trim_end_matches(",userxattr").to_owned();
-    mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
-        .or_else(|_| mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(plain.as_str())))?;
-    Ok(())
+    // An overlay shows the file system, not what is mounted in it (the hosts file above all): that is put back on top.
+    let inner: Vec<_> = mounts_in(dir).into_iter().filter_map(|at| Some((open_path(&at).ok()?, at))).collect();
+    let data = format!("lowerdir={},upperdir={},workdir={}", dir.display(), upper.display(), work.display());
+    let in_user_namespace = format!("{data},userxattr");
+    let try_with = |data: &str| mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(data));
+    try_with(&in_user_namespace).or_else(|_| try_with(&data))?;
+    inner.iter().try_for_each(|(fd, at)| bind(&held(fd), at))
+}
+
+/// Mount points below a folder, outermost first.
+fn mounts_in(dir: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
+    points.filter(|point| point != dir && point.starts_with(dir)).collect()
+}
+
+/// Blanks in mountinfo are written as octal numbers.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd> {
