@@ -172,7 +172,7 @@ fn an_authority_is_never_made() {
             Some(CsrError::Authority),
         ),
     ] {
-        let csr = csr_with(&key, |params| params.is_ca = is_ca.clone());
+        let csr = csr_with(&key, |params| params.is_ca = is_ca);
         assert_eq!(ask(&ca, &csr).err(), expected, "{is_ca:?}");
     }
 }

@@ -34,11 +34,11 @@ impl pb::policy_server::Policy for Sync {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let caller = caller(&request)?;
         // The hello is read inside the stream: a proxy may wait for our head before it says anything.
-        let stage = Stage::Greeting(Greeting {
+        let stage = Stage::Greeting(Box::new(Greeting {
             shared: self.0.clone(),
             caller,
             requests: request.into_inner(),
-        });
+        }));
         Ok(Response::new(
             unfold(stage, |stage| Box::pin(stage.next())).boxed(),
         ))
@@ -46,7 +46,7 @@ impl pb::policy_server::Policy for Sync {
 }
 
 enum Stage {
-    Greeting(Greeting),
+    Greeting(Box<Greeting>),
     Open(Box<Session>),
     Over,
 }

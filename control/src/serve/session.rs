@@ -22,12 +22,15 @@ const MAX_ENDPOINTS: usize = 5_000;
 pub struct Subscriptions {
     by_id: HashMap<u32, Subscription>,
     /// One future for each subscription; it ends when the view has changed.
-    changes: FuturesUnordered<BoxFuture<'static, Option<(u32, watch::Receiver<Arc<View>>)>>>,
+    changes: FuturesUnordered<BoxFuture<'static, Change>>,
     /// Subscriptions to look at for the next message, each once.
     dirty: VecDeque<u32>,
     /// Subscriptions whose current version the proxy has not acknowledged, oldest first.
     pending: BTreeSet<(Instant, u32)>,
 }
+
+/// The subscription whose view changed, and the receiver to go on watching; `None`: it ended.
+type Change = Option<(u32, watch::Receiver<Arc<View>>)>;
 
 struct Subscription {
     view: watch::Receiver<Arc<View>>,
