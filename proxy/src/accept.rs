@@ -126,7 +126,11 @@ impl Listener {
                     tokio::time::sleep(reserve.pause()).await;
                 }
                 // One connection that was gone before it was accepted.
-                Err(error) => tracing::debug!(%error, "accept"),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(reserve.pause()).await;
+                }
             }
         }
     }

@@ -138,7 +138,10 @@ impl App {
     }
 
     fn start_worker(&self, n: usize, listeners: Vec<Listener>) -> anyhow::Result<JoinHandle<()>> {
-        let connector = Connector::new(self.tls.clone(), self.config.mark);
+        let connector = match self.config.fixed_targets.is_empty() {
+            true => Connector::new(self.tls.clone(), self.config.mark),
+            false => Connector::without_redirection(self.tls.clone(), self.config.mark),
+        };
         let (metrics, discover, tls) = (self.metrics.clone(), self.discover.clone(), self.tls.clone());
         let (config, draining) = (self.config.clone(), self.draining.clone());
         let runtime = runtime()?;

@@ -1,5 +1,6 @@
 //! Opens connections: to an endpoint of the mesh (mutual TLS), to the application, to what is outside of the mesh.
 
+use crate::addresses;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Io, ReadAhead};
 use crate::tls::verify::PeerError;
@@ -33,19 +34,32 @@ pub struct Connector(Arc<Inner>);
 struct Inner {
     tls: Tls,
     mark: Option<u32>,
+    /// The kernel brings what is sent to other pods to their proxies, and what we send to ourselves to the application.
+    redirected: bool,
 }
 
 impl Connector {
     /// `mark` is set on every socket, so that the kernel leaves its packets alone.
     pub fn new(tls: Tls, mark: Option<u32>) -> Self {
-        Self(Arc::new(Inner { tls, mark }))
+        Self(Arc::new(Inner { tls, mark, redirected: true }))
+    }
+
+    /// For a host without redirection: every address that has an identity is a proxy's, also our own addresses, which
+    /// several workloads may share there.
+    pub fn without_redirection(tls: Tls, mark: Option<u32>) -> Self {
+        Self(Arc::new(Inner { tls, mark, redirected: false }))
     }
 
     /// To an endpoint: mutual TLS when it has an identity, else plain.
+    ///
+    /// An endpoint that is this very pod is called in plain: our packets to our own addresses never leave the machine
+    /// and are not redirected, so they reach the application itself, which knows no mutual TLS.
     pub async fn connect(&self, to: &Endpoint, alpn: Alpn) -> Result<Io, Error> {
         match &to.identity {
-            Some(identity) => self.connect_mutual(to.address, identity, alpn).await,
-            None => self.connect_plain(to.address).await,
+            Some(identity) if !(self.0.redirected && addresses::is_own(to.address.ip())) => {
+                self.connect_mutual(to.address, identity, alpn).await
+            }
+            _ => self.connect_plain(to.address).await,
         }
     }
 

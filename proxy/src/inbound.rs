@@ -1,6 +1,7 @@
 //! A connection to the application, top to bottom.
 
 use crate::accept::{Accepted, may_be_dialled};
+use crate::addresses;
 use crate::connect::HANDSHAKE_TIMEOUT;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
@@ -13,7 +14,7 @@ use crate::stack;
 use crate::tcp::Upstream;
 use crate::tls::Alpn;
 use crate::tls::verify::{self, PeerError};
-use crate::worker::{Carries, End, Worker, is_own_address};
+use crate::worker::{Carries, End, Worker};
 use bytes::BytesMut;
 use rustls_pki_types::UnixTime;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const SILENT_CLIENT: Duration = Duration::from_secs(60);
 /// Serves one connection to the application.
 pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted) -> Result<(), End> {
     if !accepted.fixed {
-        may_be_dialled(accepted.target, &worker.own_ports(), is_own_address).map_err(End::Refused)?;
+        may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own).map_err(End::Refused)?;
     }
     let plan = policy(worker).await.ok_or(ErrorKind::PolicyUnknown)?;
     let mut bytes = BytesMut::new();

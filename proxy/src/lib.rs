@@ -17,6 +17,7 @@
 
 // In the order a connection meets them.
 pub mod accept;
+pub mod addresses;
 pub mod connection;
 pub mod worker;
 

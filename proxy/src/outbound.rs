@@ -1,6 +1,7 @@
 //! A connection of the application to somewhere else, top to bottom.
 
 use crate::accept::Accepted;
+use crate::addresses;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
 use crate::http::{HttpVersion, server};
@@ -8,7 +9,7 @@ use crate::io::{Io, ReadAhead};
 use crate::known::{First, Known};
 use crate::policy::OutboundPlan;
 use crate::tcp::{self, Upstream};
-use crate::worker::{Carries, End, Worker, is_own_address};
+use crate::worker::{Carries, End, Worker};
 use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,7 @@ pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted)
 fn refuse_loop(worker: &Worker, accepted: &Accepted) -> Result<(), End> {
     let target = accepted.target;
     let ours = worker.own_ports().contains(&target.port());
-    if ours && (target.ip().is_loopback() || is_own_address(target.ip())) { Err(End::Refused("loop")) } else { Ok(()) }
+    if ours && (target.ip().is_loopback() || addresses::is_own(target.ip())) { Err(End::Refused("loop")) } else { Ok(()) }
 }
 
 /// What the destination is said to speak.

@@ -16,7 +16,7 @@ use crate::tls::Tls;
 use crate::{inbound, outbound};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +25,11 @@ use weft_proxy_api::policy::inbound::ConnectionVerdict;
 
 /// How often idle destinations are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How long cut-off connections have to say goodbye.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Lines about refused and failed connections in a second; what is more is only counted. Whoever reads the log slowly
+/// must not hold up traffic.
+const LINES_PER_SECOND: u32 = 10;
 
 /// What the connections of one thread share.
 pub struct Worker {
@@ -44,6 +49,27 @@ pub struct Worker {
     pub destinations: Destinations,
     tasks: Tasks,
     open: Open,
+    lines: Budget,
+}
+
+/// So many in each second.
+#[derive(Default)]
+struct Budget(Mutex<Option<(Instant, u32)>>);
+
+impl Budget {
+    fn take(&self) -> bool {
+        let mut second = self.0.lock();
+        match &mut *second {
+            Some((since, used)) if since.elapsed() < Duration::from_secs(1) => {
+                *used += 1;
+                *used <= LINES_PER_SECOND
+            }
+            _ => {
+                *second = Some((Instant::now(), 1));
+                true
+            }
+        }
+    }
 }
 
 /// Why a connection ended early.
@@ -102,8 +128,8 @@ impl Worker {
     /// One per thread.
     pub fn new(shared: Arc<Shared>, discover: Discover, tls: Tls, config: Arc<Config>, drain: DrainWatch) -> Arc<Self> {
         let metrics = shared.metrics.clone();
-        let (tasks, open, destinations) = Default::default();
-        Arc::new(Self { shared, discover, tls, config, metrics, drain, destinations, tasks, open })
+        let (tasks, open, destinations, lines) = Default::default();
+        Arc::new(Self { shared, discover, tls, config, metrics, drain, destinations, tasks, open, lines })
     }
 
     /// Accepts and serves until the drain is over. The body of a worker thread.
@@ -118,14 +144,19 @@ impl Worker {
             };
             accepting.spawn(run, || tracing::error!("a listener panicked"));
         }
+        let serving = async {
+            accepting.idle().await;
+            tokio::select! {
+                () = self.tasks.idle() => {}
+                () = self.drain.now() => {}
+            }
+            self.open.close_all(CloseReason::Shutdown);
+            let _ = tokio::time::timeout(LAST_WORDS, self.tasks.idle()).await;
+        };
         tokio::select! {
-            () = accepting.idle() => {}
+            () = serving => {}
             () = self.clone().judge_again() => {}
             () = self.clone().sweep() => {}
-        }
-        tokio::select! {
-            () = self.tasks.idle() => {}
-            () = self.drain.now() => self.open.close_all(CloseReason::Shutdown),
         }
     }
 
@@ -165,7 +196,9 @@ impl Worker {
     }
 
     fn count_refusal(&self, direction: Direction, client: SocketAddr, target: SocketAddr, reason: &'static str) {
-        tracing::info!(direction = direction.label(), %client, %target, reason, "connection refused");
+        if self.lines.take() {
+            tracing::info!(direction = direction.label(), %client, %target, reason, "connection refused");
+        }
         self.metrics.denied(reason, false).inc();
     }
 
@@ -174,7 +207,9 @@ impl Worker {
         if matches!(error.kind(), ErrorKind::ClientGone) {
             return tracing::debug!(direction = direction.label(), %client, %target, %error, "client gone");
         }
-        tracing::info!(direction = direction.label(), %client, %target, %error, "connection failed");
+        if self.lines.take() {
+            tracing::info!(direction = direction.label(), %client, %target, %error, "connection failed");
+        }
         self.metrics.error(direction, error.code(), error.name()).inc();
     }
 
@@ -202,6 +237,10 @@ impl Worker {
         metrics.opened();
         let id = self.open.next.fetch_add(1, Ordering::Relaxed);
         self.open.connections.lock().insert(id, (conn.clone(), carries));
+        // The policy may have changed between the verdict and this list.
+        if carries == Carries::Bytes && conn.direction == Direction::Inbound && let Some(plan) = self.discover.inbound().load() {
+            self.open.judge(&plan, conn, carries);
+        }
         OpenGuard { worker: self.clone(), id, since: Instant::now(), metrics }
     }
 
@@ -211,7 +250,7 @@ impl Worker {
         loop {
             policy.changed().await;
             if let Some(plan) = policy.load() {
-                self.open.judge(&plan);
+                self.open.judge_all(&plan);
             }
         }
     }
@@ -230,23 +269,19 @@ impl Worker {
     }
 }
 
-/// Is it an address of this pod? Asked of the kernel each time, as addresses may come late.
-pub fn is_own_address(ip: IpAddr) -> bool {
-    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return false };
-    addresses.filter_map(|interface| interface.address).any(|address| {
-        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-        v4.or(v6) == Some(ip)
-    })
-}
-
 impl Open {
-    fn judge(&self, plan: &InboundPlan) {
+    fn judge_all(&self, plan: &InboundPlan) {
         for (conn, carries) in self.connections.lock().values() {
-            if conn.direction == Direction::Inbound && !still_allowed(plan, conn, *carries) {
-                tracing::info!(client = %conn.client, target = %conn.target, "permission withdrawn; closing");
-                conn.closed.close(CloseReason::Withdrawn);
+            if conn.direction == Direction::Inbound {
+                self.judge(plan, conn, *carries);
             }
+        }
+    }
+
+    fn judge(&self, plan: &InboundPlan, conn: &Connection, carries: Carries) {
+        if !still_allowed(plan, conn, carries) {
+            tracing::info!(client = %conn.client, target = %conn.target, "permission withdrawn; closing");
+            conn.closed.close(CloseReason::Withdrawn);
         }
     }
 

@@ -61,7 +61,7 @@ fn table() -> Vec<(Vec<u8>, Protocol)> {
         (text("EHLO mail\r\n"), Protocol::Opaque),
         (text("*1\r\n$4\r\nPING\r\n"), Protocol::Opaque),
         (text("SSH-2.0-OpenSSH_9\r\n"), Protocol::Opaque),
-        (text(" GET / HTTP/1.1\r\n"), Protocol::Opaque),
+        (text(" GET / HTTP/1.1\r\n"), Protocol::Http1),
         (text("AMQP\0\0\x09\x01"), Protocol::Opaque),
         (vec![0, 0, 0, 8, 4, 210, 22, 47], Protocol::Opaque),
         (vec![0xff; 20], Protocol::Opaque),
