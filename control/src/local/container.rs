@@ -205,15 +205,17 @@ impl Probed<'_> {
 
     async fn until_started(&self, probe: &Probe) -> Result<(), String> {
         let pace = Pace::of(probe);
-        let mut bad = 0;
         sleep(pace.delay).await;
+        // Quick tries cost nothing of the patience that was asked for.
+        let deadline = Instant::now() + pace.period * pace.bad;
+        let mut tries = 0;
         loop {
             match self.check(probe, &pace).await {
                 Ok(()) => return Ok(()),
-                Err(why) if bad + 1 >= pace.bad => return Err(why),
-                Err(_) => bad += 1,
+                Err(why) if Instant::now() >= deadline => return Err(why),
+                Err(_) => tries += 1,
             }
-            sleep(wait_for_next(&pace, bad)).await;
+            sleep(wait_for_next(&pace, tries)).await;
         }
     }
 
@@ -308,9 +310,5 @@ impl Drop for KillOnDrop {
 
 /// The first tries come quicker than the period: on one machine most things are up within a moment.
 fn wait_for_next(pace: &Pace, tries: u32) -> Duration {
-    match tries {
-        0..=9 if pace.bad > 1 || pace.period > Duration::from_secs(1) => Duration::from_millis(200),
-        _ => pace.period,
-    }
+    if tries <= 20 { Duration::from_millis(200).min(pace.period) } else { pace.period }
 }
-
