@@ -44,21 +44,37 @@ pub struct Accepted {
 /// The listeners of one worker. Workers share addresses; the kernel spreads connections among them.
 pub fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for (direction, addresses) in [(Direction::Outbound, &config.outbound), (Direction::Inbound, &config.inbound)] {
+    for (direction, addresses) in [
+        (Direction::Outbound, &config.outbound),
+        (Direction::Inbound, &config.inbound),
+    ] {
         for socket in bind_all(addresses, true)? {
-            listeners.push(Listener { socket, direction, fixed: None });
+            listeners.push(Listener {
+                socket,
+                direction,
+                fixed: None,
+            });
         }
     }
     for fixed in &config.fixed_targets {
-        let socket = bind_one(fixed.listen, true).with_context(|| format!("cannot listen on {}", fixed.listen))?;
-        listeners.push(Listener { socket, direction: fixed.direction, fixed: Some(fixed.clone()) });
+        let socket = bind_one(fixed.listen, true)
+            .with_context(|| format!("cannot listen on {}", fixed.listen))?;
+        listeners.push(Listener {
+            socket,
+            direction: fixed.direction,
+            fixed: Some(fixed.clone()),
+        });
     }
     Ok(listeners)
 }
 
 /// Is anybody else on these addresses? Sharing them among workers would hide that.
 pub fn probe(config: &Config) -> anyhow::Result<()> {
-    let fixed: Vec<_> = config.fixed_targets.iter().map(|fixed| fixed.listen).collect();
+    let fixed: Vec<_> = config
+        .fixed_targets
+        .iter()
+        .map(|fixed| fixed.listen)
+        .collect();
     for addresses in [&config.outbound, &config.inbound, &fixed] {
         bind_all(addresses, false)?;
     }
@@ -67,15 +83,20 @@ pub fn probe(config: &Config) -> anyhow::Result<()> {
 
 /// Binds every address of a list. On a machine without IPv6 `[::]` becomes `0.0.0.0`, and another IPv6 address is left
 /// out if that leaves any.
-pub fn bind_all(addresses: &[SocketAddr], shared: bool) -> anyhow::Result<Vec<std::net::TcpListener>> {
+pub fn bind_all(
+    addresses: &[SocketAddr],
+    shared: bool,
+) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let mut sockets = Vec::new();
     for address in addresses {
         let bound = match bind_one(*address, shared) {
-            Err(error) if address.is_ipv6() && no_ipv6(&error) => match address.ip().is_unspecified() {
-                true => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared),
-                false if addresses.len() > 1 => continue,
-                false => Err(error),
-            },
+            Err(error) if address.is_ipv6() && no_ipv6(&error) => {
+                match address.ip().is_unspecified() {
+                    true => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared),
+                    false if addresses.len() > 1 => continue,
+                    false => Err(error),
+                }
+            }
             bound => bound,
         };
         sockets.push(bound.with_context(|| format!("cannot listen on {address}"))?);
@@ -84,11 +105,18 @@ pub fn bind_all(addresses: &[SocketAddr], shared: bool) -> anyhow::Result<Vec<st
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 fn bind_one(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
@@ -126,7 +154,8 @@ impl Listener {
                     tokio::time::sleep(reserve.pause()).await;
                 }
                 // One connection that was gone before it was accepted.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "accept");
                     tokio::time::sleep(reserve.pause()).await;
@@ -144,7 +173,13 @@ fn original(
     fixed: Option<&FixedTarget>,
 ) -> Result<Accepted, &'static str> {
     if let Some(fixed) = fixed {
-        return Ok(Accepted { direction, client, target: fixed.target, dial: fixed.dial, fixed: true });
+        return Ok(Accepted {
+            direction,
+            client,
+            target: fixed.target,
+            dial: fixed.dial,
+            fixed: true,
+        });
     }
     let local = canonical(tcp.local_addr().map_err(|_| "gone")?);
     let target = original_destination(tcp, local).ok_or("not_redirected")?;
@@ -152,12 +187,22 @@ fn original(
     if target == local {
         return Err("not_redirected");
     }
-    Ok(Accepted { direction, client: canonical(client), target, dial: target, fixed: false })
+    Ok(Accepted {
+        direction,
+        client: canonical(client),
+        target,
+        dial: target,
+        fixed: false,
+    })
 }
 
 fn original_destination(tcp: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(tcp);
-    let address = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let address = if local.is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
     address.ok()?.as_socket().map(canonical)
 }
 
@@ -167,10 +212,25 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// What must never be dialled from outside, whatever the kernel says the target is: the SSRF rule. An error is a label.
-pub fn may_be_dialled(target: SocketAddr, own_ports: &[u16], is_own: impl Fn(IpAddr) -> bool) -> Result<(), &'static str> {
+pub fn may_be_dialled(
+    target: SocketAddr,
+    own_ports: &[u16],
+    is_own: impl Fn(IpAddr) -> bool,
+) -> Result<(), &'static str> {
     let internal = match target.ip() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unicast_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+        }
     };
     if internal {
         return Err("internal_target");
@@ -179,12 +239,19 @@ pub fn may_be_dialled(target: SocketAddr, own_ports: &[u16], is_own: impl Fn(IpA
         return Err("own_port");
     }
     // The pod is not a router: only what was sent to the pod itself is the application's.
-    if is_own(target.ip()) { Ok(()) } else { Err("foreign_target") }
+    if is_own(target.ip()) {
+        Ok(())
+    } else {
+        Err("foreign_target")
+    }
 }
 
 /// No descriptors or memory left, as opposed to one connection that failed.
 fn exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// A descriptor held back, so that a client can be turned away at once when all others are in use.
@@ -195,7 +262,10 @@ struct Reserve {
 
 impl Reserve {
     fn new() -> Self {
-        Self { spare: File::open("/dev/null").ok(), failures: 0 }
+        Self {
+            spare: File::open("/dev/null").ok(),
+            failures: 0,
+        }
     }
 
     fn refill(&mut self) {
@@ -213,7 +283,10 @@ impl Reserve {
     }
 
     fn pause(&mut self) -> Duration {
-        let pause = PAUSE.0.saturating_mul(1 << self.failures.min(10)).min(PAUSE.1);
+        let pause = PAUSE
+            .0
+            .saturating_mul(1 << self.failures.min(10))
+            .min(PAUSE.1);
         self.failures += 1;
         pause
     }
@@ -242,7 +315,9 @@ mod tests {
             ("[ff02::1]:80", Err("internal_target")),
         ];
         for (target, expected) in table {
-            let verdict = may_be_dialled(target.parse().unwrap(), &[4140, 4143, 4191], |ip| ip == own || ip == own6);
+            let verdict = may_be_dialled(target.parse().unwrap(), &[4140, 4143, 4191], |ip| {
+                ip == own || ip == own6
+            });
             assert_eq!(verdict, expected, "{target}");
         }
     }
@@ -259,13 +334,28 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_was_not_redirected_has_no_target() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (_client, accepted) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (_client, accepted) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
         let (tcp, client) = accepted.unwrap();
-        assert_eq!(original(&tcp, client, Direction::Outbound, None), Err("not_redirected"));
+        assert_eq!(
+            original(&tcp, client, Direction::Outbound, None),
+            Err("not_redirected")
+        );
         let target = "10.1.1.1:80".parse().unwrap();
-        let fixed = FixedTarget { direction: Direction::Outbound, listen: client, target, dial: target };
-        assert_eq!(original(&tcp, client, Direction::Outbound, Some(&fixed)).unwrap().target, target);
+        let fixed = FixedTarget {
+            direction: Direction::Outbound,
+            listen: client,
+            target,
+            dial: target,
+        };
+        assert_eq!(
+            original(&tcp, client, Direction::Outbound, Some(&fixed))
+                .unwrap()
+                .target,
+            target
+        );
     }
 
     #[test]

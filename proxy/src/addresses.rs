@@ -28,12 +28,17 @@ pub fn is_own(ip: IpAddr) -> bool {
             return found;
         }
     }
-    let read = Known { addresses: read(), read: Instant::now() };
+    let read = Known {
+        addresses: read(),
+        read: Instant::now(),
+    };
     known.insert(read).addresses.contains(&ip)
 }
 
 fn read() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
     let addresses = interfaces.filter_map(|interface| interface.address);
     let ip = |address: nix::sys::socket::SockaddrStorage| {
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));

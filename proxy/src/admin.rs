@@ -29,6 +29,9 @@ const MAX_BODY: usize = 4 * 1024;
 
 type Answer = Response<Full<Bytes>>;
 
+/// Sets the log filter; an error says what is wrong with it.
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// What the admin port tells about, and acts on.
 pub struct Admin {
     /// Metrics.
@@ -41,8 +44,8 @@ pub struct Admin {
     pub drain: Arc<Drain>,
     /// Sees the drain.
     pub draining: DrainWatch,
-    /// Sets the log filter; an error says what is wrong with it.
-    pub set_log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Sets the log filter.
+    pub set_log: SetLog,
 }
 
 impl Admin {
@@ -61,12 +64,18 @@ impl Admin {
             ("/live", Method::GET | Method::HEAD) => text(StatusCode::OK, "live\n"),
             ("/ready", Method::GET | Method::HEAD) => match self.not_ready() {
                 None => text(StatusCode::OK, "ready\n"),
-                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+                Some(why) => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("not ready: {why}\n"),
+                ),
             },
-            ("/metrics", Method::GET | Method::HEAD) => typed("text/plain; version=0.0.4", self.metrics.render()),
-            ("/config" | "/shutdown" | "/log-level", _) if !local => {
-                text(StatusCode::FORBIDDEN, "only from loopback, and not from a web page\n")
+            ("/metrics", Method::GET | Method::HEAD) => {
+                typed("text/plain; version=0.0.4", self.metrics.render())
             }
+            ("/config" | "/shutdown" | "/log-level", _) if !local => text(
+                StatusCode::FORBIDDEN,
+                "only from loopback, and not from a web page\n",
+            ),
             ("/config", Method::GET) => typed("application/json", format!("{:#}\n", self.config())),
             ("/shutdown", Method::POST) => {
                 tracing::info!("shutdown asked for on the admin port");
@@ -77,7 +86,10 @@ impl Admin {
             ("/live" | "/ready" | "/metrics" | "/config" | "/shutdown" | "/log-level", _) => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "not by this method\n")
             }
-            _ => text(StatusCode::NOT_FOUND, "/live /ready /metrics /config /shutdown /log-level\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "/live /ready /metrics /config /shutdown /log-level\n",
+            ),
         }
     }
 
@@ -86,19 +98,28 @@ impl Admin {
         if self.draining.is_draining() {
             return Some("shutting down".to_owned());
         }
-        let why = |last: &Option<String>| last.as_ref().map_or(String::new(), |last| format!(" ({last})"));
+        let why = |last: &Option<String>| {
+            last.as_ref()
+                .map_or(String::new(), |last| format!(" ({last})"))
+        };
         match &*self.identity.borrow() {
             State::Asking(last) => return Some(format!("no identity yet{}", why(last))),
             State::Expired(last) => return Some(format!("the identity has expired{}", why(last))),
             State::Valid { .. } => {}
         }
-        self.discover.inbound().load().is_none().then(|| "no inbound policy yet".to_owned())
+        self.discover
+            .inbound()
+            .load()
+            .is_none()
+            .then(|| "no inbound policy yet".to_owned())
     }
 
     fn config(&self) -> serde_json::Value {
         let identity = match &*self.identity.borrow() {
             State::Valid { id, not_after } => {
-                let ends = not_after.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                let ends = not_after
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs());
                 serde_json::json!({ "id": id.as_str(), "not_after": ends })
             }
             State::Asking(_) | State::Expired(_) => serde_json::Value::Null,
@@ -119,13 +140,22 @@ impl Admin {
     }
 }
 
-async fn accept(admin: Arc<Admin>, listener: std::net::TcpListener, slots: Arc<Semaphore>, tasks: Tasks) {
-    let Ok(listener) = TcpListener::from_std(listener) else { return tracing::error!("no admin listener") };
+async fn accept(
+    admin: Arc<Admin>,
+    listener: std::net::TcpListener,
+    slots: Arc<Semaphore>,
+    tasks: Tasks,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return tracing::error!("no admin listener");
+    };
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 // Over the limit: closed at once, so that a flood does not queue up behind itself.
-                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+                let Ok(slot) = slots.clone().try_acquire_owned() else {
+                    continue;
+                };
                 let admin = admin.clone();
                 let serve = async move {
                     serve(admin, tcp, peer).await;
@@ -147,7 +177,9 @@ async fn serve(admin: Arc<Admin>, tcp: TcpStream, peer: SocketAddr) {
         async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(16 * 1024);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(16 * 1024);
     if let Err(error) = http.serve_connection(TokioIo::new(tcp), service).await {
         tracing::debug!(%error, %peer, "admin connection");
     }
@@ -155,16 +187,27 @@ async fn serve(admin: Arc<Admin>, tcp: TcpStream, peer: SocketAddr) {
 
 /// From this machine, and not by way of a browser that was lured here.
 fn is_local<B>(request: &Request<B>, peer: SocketAddr) -> bool {
-    let names = |name| request.headers().get_all(name).into_iter().all(|value| value.to_str().is_ok_and(is_loopback));
+    let names = |name| {
+        request
+            .headers()
+            .get_all(name)
+            .into_iter()
+            .all(|value| value.to_str().is_ok_and(is_loopback))
+    };
     peer.ip().to_canonical().is_loopback() && names(header::HOST) && names(header::ORIGIN)
 }
 
 /// `localhost:4191`, `http://127.0.0.1`, `[::1]:4191`.
 fn is_loopback(value: &str) -> bool {
     let host = value.split_once("://").map_or(value, |(_, rest)| rest);
-    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let Ok(authority) = host.parse::<http::uri::Authority>() else {
+        return false;
+    };
     let host = authority.host().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
@@ -175,7 +218,9 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 fn typed(kind: &'static str, body: String) -> Answer {
     let mut answer = text(StatusCode::OK, body);
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     answer
 }
 
@@ -195,10 +240,18 @@ mod tests {
         };
         assert!(ask("127.0.0.1:9", "localhost:4191", None));
         assert!(ask("[::1]:9", "[::1]:4191", None));
-        assert!(ask("[::ffff:127.0.0.1]:9", "127.0.0.1", Some("http://localhost:4191")));
+        assert!(ask(
+            "[::ffff:127.0.0.1]:9",
+            "127.0.0.1",
+            Some("http://localhost:4191")
+        ));
         assert!(!ask("10.0.0.1:9", "localhost", None));
         assert!(!ask("127.0.0.1:9", "evil.example", None));
-        assert!(!ask("127.0.0.1:9", "localhost", Some("https://evil.example")));
+        assert!(!ask(
+            "127.0.0.1:9",
+            "localhost",
+            Some("https://evil.example")
+        ));
         assert!(!ask("127.0.0.1:9", "localhost.evil.example", None));
         assert!(!ask("127.0.0.1:9", "localhost", Some("null")));
     }

@@ -92,7 +92,17 @@ impl App {
         };
         let (discover, driver) = Discover::new(client.clone(), whoami, metrics.clone());
         let (drain, draining) = Drain::new();
-        Ok(Self { config, metrics, tls, discover, driver, client, drain: Arc::new(drain), draining, log })
+        Ok(Self {
+            config,
+            metrics,
+            tls,
+            discover,
+            driver,
+            client,
+            drain: Arc::new(drain),
+            draining,
+            log,
+        })
     }
 
     async fn run(self) -> anyhow::Result<()> {
@@ -101,8 +111,16 @@ impl App {
         let tasks = Tasks::default();
         let (state, identity) = watch::channel(State::Asking(None));
         let metrics = self.metrics.clone();
-        spawn(&tasks, "identity figures", tell_identity(identity.clone(), metrics));
-        spawn(&tasks, "trust", follow_trust(self.discover.clone(), self.tls.clone()));
+        spawn(
+            &tasks,
+            "identity figures",
+            tell_identity(identity.clone(), metrics),
+        );
+        spawn(
+            &tasks,
+            "trust",
+            follow_trust(self.discover.clone(), self.tls.clone()),
+        );
         let renewal = Renewal {
             tls: self.tls.clone(),
             certify: Certifier::new(self.client.clone()),
@@ -126,15 +144,30 @@ impl App {
             set_log: Box::new(move |filter| set_log(&log, filter)),
         });
         spawn(&tasks, "admin", admin.run(admin_listeners));
-        tracing::info!(workers = workers.len(), version = weft_proxy_api::names::VERSION, "started");
-        wait_for_the_end(&self.drain, &self.draining, self.config.shutdown_grace, workers).await
+        tracing::info!(
+            workers = workers.len(),
+            version = weft_proxy_api::names::VERSION,
+            "started"
+        );
+        wait_for_the_end(
+            &self.drain,
+            &self.draining,
+            self.config.shutdown_grace,
+            workers,
+        )
+        .await
     }
 
     fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<()>>> {
         // All sockets are bound before any thread runs: a mistake is told at once, and nothing is half started.
-        let listeners: Vec<Vec<Listener>> =
-            (0..self.config.workers).map(|_| accept::bind(&self.config)).collect::<anyhow::Result<_>>()?;
-        listeners.into_iter().enumerate().map(|(n, listeners)| self.start_worker(n, listeners)).collect()
+        let listeners: Vec<Vec<Listener>> = (0..self.config.workers)
+            .map(|_| accept::bind(&self.config))
+            .collect::<anyhow::Result<_>>()?;
+        listeners
+            .into_iter()
+            .enumerate()
+            .map(|(n, listeners)| self.start_worker(n, listeners))
+            .collect()
     }
 
     fn start_worker(&self, n: usize, listeners: Vec<Listener>) -> anyhow::Result<JoinHandle<()>> {
@@ -142,18 +175,26 @@ impl App {
             true => Connector::new(self.tls.clone(), self.config.mark),
             false => Connector::without_redirection(self.tls.clone(), self.config.mark),
         };
-        let (metrics, discover, tls) = (self.metrics.clone(), self.discover.clone(), self.tls.clone());
+        let (metrics, discover, tls) = (
+            self.metrics.clone(),
+            self.discover.clone(),
+            self.tls.clone(),
+        );
         let (config, draining) = (self.config.clone(), self.draining.clone());
         let runtime = runtime()?;
         let body = move || {
             // Made inside the runtime: stacks and pools may start tasks of their own.
             runtime.block_on(async {
                 let shared = Shared::new(metrics, connector, discover.inbound());
-                Worker::new(shared, discover, tls, config, draining).run(listeners).await;
+                Worker::new(shared, discover, tls, config, draining)
+                    .run(listeners)
+                    .await;
             });
             runtime.shutdown_timeout(LAST_WORDS);
         };
-        Ok(std::thread::Builder::new().name(format!("worker-{n}")).spawn(body)?)
+        Ok(std::thread::Builder::new()
+            .name(format!("worker-{n}"))
+            .spawn(body)?)
     }
 }
 
@@ -176,15 +217,20 @@ async fn wait_for_the_end(
     grace: Duration,
     workers: Vec<JoinHandle<()>>,
 ) -> anyhow::Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let (done, mut workers_ended) = watch::channel(false);
-    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || {
-        for worker in workers {
-            // A worker's panic was logged by its own thread; the others are still waited for.
-            let _ = worker.join();
-        }
-        done.send_replace(true);
-    })?;
+    std::thread::Builder::new()
+        .name("reaper".to_owned())
+        .spawn(move || {
+            for worker in workers {
+                // A worker's panic was logged by its own thread; the others are still waited for.
+                let _ = worker.join();
+            }
+            done.send_replace(true);
+        })?;
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -208,7 +254,10 @@ async fn wait_for_the_end(
 async fn follow_trust(discover: Discover, tls: Tls) {
     let mut trust = discover.trust();
     loop {
-        let roots = trust.borrow_and_update().as_ref().map(|trust| trust.roots.clone());
+        let roots = trust
+            .borrow_and_update()
+            .as_ref()
+            .map(|trust| trust.roots.clone());
         if let Some(roots) = roots {
             tls.set_roots(roots);
         }
@@ -221,7 +270,9 @@ async fn follow_trust(discover: Discover, tls: Tls) {
 async fn tell_identity(mut state: watch::Receiver<State>, metrics: Arc<Metrics>) {
     loop {
         let expiry = match &*state.borrow_and_update() {
-            State::Valid { not_after, .. } => not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            State::Valid { not_after, .. } => not_after
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
             State::Asking(_) | State::Expired(_) => 0,
         };
         metrics.identity_expiry().set(expiry as f64);

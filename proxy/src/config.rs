@@ -143,7 +143,9 @@ pub struct Mistakes(Vec<String>);
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the settings are not usable:")?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
 
@@ -152,27 +154,37 @@ impl std::error::Error for Mistakes {}
 impl Config {
     /// From the environment.
     pub fn from_env() -> Result<Self, Mistakes> {
-        let mut config = Self::read(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?;
+        let mut config = Self::read(|name| {
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })?;
         config.read_anchors()?;
         Ok(config)
     }
 
     /// The roots are in a file or in the environment; having none is a mistake.
     fn read_anchors(&mut self) -> Result<(), Mistakes> {
-        let mistake = |reason: String| Mistakes(vec![format!("{} {reason}", env::TRUST_ANCHORS_FILE)]);
+        let mistake =
+            |reason: String| Mistakes(vec![format!("{} {reason}", env::TRUST_ANCHORS_FILE)]);
         if let Some(file) = &self.trust_anchors_file {
-            let text = std::fs::read_to_string(file).map_err(|error| mistake(format!("cannot be read: {error}")))?;
-            self.trust_anchors.extend(parse::pem(&text).map_err(mistake)?);
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| mistake(format!("cannot be read: {error}")))?;
+            self.trust_anchors
+                .extend(parse::pem(&text).map_err(mistake)?);
         }
         if self.trust_anchors.is_empty() {
-            return Err(mistake(format!("(or {}) must hold at least one certificate", env::TRUST_ANCHORS)));
+            return Err(mistake(format!(
+                "(or {}) must hold at least one certificate",
+                env::TRUST_ANCHORS
+            )));
         }
         Ok(())
     }
 
     /// Is this port never to be treated as HTTP?
     pub fn is_opaque(&self, port: u16) -> bool {
-        self.opaque_ports.iter().any(|(from, to)| (*from..=*to).contains(&port))
+        self.opaque_ports
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&port))
     }
 }
 

@@ -41,13 +41,21 @@ struct Inner {
 impl Connector {
     /// `mark` is set on every socket, so that the kernel leaves its packets alone.
     pub fn new(tls: Tls, mark: Option<u32>) -> Self {
-        Self(Arc::new(Inner { tls, mark, redirected: true }))
+        Self(Arc::new(Inner {
+            tls,
+            mark,
+            redirected: true,
+        }))
     }
 
     /// For a host without redirection: every address that has an identity is a proxy's, also our own addresses, which
     /// several workloads may share there.
     pub fn without_redirection(tls: Tls, mark: Option<u32>) -> Self {
-        Self(Arc::new(Inner { tls, mark, redirected: false }))
+        Self(Arc::new(Inner {
+            tls,
+            mark,
+            redirected: false,
+        }))
     }
 
     /// To an endpoint: mutual TLS when it has an identity, else plain.
@@ -68,21 +76,37 @@ impl Connector {
         self.tcp(to).await.map(Io::Tcp)
     }
 
-    async fn connect_mutual(&self, to: SocketAddr, identity: &SpiffeId, alpn: Alpn) -> Result<Io, Error> {
+    async fn connect_mutual(
+        &self,
+        to: SocketAddr,
+        identity: &SpiffeId,
+        alpn: Alpn,
+    ) -> Result<Io, Error> {
         // Asked before the connection is opened: without an identity of our own it would be of no use.
-        let config = self.0.tls.client(identity, alpn).ok_or(ErrorKind::NoIdentity)?;
+        let config = self
+            .0
+            .tls
+            .client(identity, alpn)
+            .ok_or(ErrorKind::NoIdentity)?;
         let tcp = ReadAhead::new(self.tcp(to).await?);
-        let handshake = TlsConnector::from(config).connect(ServerName::IpAddress(to.ip().into()), tcp);
+        let handshake =
+            TlsConnector::from(config).connect(ServerName::IpAddress(to.ip().into()), tcp);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(alpn.as_bytes()) => Ok(Io::TlsClient(Box::new(tls))),
-            Ok(Ok(_)) => Err(Error::new(ErrorKind::TlsHandshake).with_detail("the endpoint speaks TLS, but is no proxy")),
+            Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(alpn.as_bytes()) => {
+                Ok(Io::TlsClient(Box::new(tls)))
+            }
+            Ok(Ok(_)) => Err(Error::new(ErrorKind::TlsHandshake)
+                .with_detail("the endpoint speaks TLS, but is no proxy")),
             Ok(Err(error)) => Err(handshake_error(error)),
-            Err(_) => Err(Error::new(ErrorKind::TlsHandshake).with_detail("the handshake took too long")),
+            Err(_) => {
+                Err(Error::new(ErrorKind::TlsHandshake).with_detail("the handshake took too long"))
+            }
         }
     }
 
     async fn tcp(&self, to: SocketAddr) -> Result<TcpStream, Error> {
-        let socket = socket(to, self.0.mark).map_err(|e| Error::new(ErrorKind::ConnectFailed).with_source(e))?;
+        let socket = socket(to, self.0.mark)
+            .map_err(|e| Error::new(ErrorKind::ConnectFailed).with_source(e))?;
         match timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
             Ok(Ok(tcp)) => Ok(tcp),
             Ok(Err(error)) => Err(Error::new(ErrorKind::ConnectFailed).with_source(error)),
@@ -93,7 +117,11 @@ impl Connector {
 
 /// A socket for one connection to `to`, with our options on it.
 pub fn socket(to: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     tune(SockRef::from(&socket))?;
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark)?;
@@ -104,7 +132,11 @@ pub fn socket(to: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
 /// Options of every TCP socket. Accepted ones inherit them from their listener.
 pub fn tune(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
@@ -122,5 +154,7 @@ fn handshake_error(error: io::Error) -> Error {
         _ => ErrorKind::PeerIdentity,
     };
     tracing::debug!(reason = reason.label(), %error, "handshake with an endpoint failed");
-    Error::new(kind).with_detail(reason.to_string()).with_source(error)
+    Error::new(kind)
+        .with_detail(reason.to_string())
+        .with_source(error)
 }

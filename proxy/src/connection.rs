@@ -78,7 +78,10 @@ impl Direction {
 impl Connection {
     /// The caller as policy sees it.
     pub fn caller(&self) -> Caller<'_> {
-        Caller { identity: self.peer.identity(), address: self.client.ip().to_canonical() }
+        Caller {
+            identity: self.peer.identity(),
+            address: self.client.ip().to_canonical(),
+        }
     }
 }
 
@@ -121,7 +124,8 @@ impl CloseSignal {
 
     /// Ends the connection; the first reason stays.
     pub fn close(&self, why: CloseReason) {
-        self.0.send_if_modified(|reason| reason.is_none() && reason.replace(why).is_none());
+        self.0
+            .send_if_modified(|reason| reason.is_none() && reason.replace(why).is_none());
     }
 
     /// Why it fired, if it did.
@@ -132,7 +136,10 @@ impl CloseSignal {
     /// Waits until it fires.
     pub async fn closed(&self) -> CloseReason {
         let mut receiver = self.0.subscribe();
-        let fired = receiver.wait_for(Option::is_some).await.map(|reason| *reason);
+        let fired = receiver
+            .wait_for(Option::is_some)
+            .await
+            .map(|reason| *reason);
         // The sender lives as long as `self`, so there is no other error to tell apart.
         fired.ok().flatten().unwrap_or(CloseReason::Shutdown)
     }

@@ -21,8 +21,9 @@ pub const MAX_WAIT: Duration = Duration::from_secs(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Methods that make bytes HTTP even if the rest of the line is broken: it is answered 400, not tunnelled.
-const METHODS: [&[u8]; 9] =
-    [b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
+const METHODS: [&[u8]; 9] = [
+    b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT",
+];
 
 /// What a connection speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,23 +76,40 @@ fn guess(bytes: &[u8]) -> Guess {
     }
     if PREFACE.starts_with(bytes) {
         // A request line `PRI * HTTP/2.0` with another continuation is HTTP, and wrong.
-        return Guess::Maybe(if bytes.len() > 4 { Protocol::Http1 } else { Protocol::Opaque });
+        return Guess::Maybe(if bytes.len() > 4 {
+            Protocol::Http1
+        } else {
+            Protocol::Opaque
+        });
     }
     request_line(bytes)
 }
 
 /// HTTP/1, as far as the first line tells. Empty lines before it are allowed (RFC 9112 section 2.2).
 fn request_line(bytes: &[u8]) -> Guess {
-    let start = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+    let start = bytes
+        .iter()
+        .take_while(|b| matches!(b, b'\r' | b'\n'))
+        .count();
     let bytes = &bytes[start..];
     let end = bytes.iter().position(|b| *b == b'\n');
     let line = &bytes[..end.unwrap_or(bytes.len())];
-    let known = METHODS.iter().any(|m| line.starts_with(m) && line.get(m.len()) == Some(&b' '));
-    if !known && line.trim_ascii_end().iter().any(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r')) {
+    let known = METHODS
+        .iter()
+        .any(|m| line.starts_with(m) && line.get(m.len()) == Some(&b' '));
+    if !known
+        && line
+            .trim_ascii_end()
+            .iter()
+            .any(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r'))
+    {
         return Guess::Is(Protocol::Opaque);
     }
     let blank = line.iter().position(|b| *b == b' ');
-    if line[..blank.unwrap_or(line.len())].iter().any(|b| !b.is_ascii_graphic() && *b != b'\r') {
+    if line[..blank.unwrap_or(line.len())]
+        .iter()
+        .any(|b| !b.is_ascii_graphic() && *b != b'\r')
+    {
         return Guess::Is(Protocol::Opaque);
     }
     match end {
@@ -104,7 +122,11 @@ fn request_line(bytes: &[u8]) -> Guess {
 
 /// Is the last word of the line `HTTP/…`, in any case?
 fn ends_in_version(line: &[u8]) -> bool {
-    let last = line.trim_ascii_end().rsplit(|b| matches!(b, b' ' | b'\t')).next().unwrap_or_default();
+    let last = line
+        .trim_ascii_end()
+        .rsplit(|b| matches!(b, b' ' | b'\t'))
+        .next()
+        .unwrap_or_default();
     last.len() > 4 && last[..5].eq_ignore_ascii_case(b"HTTP/")
 }
 
@@ -112,7 +134,10 @@ fn ends_in_version(line: &[u8]) -> bool {
 /// read. Can be dropped and called again with the same buffer.
 ///
 /// The clock starts with the first byte; a silent client is the caller's business.
-pub async fn read<R: AsyncRead + Unpin>(io: &mut R, buffer: &mut BytesMut) -> std::io::Result<Protocol> {
+pub async fn read<R: AsyncRead + Unpin>(
+    io: &mut R,
+    buffer: &mut BytesMut,
+) -> std::io::Result<Protocol> {
     let mut deadline = None;
     let mut ended = false;
     loop {

@@ -32,9 +32,14 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
 const SILENT_CLIENT: Duration = Duration::from_secs(60);
 
 /// Serves one connection to the application.
-pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted) -> Result<(), End> {
+pub async fn serve(
+    worker: &Arc<Worker>,
+    mut tcp: TcpStream,
+    accepted: Accepted,
+) -> Result<(), End> {
     if !accepted.fixed {
-        may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own).map_err(End::Refused)?;
+        may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own)
+            .map_err(End::Refused)?;
     }
     let plan = policy(worker).await.ok_or(ErrorKind::PolicyUnknown)?;
     let mut bytes = BytesMut::new();
@@ -43,11 +48,21 @@ pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted)
     worker.metrics.detected(Direction::Inbound, label).inc();
     match opening {
         Opening::Nobody => Ok(()),
-        Opening::Client(Seen::Tls(hello)) if hello.is_ours() => mutual(worker, tcp, bytes, accepted).await,
-        Opening::Client(Seen::Http1) => http(worker, tcp, bytes, accepted, HttpVersion::Http1).await,
-        Opening::Client(Seen::Http2) => http(worker, tcp, bytes, accepted, HttpVersion::Http2).await,
+        Opening::Client(Seen::Tls(hello)) if hello.is_ours() => {
+            mutual(worker, tcp, bytes, accepted).await
+        }
+        Opening::Client(Seen::Http1) => {
+            http(worker, tcp, bytes, accepted, HttpVersion::Http1).await
+        }
+        Opening::Client(Seen::Http2) => {
+            http(worker, tcp, bytes, accepted, HttpVersion::Http2).await
+        }
         Opening::Client(seen) => {
-            let why = if matches!(seen, Seen::Tls(_)) { NoTls::Foreign } else { NoTls::NotTls };
+            let why = if matches!(seen, Seen::Tls(_)) {
+                NoTls::Foreign
+            } else {
+                NoTls::NotTls
+            };
             let conn = worker.connection(&accepted, Peer::Plain(why));
             opaque(worker, with_prefix(tcp, bytes), conn, label).await
         }
@@ -103,15 +118,28 @@ async fn first_words(
 
 fn may_be_server_first(worker: &Worker, plan: &InboundPlan, accepted: &Accepted) -> bool {
     let port = accepted.target.port();
-    let caller = Caller { identity: None, address: accepted.client.ip() };
+    let caller = Caller {
+        identity: None,
+        address: accepted.client.ip(),
+    };
     let declared = plan.protocol(port);
-    let bytes = matches!(declared, Protocol::Detect | Protocol::Opaque) || worker.config.is_opaque(port);
+    let bytes =
+        matches!(declared, Protocol::Detect | Protocol::Opaque) || worker.config.is_opaque(port);
     let verdict = plan.inbound.judge_connection(caller, port);
-    bytes && matches!(verdict, ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. })
+    bytes
+        && matches!(
+            verdict,
+            ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. }
+        )
 }
 
 /// A proxy of ours is calling: who is it, and what does it speak?
-async fn mutual(worker: &Arc<Worker>, tcp: TcpStream, bytes: BytesMut, accepted: Accepted) -> Result<(), End> {
+async fn mutual(
+    worker: &Arc<Worker>,
+    tcp: TcpStream,
+    bytes: BytesMut,
+    accepted: Accepted,
+) -> Result<(), End> {
     let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
     let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -120,9 +148,16 @@ async fn mutual(worker: &Arc<Worker>, tcp: TcpStream, bytes: BytesMut, accepted:
         Err(_) => return Err(End::Refused("tls_timeout")),
     };
     let session = tls.get_ref().1;
-    let id = verify::peer(session.peer_certificates(), worker.tls.trust_domain(), UnixTime::now())
-        .map_err(|error| End::Refused(tls_label(error)))?;
-    let alpn = session.alpn_protocol().and_then(Alpn::from_bytes).ok_or(End::Refused("tls_handshake"))?;
+    let id = verify::peer(
+        session.peer_certificates(),
+        worker.tls.trust_domain(),
+        UnixTime::now(),
+    )
+    .map_err(|error| End::Refused(tls_label(error)))?;
+    let alpn = session
+        .alpn_protocol()
+        .and_then(Alpn::from_bytes)
+        .ok_or(End::Refused("tls_handshake"))?;
     let conn = worker.connection(&accepted, Peer::Mutual(id));
     let io = Io::TlsServer(Box::new(tls));
     match alpn {
@@ -163,7 +198,11 @@ async fn http(
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::NotTls));
     let port = accepted.target.port();
     // A port declared to carry bytes is not HTTP because it looks like it: its bytes are judged once and passed on.
-    let plan = worker.discover.inbound().load().ok_or(ErrorKind::PolicyUnknown)?;
+    let plan = worker
+        .discover
+        .inbound()
+        .load()
+        .ok_or(ErrorKind::PolicyUnknown)?;
     if worker.config.is_opaque(port) || plan.protocol(port) == Protocol::Opaque {
         return opaque(worker, with_prefix(tcp, bytes), conn, "opaque").await;
     }
@@ -171,14 +210,24 @@ async fn http(
 }
 
 /// Every request is judged by itself, so a caller without any permission is answered 403 instead of being cut off.
-async fn serve_http(worker: &Arc<Worker>, io: Io, conn: Arc<Connection>, version: HttpVersion) -> Result<(), End> {
+async fn serve_http(
+    worker: &Arc<Worker>,
+    io: Io,
+    conn: Arc<Connection>,
+    version: HttpVersion,
+) -> Result<(), End> {
     let _open = worker.open(&conn, Carries::Http, version.label());
     let service = stack::inbound(&worker.shared, &conn);
     Ok(server::serve(io, version, service, conn, worker.drain.clone()).await?)
 }
 
 /// Bytes to the application, if this caller may send any.
-async fn opaque(worker: &Arc<Worker>, io: Io, conn: Arc<Connection>, protocol: &'static str) -> Result<(), End> {
+async fn opaque(
+    worker: &Arc<Worker>,
+    io: Io,
+    conn: Arc<Connection>,
+    protocol: &'static str,
+) -> Result<(), End> {
     admit_bytes(worker, &conn).await?;
     let app = worker.shared.connector.connect_plain(conn.dial).await?;
     let upstream = Upstream::local(app, worker.metrics.inbound_edge(conn.peer.identity()));
@@ -189,9 +238,14 @@ async fn opaque(worker: &Arc<Worker>, io: Io, conn: Arc<Connection>, protocol: &
 async fn admit_bytes(worker: &Worker, conn: &Connection) -> Result<(), End> {
     let plan = policy(worker).await.ok_or(ErrorKind::PolicyUnknown)?;
     let port = conn.target.port();
-    let declared_http = matches!(plan.protocol(port), Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
+    let declared_http = matches!(
+        plan.protocol(port),
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc
+    );
     match plan.connection(conn.caller(), port) {
-        ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } if !declared_http => Ok(()),
+        ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } if !declared_http => {
+            Ok(())
+        }
         ConnectionVerdict::Deny { .. } => {
             worker.metrics.inbound_edge(conn.peer.identity()).denied();
             Err(ErrorKind::Denied.into())

@@ -46,11 +46,19 @@ impl ReadAhead {
 
     /// `prefix` is read first, then `tcp`.
     pub fn with_prefix(prefix: BytesMut, tcp: TcpStream) -> Self {
-        Self { ahead: prefix, busy: false, tcp }
+        Self {
+            ahead: prefix,
+            busy: false,
+            tcp,
+        }
     }
 
     /// Reads straight into the caller's buffer, and notes whether that filled it.
-    fn read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn read_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
         self.busy = read.is_ready() && buf.remaining() == 0 && buf.filled().len() > before;
@@ -67,7 +75,11 @@ impl ReadAhead {
 }
 
 /// Appends one read to `into`, without zeroing it first.
-fn append_read(tcp: &mut TcpStream, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<()>> {
+fn append_read(
+    tcp: &mut TcpStream,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+) -> Poll<io::Result<()>> {
     use tokio::io::AsyncReadExt;
     let read = std::pin::pin!(tcp.read_buf(into));
     read.poll(cx).map_ok(|_| ())
@@ -101,7 +113,11 @@ impl From<TcpStream> for Io {
 }
 
 impl AsyncRead for ReadAhead {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
             if !this.busy || buf.remaining() >= LARGE_READ {
@@ -127,7 +143,11 @@ impl AsyncRead for ReadAhead {
 }
 
 impl AsyncWrite for ReadAhead {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
     fn poll_write_vectored(
@@ -163,13 +183,21 @@ macro_rules! each {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         each!(self.get_mut(), io => Pin::new(io).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
     }
     fn poll_write_vectored(

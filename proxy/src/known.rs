@@ -54,11 +54,18 @@ impl Destinations {
             return Ok(entry.known.clone());
         }
         let destination = discover.outbound(target).await?;
-        let known = Arc::new(Known { destination, http: OnceLock::new(), first: AtomicU8::new(0) });
+        let known = Arc::new(Known {
+            destination,
+            http: OnceLock::new(),
+            first: AtomicU8::new(0),
+        });
         let mut all = self.0.lock();
         if all.len() < MAX || all.contains_key(&target) {
             // Somebody else may have asked meanwhile; the first answer stays.
-            let entry = all.entry(target).or_insert(Entry { known, used: Instant::now() });
+            let entry = all.entry(target).or_insert(Entry {
+                known,
+                used: Instant::now(),
+            });
             return Ok(entry.known.clone());
         }
         Ok(known)
@@ -79,7 +86,9 @@ impl Destinations {
 impl Known {
     /// The stack its HTTP requests go through; made at the first one.
     pub fn http(&self, shared: &Arc<Shared>) -> HttpService {
-        self.http.get_or_init(|| stack::outbound(shared, &self.destination)).clone()
+        self.http
+            .get_or_init(|| stack::outbound(shared, &self.destination))
+            .clone()
     }
 
     /// Who spoke first.

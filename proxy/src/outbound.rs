@@ -27,9 +27,16 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 const FIRST_WORDS: usize = 4096;
 
 /// Serves one connection of the application.
-pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted) -> Result<(), End> {
+pub async fn serve(
+    worker: &Arc<Worker>,
+    mut tcp: TcpStream,
+    accepted: Accepted,
+) -> Result<(), End> {
     refuse_loop(worker, &accepted)?;
-    let known = worker.destinations.get(&worker.discover, accepted.target).await?;
+    let known = worker
+        .destinations
+        .get(&worker.discover, accepted.target)
+        .await?;
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
     let mut bytes = BytesMut::new();
     let declared = declared(worker, &known, accepted.target.port());
@@ -44,11 +51,25 @@ pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted)
         },
     };
     let label = seen.label();
-    worker.metrics.detected(Direction::Outbound, if declared == Protocol::Detect { label } else { "declared" }).inc();
+    worker
+        .metrics
+        .detected(
+            Direction::Outbound,
+            if declared == Protocol::Detect {
+                label
+            } else {
+                "declared"
+            },
+        )
+        .inc();
     let client = with_prefix(tcp, bytes);
     match seen {
-        Opening::Client(Seen::Http1) => http(worker, client, HttpVersion::Http1, &known, conn).await,
-        Opening::Client(Seen::Http2) => http(worker, client, HttpVersion::Http2, &known, conn).await,
+        Opening::Client(Seen::Http1) => {
+            http(worker, client, HttpVersion::Http1, &known, conn).await
+        }
+        Opening::Client(Seen::Http2) => {
+            http(worker, client, HttpVersion::Http2, &known, conn).await
+        }
         Opening::Client(_) => {
             let upstream = tcp::open(&worker.shared.connector, &known.destination).await?;
             relay(worker, client, upstream, conn, label).await
@@ -66,7 +87,11 @@ pub async fn serve(worker: &Arc<Worker>, mut tcp: TcpStream, accepted: Accepted)
 fn refuse_loop(worker: &Worker, accepted: &Accepted) -> Result<(), End> {
     let target = accepted.target;
     let ours = worker.own_ports().contains(&target.port());
-    if ours && (target.ip().is_loopback() || addresses::is_own(target.ip())) { Err(End::Refused("loop")) } else { Ok(()) }
+    if ours && (target.ip().is_loopback() || addresses::is_own(target.ip())) {
+        Err(End::Refused("loop"))
+    } else {
+        Ok(())
+    }
 }
 
 /// What the destination is said to speak.
@@ -117,7 +142,11 @@ async fn first_words(
         First::Client => LONG_SILENCE,
     };
     if let Some(opening) = client_within(silence, tcp, bytes).await? {
-        known.saw(if known.first() == First::Server { First::Server } else { First::Client });
+        known.saw(if known.first() == First::Server {
+            First::Server
+        } else {
+            First::Client
+        });
         return Ok(opening);
     }
     let Ok(upstream) = tcp::open(&worker.shared.connector, &known.destination).await else {
@@ -151,11 +180,19 @@ pub(crate) async fn client_within(
 }
 
 fn spoke(seen: Seen, bytes: &BytesMut) -> Opening {
-    if bytes.is_empty() { Opening::Nobody } else { Opening::Client(seen) }
+    if bytes.is_empty() {
+        Opening::Nobody
+    } else {
+        Opening::Client(seen)
+    }
 }
 
 /// Waits for the client alone, until it speaks or a drain begins.
-async fn client_speaks(worker: &Worker, tcp: &mut TcpStream, bytes: &mut BytesMut) -> Result<Opening, End> {
+async fn client_speaks(
+    worker: &Worker,
+    tcp: &mut TcpStream,
+    bytes: &mut BytesMut,
+) -> Result<Opening, End> {
     let seen = quiet(worker, detect::read(tcp, bytes)).await?;
     Ok(seen.map_or(Opening::Nobody, |seen| spoke(seen, bytes)))
 }
@@ -193,7 +230,11 @@ pub(crate) async fn quiet<T>(
 }
 
 pub(crate) fn with_prefix(tcp: TcpStream, bytes: BytesMut) -> Io {
-    if bytes.is_empty() { Io::Tcp(tcp) } else { Io::Prefixed(ReadAhead::with_prefix(bytes, tcp)) }
+    if bytes.is_empty() {
+        Io::Tcp(tcp)
+    } else {
+        Io::Prefixed(ReadAhead::with_prefix(bytes, tcp))
+    }
 }
 
 async fn http(

@@ -36,23 +36,34 @@ pub async fn open(connector: &Connector, destination: &Destination) -> Result<Up
     match &*plan {
         OutboundPlan::Service(service) => {
             let route = service.route_tcp();
-            let backend = route.choose().ok_or_else(|| match route.backends.is_empty() {
+            let nobody = match route.backends.is_empty() {
                 true => ErrorKind::NoEndpoints,
                 false => ErrorKind::AllWeightsZero,
-            })?;
+            };
+            let backend = route.choose().ok_or(nobody)?;
             to_backend(connector, backend).await
         }
         OutboundPlan::Endpoint(plan) => {
             let in_flight = plan.endpoint.start();
             let started = Instant::now();
             let io = connector.connect(&plan.endpoint.spec, Alpn::Opaque).await?;
-            Ok(Upstream { io, edge: plan.metrics.clone(), in_flight: Some((in_flight, started.elapsed())) })
+            Ok(Upstream {
+                io,
+                edge: plan.metrics.clone(),
+                in_flight: Some((in_flight, started.elapsed())),
+            })
         }
         OutboundPlan::PassThrough(edge) => {
             let io = connector.connect_plain(destination.target).await?;
-            Ok(Upstream { io, edge: edge.clone(), in_flight: None })
+            Ok(Upstream {
+                io,
+                edge: edge.clone(),
+                in_flight: None,
+            })
         }
-        OutboundPlan::Refused(reason) => Err(Error::new(ErrorKind::RefusedTarget).with_detail(reason.clone())),
+        OutboundPlan::Refused(reason) => {
+            Err(Error::new(ErrorKind::RefusedTarget).with_detail(reason.clone()))
+        }
     }
 }
 
@@ -63,10 +74,17 @@ async fn to_backend(connector: &Connector, backend: &BackendPlan) -> Result<Upst
     loop {
         let (in_flight, id) = pick(&backend.endpoints, &tried)?;
         let started = Instant::now();
-        match connector.connect(&in_flight.endpoint().spec, Alpn::Opaque).await {
+        match connector
+            .connect(&in_flight.endpoint().spec, Alpn::Opaque)
+            .await
+        {
             Ok(io) => {
                 let edge = backend.edge(in_flight.endpoint());
-                return Ok(Upstream { io, edge, in_flight: Some((in_flight, started.elapsed())) });
+                return Ok(Upstream {
+                    io,
+                    edge,
+                    in_flight: Some((in_flight, started.elapsed())),
+                });
             }
             Err(error) => {
                 in_flight.done(Outcome::ConnectFailure, started.elapsed());
@@ -80,7 +98,9 @@ async fn to_backend(connector: &Connector, backend: &BackendPlan) -> Result<Upst
 }
 
 fn pick(endpoints: &EndpointSet, tried: &[u64]) -> Result<(InFlight, u64), Error> {
-    let pick = endpoints.pick_except(balance::now(), tried).ok_or(ErrorKind::NoEndpoints)?;
+    let pick = endpoints
+        .pick_except(balance::now(), tried)
+        .ok_or(ErrorKind::NoEndpoints)?;
     let id = pick.endpoint().id;
     Ok((pick.in_flight, id))
 }
@@ -88,11 +108,20 @@ fn pick(endpoints: &EndpointSet, tried: &[u64]) -> Result<(InFlight, u64), Error
 impl Upstream {
     /// A connection to the local application.
     pub fn local(io: Io, edge: Arc<EdgeMetrics>) -> Self {
-        Self { io, edge, in_flight: None }
+        Self {
+            io,
+            edge,
+            in_flight: None,
+        }
     }
 
     /// Copies both ways until both have ended, one failed, or `conn.closed` fires.
-    pub async fn run(mut self, client: &mut Io, conn: &Connection, accepted: &ConnectionMetrics) -> Result<(), Error> {
+    pub async fn run(
+        mut self,
+        client: &mut Io,
+        conn: &Connection,
+        accepted: &ConnectionMetrics,
+    ) -> Result<(), Error> {
         self.edge.connection();
         let edge = self.edge.clone();
         let copied = tokio::select! {

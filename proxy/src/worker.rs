@@ -126,10 +126,27 @@ pub struct OpenGuard {
 
 impl Worker {
     /// One per thread.
-    pub fn new(shared: Arc<Shared>, discover: Discover, tls: Tls, config: Arc<Config>, drain: DrainWatch) -> Arc<Self> {
+    pub fn new(
+        shared: Arc<Shared>,
+        discover: Discover,
+        tls: Tls,
+        config: Arc<Config>,
+        drain: DrainWatch,
+    ) -> Arc<Self> {
         let metrics = shared.metrics.clone();
         let (tasks, open, destinations, lines) = Default::default();
-        Arc::new(Self { shared, discover, tls, config, metrics, drain, destinations, tasks, open, lines })
+        Arc::new(Self {
+            shared,
+            discover,
+            tls,
+            config,
+            metrics,
+            drain,
+            destinations,
+            tasks,
+            open,
+            lines,
+        })
     }
 
     /// Accepts and serves until the drain is over. The body of a worker thread.
@@ -164,14 +181,21 @@ impl Worker {
     pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted) {
         let (worker, metrics) = (self.clone(), self.metrics.clone());
         let task = async move {
-            let Accepted { direction, client, target, .. } = accepted;
+            let Accepted {
+                direction,
+                client,
+                target,
+                ..
+            } = accepted;
             let served = match direction {
                 Direction::Inbound => inbound::serve(&worker, tcp, accepted).await,
                 Direction::Outbound => outbound::serve(&worker, tcp, accepted).await,
             };
             match served {
                 Ok(()) => {}
-                Err(End::Refused(reason)) => worker.count_refusal(direction, client, target, reason),
+                Err(End::Refused(reason)) => {
+                    worker.count_refusal(direction, client, target, reason)
+                }
                 Err(End::Failed(error)) => worker.count_failure(direction, client, target, &error),
             }
         };
@@ -192,17 +216,35 @@ impl Worker {
     /// Says that there are no descriptors (or memory) for another connection.
     pub fn exhausted(&self, direction: Direction, error: &std::io::Error) {
         tracing::warn!(direction = direction.label(), %error, "cannot accept; turning clients away for a moment");
-        self.metrics.error(direction, ErrorKind::Overloaded.code(), ErrorKind::Overloaded.name()).inc();
+        self.metrics
+            .error(
+                direction,
+                ErrorKind::Overloaded.code(),
+                ErrorKind::Overloaded.name(),
+            )
+            .inc();
     }
 
-    fn count_refusal(&self, direction: Direction, client: SocketAddr, target: SocketAddr, reason: &'static str) {
+    fn count_refusal(
+        &self,
+        direction: Direction,
+        client: SocketAddr,
+        target: SocketAddr,
+        reason: &'static str,
+    ) {
         if self.lines.take() {
             tracing::info!(direction = direction.label(), %client, %target, reason, "connection refused");
         }
         self.metrics.denied(reason, false).inc();
     }
 
-    fn count_failure(&self, direction: Direction, client: SocketAddr, target: SocketAddr, error: &Error) {
+    fn count_failure(
+        &self,
+        direction: Direction,
+        client: SocketAddr,
+        target: SocketAddr,
+        error: &Error,
+    ) {
         // Clients come and go; that is no failure of anybody.
         if matches!(error.kind(), ErrorKind::ClientGone) {
             return tracing::debug!(direction = direction.label(), %client, %target, %error, "client gone");
@@ -210,17 +252,37 @@ impl Worker {
         if self.lines.take() {
             tracing::info!(direction = direction.label(), %client, %target, %error, "connection failed");
         }
-        self.metrics.error(direction, error.code(), error.name()).inc();
+        self.metrics
+            .error(direction, error.code(), error.name())
+            .inc();
     }
 
     /// The value that travels down with an accepted connection.
     pub fn connection(&self, accepted: &Accepted, peer: Peer) -> Arc<Connection> {
-        let Accepted { direction, client, target, dial, .. } = *accepted;
-        Arc::new(Connection { direction, client, target, dial, peer, closed: CloseSignal::new() })
+        let Accepted {
+            direction,
+            client,
+            target,
+            dial,
+            ..
+        } = *accepted;
+        Arc::new(Connection {
+            direction,
+            client,
+            target,
+            dial,
+            peer,
+            closed: CloseSignal::new(),
+        })
     }
 
     /// Lists the connection among the open ones until the guard is dropped.
-    pub fn open(self: &Arc<Self>, conn: &Arc<Connection>, carries: Carries, protocol: &'static str) -> OpenGuard {
+    pub fn open(
+        self: &Arc<Self>,
+        conn: &Arc<Connection>,
+        carries: Carries,
+        protocol: &'static str,
+    ) -> OpenGuard {
         let metrics = self.metrics.connection(ConnectionLabels {
             direction: conn.direction,
             side: Side::Src,
@@ -236,12 +298,23 @@ impl Worker {
         });
         metrics.opened();
         let id = self.open.next.fetch_add(1, Ordering::Relaxed);
-        self.open.connections.lock().insert(id, (conn.clone(), carries));
+        self.open
+            .connections
+            .lock()
+            .insert(id, (conn.clone(), carries));
         // The policy may have changed between the verdict and this list.
-        if carries == Carries::Bytes && conn.direction == Direction::Inbound && let Some(plan) = self.discover.inbound().load() {
+        if carries == Carries::Bytes
+            && conn.direction == Direction::Inbound
+            && let Some(plan) = self.discover.inbound().load()
+        {
             self.open.judge(&plan, conn, carries);
         }
-        OpenGuard { worker: self.clone(), id, since: Instant::now(), metrics }
+        OpenGuard {
+            worker: self.clone(),
+            id,
+            since: Instant::now(),
+            metrics,
+        }
     }
 
     /// Closes the connections that a new policy no longer admits.
@@ -265,7 +338,11 @@ impl Worker {
     /// Ports that are ours, whatever address they are on.
     pub fn own_ports(&self) -> Vec<u16> {
         let config = &self.config;
-        [&config.outbound, &config.inbound, &config.admin].into_iter().flatten().map(SocketAddr::port).collect()
+        [&config.outbound, &config.inbound, &config.admin]
+            .into_iter()
+            .flatten()
+            .map(SocketAddr::port)
+            .collect()
     }
 }
 
@@ -286,12 +363,18 @@ impl Open {
     }
 
     fn close_all(&self, why: CloseReason) {
-        self.connections.lock().values().for_each(|(conn, _)| conn.closed.close(why));
+        self.connections
+            .lock()
+            .values()
+            .for_each(|(conn, _)| conn.closed.close(why));
     }
 }
 
 fn still_allowed(plan: &InboundPlan, conn: &Connection, carries: Carries) -> bool {
-    match plan.inbound.judge_connection(conn.caller(), conn.target.port()) {
+    match plan
+        .inbound
+        .judge_connection(conn.caller(), conn.target.port())
+    {
         ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } => true,
         ConnectionVerdict::HttpOnly => carries == Carries::Http,
         ConnectionVerdict::Deny { .. } => false,

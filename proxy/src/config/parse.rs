@@ -16,15 +16,23 @@ pub(super) fn text(value: &str) -> Parsed<String> {
 
 pub(super) fn workload(value: &str) -> Parsed<Workload> {
     match value.split_once('/') {
-        Some((namespace, pod)) if !namespace.is_empty() && !pod.is_empty() && !pod.contains('/') => {
-            Ok(Workload { namespace: namespace.to_owned(), pod: pod.to_owned() })
+        Some((namespace, pod))
+            if !namespace.is_empty() && !pod.is_empty() && !pod.contains('/') =>
+        {
+            Ok(Workload {
+                namespace: namespace.to_owned(),
+                pod: pod.to_owned(),
+            })
         }
         _ => Err("is required, as namespace/name of the pod".to_owned()),
     }
 }
 
 pub(super) fn host_port(value: &str) -> Parsed<String> {
-    let port = value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    let port = value
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .map(|(_, port)| port.parse::<u16>());
     match port {
         Some(Ok(port)) if port > 0 => Ok(value.to_owned()),
         _ => Err("is required, as host:port".to_owned()),
@@ -40,7 +48,8 @@ pub(super) fn required_path(value: &str) -> Parsed<PathBuf> {
 }
 
 pub(super) fn pem(value: &str) -> Parsed<Vec<Vec<u8>>> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(value.as_bytes()).collect();
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(value.as_bytes()).collect();
     let certificates = certificates.map_err(|_| "must be certificates in PEM")?;
     if certificates.is_empty() && !value.is_empty() {
         return Err("must be certificates in PEM".to_owned());
@@ -49,11 +58,18 @@ pub(super) fn pem(value: &str) -> Parsed<Vec<Vec<u8>>> {
 }
 
 fn list<T>(value: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
-    value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse).collect()
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(parse)
+        .collect()
 }
 
 fn address(value: &str) -> Parsed<SocketAddr> {
-    value.parse().map_err(|_| "must be addresses like 127.0.0.1:80 or [::1]:80".to_owned())
+    value
+        .parse()
+        .map_err(|_| "must be addresses like 127.0.0.1:80 or [::1]:80".to_owned())
 }
 
 pub(super) fn addresses(value: &str) -> Parsed<Vec<SocketAddr>> {
@@ -75,7 +91,9 @@ pub(super) fn mark(value: &str) -> Parsed<Option<u32>> {
         Some(hex) => u32::from_str_radix(hex, 16),
         None => value.parse(),
     };
-    parsed.map(Some).map_err(|_| "must be a number like 1337 or 0x539".to_owned())
+    parsed
+        .map(Some)
+        .map_err(|_| "must be a number like 1337 or 0x539".to_owned())
 }
 
 pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
@@ -117,7 +135,8 @@ pub(super) fn fixed_targets(value: &str) -> Parsed<Vec<FixedTarget>> {
 }
 
 fn fixed_target(item: &str) -> Parsed<FixedTarget> {
-    let wrong = || "must be entries like outbound LISTEN=TARGET or inbound LISTEN=TARGET=DIAL".to_owned();
+    let wrong =
+        || "must be entries like outbound LISTEN=TARGET or inbound LISTEN=TARGET=DIAL".to_owned();
     let (direction, rest) = item.split_once(' ').ok_or_else(wrong)?;
     let direction = match direction {
         "inbound" => Direction::Inbound,
@@ -130,5 +149,10 @@ fn fixed_target(item: &str) -> Parsed<FixedTarget> {
         (Direction::Inbound, [listen, target, dial]) => (*listen, *target, *dial),
         _ => return Err(wrong()),
     };
-    Ok(FixedTarget { direction, listen, target, dial })
+    Ok(FixedTarget {
+        direction,
+        listen,
+        target,
+        dial,
+    })
 }

@@ -20,7 +20,9 @@ pub struct ClientHello {
 impl ClientHello {
     /// Does it come from a proxy of ours?
     pub fn is_ours(&self) -> bool {
-        self.alpn.iter().any(|name| crate::tls::Alpn::from_bytes(name).is_some())
+        self.alpn
+            .iter()
+            .any(|name| crate::tls::Alpn::from_bytes(name).is_some())
     }
 }
 
@@ -48,7 +50,11 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
             return Parsed::NotTls;
         }
         match record(rest) {
-            Record::Part { payload, complete, after } => {
+            Record::Part {
+                payload,
+                complete,
+                after,
+            } => {
                 message.extend_from_slice(payload);
                 if !complete {
                     return unfinished(&message);
@@ -65,28 +71,47 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 fn unfinished(message: &[u8]) -> Parsed {
     let wrong_kind = message.first().is_some_and(|kind| *kind != CLIENT_HELLO);
     let too_long = message.get(1).is_some_and(|high| *high != 0);
-    if wrong_kind || too_long { Parsed::NotTls } else { Parsed::Incomplete }
+    if wrong_kind || too_long {
+        Parsed::NotTls
+    } else {
+        Parsed::Incomplete
+    }
 }
 
 enum Record<'a> {
-    Part { payload: &'a [u8], complete: bool, after: &'a [u8] },
+    Part {
+        payload: &'a [u8],
+        complete: bool,
+        after: &'a [u8],
+    },
     Incomplete,
     Wrong,
 }
 
 /// One record, or as much of it as is there.
 fn record(bytes: &[u8]) -> Record<'_> {
-    if bytes.first().is_some_and(|t| *t != RECORD) || bytes.get(1).is_some_and(|major| *major != 3) {
+    if bytes.first().is_some_and(|t| *t != RECORD) || bytes.get(1).is_some_and(|major| *major != 3)
+    {
         return Record::Wrong;
     }
-    let [_, _, _, high, low, body @ ..] = bytes else { return Record::Incomplete };
+    let [_, _, _, high, low, body @ ..] = bytes else {
+        return Record::Incomplete;
+    };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length == 0 || length > 1 << 14 {
         return Record::Wrong;
     }
     match body.split_at_checked(length) {
-        Some((payload, after)) => Record::Part { payload, complete: true, after },
-        None => Record::Part { payload: body, complete: false, after: &[] },
+        Some((payload, after)) => Record::Part {
+            payload,
+            complete: true,
+            after,
+        },
+        None => Record::Part {
+            payload: body,
+            complete: false,
+            after: &[],
+        },
     }
 }
 

@@ -15,10 +15,18 @@ fn message(sni: &str, alpn: &[&[u8]], padding: usize) -> Vec<u8> {
     name.extend(sni.as_bytes());
     let mut names = (name.len() as u16).to_be_bytes().to_vec();
     names.extend(name);
-    let list: Vec<u8> = alpn.iter().flat_map(|p| [&[p.len() as u8], *p].concat()).collect();
+    let list: Vec<u8> = alpn
+        .iter()
+        .flat_map(|p| [&[p.len() as u8], *p].concat())
+        .collect();
     let mut protocols = (list.len() as u16).to_be_bytes().to_vec();
     protocols.extend(list);
-    let extensions = [extension(0, &names), extension(21, &vec![0; padding]), extension(16, &protocols)].concat();
+    let extensions = [
+        extension(0, &names),
+        extension(21, &vec![0; padding]),
+        extension(16, &protocols),
+    ]
+    .concat();
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.push(0);
@@ -32,15 +40,24 @@ fn message(sni: &str, alpn: &[&[u8]], padding: usize) -> Vec<u8> {
 }
 
 fn records(message: &[u8], size: usize) -> Vec<u8> {
-    message.chunks(size).flat_map(|c| [&[22, 3, 1], &(c.len() as u16).to_be_bytes()[..], c].concat()).collect()
+    message
+        .chunks(size)
+        .flat_map(|c| [&[22, 3, 1], &(c.len() as u16).to_be_bytes()[..], c].concat())
+        .collect()
 }
 
 fn hello(padding: usize, record: usize) -> Vec<u8> {
-    records(&message("web.default", &[b"h2", b"weft-h2"], padding), record)
+    records(
+        &message("web.default", &[b"h2", b"weft-h2"], padding),
+        record,
+    )
 }
 
 fn tls() -> Protocol {
-    Protocol::Tls(ClientHello { sni: Some("web.default".into()), alpn: vec![b"h2".to_vec(), b"weft-h2".to_vec()] })
+    Protocol::Tls(ClientHello {
+        sni: Some("web.default".into()),
+        alpn: vec![b"h2".to_vec(), b"weft-h2".to_vec()],
+    })
 }
 
 /// What a client sends, and what it is.
@@ -55,7 +72,10 @@ fn table() -> Vec<(Vec<u8>, Protocol)> {
         (text("GET /\0 HTTP/1.1\r\n"), Protocol::Http1),
         (text("GE{T} / HTTP/1.1\r\n"), Protocol::Http1),
         (text("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"), Protocol::Http1),
-        (text("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0"), Protocol::Http2),
+        (
+            text("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0"),
+            Protocol::Http2,
+        ),
         (text("PRINT hello\r\n"), Protocol::Opaque),
         (text("GET key\r\n"), Protocol::Opaque),
         (text("EHLO mail\r\n"), Protocol::Opaque),
@@ -83,11 +103,21 @@ fn the_first_bytes_tell_wherever_they_are_cut() {
         for cut in 0..=bytes.len() {
             let next = detect(&bytes[..cut], false);
             if answer != Answer::NeedMore {
-                assert_eq!(next, answer, "changed its mind at byte {cut} of {:?}", bytes.escape_ascii().to_string());
+                assert_eq!(
+                    next,
+                    answer,
+                    "changed its mind at byte {cut} of {:?}",
+                    bytes.escape_ascii().to_string()
+                );
             }
             answer = next;
         }
-        assert_eq!(answer, Answer::Is(expected), "{:?}", bytes.escape_ascii().to_string());
+        assert_eq!(
+            answer,
+            Answer::Is(expected),
+            "{:?}",
+            bytes.escape_ascii().to_string()
+        );
     }
 }
 
@@ -104,15 +134,22 @@ fn the_end_always_brings_an_answer() {
     assert_eq!(detect(b"hello", true), Answer::Is(Protocol::Opaque));
     let long = [b"GET /".to_vec(), vec![b'a'; MAX_BYTES]].concat();
     assert_eq!(detect(&long, false), Answer::Is(Protocol::Http1));
-    assert_eq!(detect(&vec![b'a'; MAX_BYTES], false), Answer::Is(Protocol::Opaque));
+    assert_eq!(
+        detect(&vec![b'a'; MAX_BYTES], false),
+        Answer::Is(Protocol::Opaque)
+    );
 }
 
 #[test]
 fn only_our_own_protocols_make_a_hello_ours() {
-    let Answer::Is(Protocol::Tls(ours)) = detect(&hello(0, 100), false) else { panic!() };
+    let Answer::Is(Protocol::Tls(ours)) = detect(&hello(0, 100), false) else {
+        panic!()
+    };
     assert!(ours.is_ours());
     let foreign = records(&message("x", &[b"h2", b"http/1.1"], 0), 100);
-    let Answer::Is(Protocol::Tls(foreign)) = detect(&foreign, false) else { panic!() };
+    let Answer::Is(Protocol::Tls(foreign)) = detect(&foreign, false) else {
+        panic!()
+    };
     assert!(!foreign.is_ours());
 }
 
@@ -161,9 +198,18 @@ async fn time_and_end_of_input_decide_what_bytes_do_not() {
     use tokio::io::AsyncWriteExt;
     let (mut client, mut server) = tokio::io::duplex(64);
     client.write_all(b"hello").await.unwrap();
-    assert_eq!(read(&mut server, &mut BytesMut::new()).await.unwrap(), Protocol::Opaque);
+    assert_eq!(
+        read(&mut server, &mut BytesMut::new()).await.unwrap(),
+        Protocol::Opaque
+    );
     client.write_all(b"GET /").await.unwrap();
     drop(client);
-    assert_eq!(read(&mut server, &mut BytesMut::new()).await.unwrap(), Protocol::Http1);
-    assert_eq!(read(&mut server, &mut BytesMut::new()).await.unwrap(), Protocol::Opaque);
+    assert_eq!(
+        read(&mut server, &mut BytesMut::new()).await.unwrap(),
+        Protocol::Http1
+    );
+    assert_eq!(
+        read(&mut server, &mut BytesMut::new()).await.unwrap(),
+        Protocol::Opaque
+    );
 }

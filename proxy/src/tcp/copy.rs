@@ -31,12 +31,17 @@ where
         SCRATCH.with_borrow_mut(|scratch| {
             let sent = up.poll(cx, client, server, scratch);
             let received = down.poll(cx, server, client, scratch);
-            let moved = (std::mem::take(&mut up.moved), std::mem::take(&mut down.moved));
+            let moved = (
+                std::mem::take(&mut up.moved),
+                std::mem::take(&mut down.moved),
+            );
             if moved != (0, 0) {
                 count(moved.0, moved.1);
             }
             match (sent, received) {
-                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                    Poll::Ready(Err(error))
+                }
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
                 _ => Poll::Pending,
             }
@@ -68,12 +73,25 @@ enum State {
 
 impl Default for Half {
     fn default() -> Self {
-        Self { rest: Vec::new(), taken: 0, want: 4 * SMALL, moved: 0, unflushed: false, state: State::Open }
+        Self {
+            rest: Vec::new(),
+            taken: 0,
+            want: 4 * SMALL,
+            moved: 0,
+            unflushed: false,
+            state: State::Open,
+        }
     }
 }
 
 impl Half {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, r: &mut R, w: &mut W, scratch: &mut [u8]) -> Poll<io::Result<()>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        r: &mut R,
+        w: &mut W,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -82,7 +100,9 @@ impl Half {
             ready!(self.write_rest(cx, w))?;
             match &mut self.state {
                 State::Done => return Poll::Ready(Ok(())),
-                State::Ended(Err(error)) => return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into()))),
+                State::Ended(Err(error)) => {
+                    return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into())));
+                }
                 State::Ended(Ok(())) => {
                     ready!(Pin::new(&mut *w).poll_shutdown(cx))?;
                     self.state = State::Done;
@@ -100,7 +120,12 @@ impl Half {
     }
 
     /// Reads until there is nothing more for now, or enough. Says how much, and whether the reader will wake us.
-    fn fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, r: &mut R, scratch: &mut [u8]) -> (usize, bool) {
+    fn fill<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        r: &mut R,
+        scratch: &mut [u8],
+    ) -> (usize, bool) {
         let mut buf = ReadBuf::new(&mut scratch[..self.want]);
         loop {
             let before = buf.filled().len();
@@ -124,7 +149,12 @@ impl Half {
         }
     }
 
-    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W, bytes: &[u8]) -> Poll<io::Result<()>> {
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        w: &mut W,
+        bytes: &[u8],
+    ) -> Poll<io::Result<()>> {
         let mut written = 0;
         while written < bytes.len() {
             match Pin::new(&mut *w).poll_write(cx, &bytes[written..]) {
@@ -146,7 +176,11 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    fn write_rest<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W) -> Poll<io::Result<()>> {
+    fn write_rest<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        w: &mut W,
+    ) -> Poll<io::Result<()>> {
         while self.taken < self.rest.len() {
             let n = ready!(Pin::new(&mut *w).poll_write(cx, &self.rest[self.taken..]))?;
             if n == 0 {
@@ -162,7 +196,11 @@ impl Half {
     }
 
     /// TLS keeps records that the socket did not take; they must leave before we sleep.
-    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, w: &mut W) -> Poll<io::Result<()>> {
+    fn flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        w: &mut W,
+    ) -> Poll<io::Result<()>> {
         if self.unflushed {
             ready!(Pin::new(w).poll_flush(cx))?;
             self.unflushed = false;
@@ -179,7 +217,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     /// The ends of a client and a server whose other ends are copied into each other; runs `talk` meanwhile.
-    async fn between<F>(size: usize, talk: impl FnOnce(DuplexStream, DuplexStream) -> F) -> (io::Result<()>, (u64, u64))
+    async fn between<F>(
+        size: usize,
+        talk: impl FnOnce(DuplexStream, DuplexStream) -> F,
+    ) -> (io::Result<()>, (u64, u64))
     where
         F: Future<Output = ()>,
     {

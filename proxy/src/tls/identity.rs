@@ -31,7 +31,11 @@ const MAX_TOKEN: u64 = 16 * 1024;
 /// Asks the controller to sign.
 pub trait Certify: Send + Sync + 'static {
     /// `csr` is PKCS#10 in DER, `token` the workload's.
-    fn certify(&self, csr: Vec<u8>, token: String) -> impl Future<Output = Result<Certified, BoxError>> + Send;
+    fn certify(
+        &self,
+        csr: Vec<u8>,
+        token: String,
+    ) -> impl Future<Output = Result<Certified, BoxError>> + Send;
 }
 
 impl Certify for Certifier {
@@ -90,13 +94,17 @@ impl<C: Certify> Renewal<C> {
             match self.attempt().await {
                 Ok(new) => {
                     tracing::info!(id = %new.id, valid_for = ?self.left(new.not_after), "identity certified");
-                    self.state.send_replace(State::Valid { id: new.id.clone(), not_after: new.not_after });
+                    self.state.send_replace(State::Valid {
+                        id: new.id.clone(),
+                        not_after: new.not_after,
+                    });
                     held = Some(new);
                     failures = 0;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "identity not certified; trying again");
-                    self.wait_after(failures, &mut held, error.to_string()).await;
+                    self.wait_after(failures, &mut held, error.to_string())
+                        .await;
                     failures += 1;
                 }
             }
@@ -114,7 +122,9 @@ impl<C: Certify> Renewal<C> {
             }),
             Some(ends) if ends <= again => {
                 self.sleep_until(ends).await;
-                tracing::error!("our certificate has expired; mutual TLS fails until there is a new one");
+                tracing::error!(
+                    "our certificate has expired; mutual TLS fails until there is a new one"
+                );
                 self.tls.drop_certificate();
                 self.state.send_replace(State::Expired(Some(reason)));
                 *held = None;
@@ -138,7 +148,11 @@ impl<C: Certify> Renewal<C> {
         let not_after = check(&certified, &id, self.tls.trust_domain(), now)?;
         self.tls.set_roots(certified.roots);
         self.tls.set_certificate(id.clone(), certified.chain, key)?;
-        Ok(Held { id, not_after, renew_at: renew_at(now, not_after, fastrand::f64()) })
+        Ok(Held {
+            id,
+            not_after,
+            renew_at: renew_at(now, not_after, fastrand::f64()),
+        })
     }
 
     async fn sleep_until(&self, when: SystemTime) {
@@ -164,7 +178,10 @@ fn renew_at(now: SystemTime, not_after: SystemTime, random: f64) -> SystemTime {
 
 /// Doubling from 1 s to 60 s; the upper half is random. `random` is in 0..1.
 fn backoff(failures: u32, random: f64) -> Duration {
-    let full = BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1);
+    let full = BACKOFF
+        .0
+        .saturating_mul(1 << failures.min(10))
+        .min(BACKOFF.1);
     full.mul_f64(0.5 + 0.5 * random).max(BACKOFF.0)
 }
 
@@ -180,10 +197,21 @@ fn request(id: &SpiffeId) -> Result<(PrivateKeyDer<'static>, Vec<u8>), BoxError>
 }
 
 /// Is the answer for us, from our mesh, and still alive? Says when the certificate ends.
-fn check(answer: &Certified, id: &SpiffeId, domain: &str, now: SystemTime) -> Result<SystemTime, BoxError> {
-    let (leaf, intermediates) = answer.chain.split_first().ok_or("the answer holds no certificate")?;
+fn check(
+    answer: &Certified,
+    id: &SpiffeId,
+    domain: &str,
+    now: SystemTime,
+) -> Result<SystemTime, BoxError> {
+    let (leaf, intermediates) = answer
+        .chain
+        .split_first()
+        .ok_or("the answer holds no certificate")?;
     let leaf = CertificateDer::from(leaf.as_slice());
-    let intermediates: Vec<_> = intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let intermediates: Vec<_> = intermediates
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
     let trust = Trust::new(domain, &answer.roots, Arc::new(super::provider()));
     let at = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH)?);
     let named = trust.verify(&leaf, &intermediates, at, webpki::KeyUsage::server_auth())?;
@@ -197,9 +225,17 @@ fn check(answer: &Certified, id: &SpiffeId, domain: &str, now: SystemTime) -> Re
 async fn read_token(file: &std::path::Path) -> Result<String, BoxError> {
     let named = |error: std::io::Error| format!("token file {}: {error}", file.display());
     if tokio::fs::metadata(file).await.map_err(named)?.len() > MAX_TOKEN {
-        return Err(format!("token file {} is larger than {MAX_TOKEN} bytes", file.display()).into());
+        return Err(format!(
+            "token file {} is larger than {MAX_TOKEN} bytes",
+            file.display()
+        )
+        .into());
     }
-    Ok(tokio::fs::read_to_string(file).await.map_err(named)?.trim().to_owned())
+    Ok(tokio::fs::read_to_string(file)
+        .await
+        .map_err(named)?
+        .trim()
+        .to_owned())
 }
 
 /// Who the token (a JWT of a service account) says we are. Nothing is verified: the controller does that, and its
@@ -209,9 +245,17 @@ fn subject(token: &str, domain: &str) -> Result<SpiffeId, BoxError> {
     struct Claims {
         sub: String,
     }
-    let payload = token.split('.').nth(1).and_then(base64url).ok_or("the token is not a JWT")?;
-    let claims: Claims = serde_json::from_slice(&payload).map_err(|_| "the token has no subject")?;
-    let account = claims.sub.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let payload = token
+        .split('.')
+        .nth(1)
+        .and_then(base64url)
+        .ok_or("the token is not a JWT")?;
+    let claims: Claims =
+        serde_json::from_slice(&payload).map_err(|_| "the token has no subject")?;
+    let account = claims
+        .sub
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
     let (namespace, account) = account.ok_or("the token's subject is not a service account")?;
     Ok(SpiffeId::new(domain, namespace, account)?)
 }

@@ -96,7 +96,12 @@ pub fn provider() -> CryptoProvider {
             suite::TLS13_AES_256_GCM_SHA384,
             suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![group::X25519MLKEM768, group::X25519, group::SECP256R1, group::SECP384R1],
+        kx_groups: vec![
+            group::X25519MLKEM768,
+            group::X25519,
+            group::SECP256R1,
+            group::SECP384R1,
+        ],
         ..aws_lc_rs::default_provider()
     }
 }
@@ -106,7 +111,12 @@ impl Tls {
     pub fn new(trust_domain: &str, roots: Vec<Vec<u8>>) -> Self {
         let provider = Arc::new(provider());
         let trust = Arc::new(Trust::new(trust_domain, &roots, provider.clone()));
-        let current = Current { roots, trust, own: None, clients: Mutex::default() };
+        let current = Current {
+            roots,
+            trust,
+            own: None,
+            clients: Mutex::default(),
+        };
         Self(Arc::new(Inner {
             trust_domain: trust_domain.to_owned(),
             provider,
@@ -177,7 +187,12 @@ impl Tls {
 
     /// For connections of other proxies to us; `None`: no identity yet.
     pub fn server(&self) -> Option<Arc<ServerConfig>> {
-        self.0.current.load().own.as_ref().map(|own| own.server.clone())
+        self.0
+            .current
+            .load()
+            .own
+            .as_ref()
+            .map(|own| own.server.clone())
     }
 
     /// For a connection to the proxy of `expected`; `None`: no identity yet.
@@ -192,7 +207,9 @@ impl Tls {
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
-        let config = self.0.client(&current.trust, expected, Some(&own.key), alpn.as_bytes());
+        let config = self
+            .0
+            .client(&current.trust, expected, Some(&own.key), alpn.as_bytes());
         let config = Arc::new(config?);
         clients.insert(key, config.clone());
         Some(config)
@@ -215,20 +232,42 @@ impl Tls {
 
 impl Inner {
     fn install(&self, roots: Vec<Vec<u8>>, key: Option<Arc<CertifiedKey>>) {
-        let trust = Arc::new(Trust::new(&self.trust_domain, &roots, self.provider.clone()));
+        let trust = Arc::new(Trust::new(
+            &self.trust_domain,
+            &roots,
+            self.provider.clone(),
+        ));
         let own = key.and_then(|key| {
-            let server = self.server(&trust, &key).inspect_err(|error| tracing::error!(%error, "no server TLS")).ok()?;
-            Some(Own { key, server: Arc::new(server) })
+            let server = self
+                .server(&trust, &key)
+                .inspect_err(|error| tracing::error!(%error, "no server TLS"))
+                .ok()?;
+            Some(Own {
+                key,
+                server: Arc::new(server),
+            })
         });
-        self.current.store(Arc::new(Current { roots, trust, own, clients: Mutex::default() }));
+        self.current.store(Arc::new(Current {
+            roots,
+            trust,
+            own,
+            clients: Mutex::default(),
+        }));
     }
 
-    fn server(&self, trust: &Arc<Trust>, key: &Arc<CertifiedKey>) -> Result<ServerConfig, rustls::Error> {
+    fn server(
+        &self,
+        trust: &Arc<Trust>,
+        key: &Arc<CertifiedKey>,
+    ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(ClientVerifier(trust.clone())))
             .with_cert_resolver(Arc::new(Always(key.clone())));
-        config.alpn_protocols = Alpn::ALL.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
+        config.alpn_protocols = Alpn::ALL
+            .iter()
+            .map(|alpn| alpn.as_bytes().to_vec())
+            .collect();
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         // 0-RTT could be replayed; it stays off.
         config.max_early_data_size = 0;
@@ -242,7 +281,10 @@ impl Inner {
         key: Option<&Arc<CertifiedKey>>,
         alpn: &[u8],
     ) -> Option<ClientConfig> {
-        let verifier = ServerVerifier { trust: trust.clone(), expected: expected.clone() };
+        let verifier = ServerVerifier {
+            trust: trust.clone(),
+            expected: expected.clone(),
+        };
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .inspect_err(|error| tracing::error!(%error, "no client TLS"))

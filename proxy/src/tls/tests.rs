@@ -3,7 +3,9 @@
 
 use super::verify::PeerError;
 use super::*;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls_pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -29,26 +31,46 @@ impl TestCa {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap().der().to_vec();
-        Self { root, issuer: Issuer::new(params, key) }
+        Self {
+            root,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// For these URIs, valid from `from` to `to` (seconds relative to now).
     pub(crate) fn issue(&self, uris: &[&str], from: i64, to: i64) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let cert = self.params(uris, from, to).signed_by(&key, &self.issuer).unwrap();
-        Issued { chain: vec![cert.der().to_vec()], key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+        let cert = self
+            .params(uris, from, to)
+            .signed_by(&key, &self.issuer)
+            .unwrap();
+        Issued {
+            chain: vec![cert.der().to_vec()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
     }
 
     /// Signs the key of a CSR for `uri`, as the controller does.
     pub(crate) fn certify(&self, csr: &[u8], uri: &str, from: i64, to: i64) -> Vec<u8> {
-        let request = rcgen::CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
-        self.params(&[uri], from, to).signed_by(&request.public_key, &self.issuer).unwrap().der().to_vec()
+        let request =
+            rcgen::CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
+        self.params(&[uri], from, to)
+            .signed_by(&request.public_key, &self.issuer)
+            .unwrap()
+            .der()
+            .to_vec()
     }
 
     fn params(&self, uris: &[&str], from: i64, to: i64) -> CertificateParams {
         let mut params = CertificateParams::default();
-        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = uris
+            .iter()
+            .map(|uri| SanType::URI((*uri).try_into().unwrap()))
+            .collect();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let now = time::OffsetDateTime::now_utc();
         params.not_before = now + time::Duration::seconds(from);
         params.not_after = now + time::Duration::seconds(to);
@@ -64,13 +86,17 @@ pub(crate) fn id(account: &str) -> SpiffeId {
 fn workload(ca: &TestCa, account: &str, (from, to): (i64, i64), roots: &[&TestCa]) -> Tls {
     let issued = ca.issue(&[id(account).as_str()], from, to);
     let tls = Tls::new(DOMAIN, roots.iter().map(|ca| ca.root.clone()).collect());
-    tls.set_certificate(id(account), issued.chain, issued.key).unwrap();
+    tls.set_certificate(id(account), issued.chain, issued.key)
+        .unwrap();
     tls
 }
 
 const GOOD: (i64, i64) = (-3600, 3600);
 
-type Ends = (std::io::Result<client::TlsStream<DuplexStream>>, std::io::Result<server::TlsStream<DuplexStream>>);
+type Ends = (
+    std::io::Result<client::TlsStream<DuplexStream>>,
+    std::io::Result<server::TlsStream<DuplexStream>>,
+);
 
 /// Both ends of a handshake. The client hears of a refusal only when it reads, so it reads one byte.
 async fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Ends {
@@ -93,30 +119,60 @@ async fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Ends {
 async fn verdicts(client: &Tls, server: &Tls) -> (Result<(), PeerError>, Result<(), PeerError>) {
     let config = client.client(&id("web"), Alpn::Http2).unwrap();
     let (c, s) = shake(config, server.server().unwrap()).await;
-    (c.map(drop).map_err(|e| PeerError::of(&e)), s.map(drop).map_err(|e| PeerError::of(&e)))
+    (
+        c.map(drop).map_err(|e| PeerError::of(&e)),
+        s.map(drop).map_err(|e| PeerError::of(&e)),
+    )
 }
 
 #[test]
 fn the_hybrid_key_exchange_and_the_fast_cipher_come_first() {
     let provider = provider();
-    let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
+    let groups: Vec<_> = provider
+        .kx_groups
+        .iter()
+        .map(|group| group.name())
+        .collect();
     assert_eq!(groups[0], rustls::NamedGroup::X25519MLKEM768);
     assert_eq!(groups[1], rustls::NamedGroup::X25519);
-    assert_eq!(provider.cipher_suites[0].suite(), rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-    assert!(provider.cipher_suites.iter().all(|suite| suite.version().version == rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(
+        provider.cipher_suites[0].suite(),
+        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256
+    );
+    assert!(
+        provider
+            .cipher_suites
+            .iter()
+            .all(|suite| suite.version().version == rustls::ProtocolVersion::TLSv1_3)
+    );
 }
 
 #[tokio::test]
 async fn two_workloads_of_one_mesh_know_each_other() {
     let ca = TestCa::new();
-    let (api, web) = (workload(&ca, "api", GOOD, &[&ca]), workload(&ca, "web", GOOD, &[&ca]));
+    let (api, web) = (
+        workload(&ca, "api", GOOD, &[&ca]),
+        workload(&ca, "web", GOOD, &[&ca]),
+    );
     let config = api.client(&id("web"), Alpn::Opaque).unwrap();
     let (client, server) = shake(config, web.server().unwrap()).await;
     let (client, server) = (client.unwrap(), server.unwrap());
-    assert_eq!(client.get_ref().1.alpn_protocol(), Some(names::alpn::OPAQUE));
-    let group = client.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(
+        client.get_ref().1.alpn_protocol(),
+        Some(names::alpn::OPAQUE)
+    );
+    let group = client
+        .get_ref()
+        .1
+        .negotiated_key_exchange_group()
+        .unwrap()
+        .name();
     assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
-    let peer = verify::peer(server.get_ref().1.peer_certificates(), DOMAIN, UnixTime::now());
+    let peer = verify::peer(
+        server.get_ref().1.peer_certificates(),
+        DOMAIN,
+        UnixTime::now(),
+    );
     assert_eq!(peer, Ok(id("api")));
 }
 
@@ -125,8 +181,14 @@ async fn every_wrong_server_certificate_has_its_own_reason() {
     let (ca, other) = (TestCa::new(), TestCa::new());
     let api = workload(&ca, "api", GOOD, &[&ca]);
     let table = [
-        (workload(&ca, "web", (-7200, -3600), &[&ca]), PeerError::Expired),
-        (workload(&ca, "web", (3600, 7200), &[&ca]), PeerError::NotYetValid),
+        (
+            workload(&ca, "web", (-7200, -3600), &[&ca]),
+            PeerError::Expired,
+        ),
+        (
+            workload(&ca, "web", (3600, 7200), &[&ca]),
+            PeerError::NotYetValid,
+        ),
         (workload(&other, "web", GOOD, &[&ca]), PeerError::UnknownCa),
         (workload(&ca, "db", GOOD, &[&ca]), PeerError::WrongIdentity),
     ];
@@ -141,8 +203,14 @@ async fn every_wrong_client_certificate_has_its_own_reason() {
     let (ca, other) = (TestCa::new(), TestCa::new());
     let web = workload(&ca, "web", GOOD, &[&ca]);
     let table = [
-        (workload(&ca, "api", (-7200, -3600), &[&ca]), PeerError::Expired),
-        (workload(&ca, "api", (3600, 7200), &[&ca]), PeerError::NotYetValid),
+        (
+            workload(&ca, "api", (-7200, -3600), &[&ca]),
+            PeerError::Expired,
+        ),
+        (
+            workload(&ca, "api", (3600, 7200), &[&ca]),
+            PeerError::NotYetValid,
+        ),
         (workload(&other, "api", GOOD, &[&ca]), PeerError::UnknownCa),
     ];
     for (client, reason) in table {
@@ -157,7 +225,10 @@ async fn a_client_without_certificate_is_refused() {
     let web = workload(&ca, "web", GOOD, &[&ca]);
     let nobody = Tls::new(DOMAIN, vec![ca.root.clone()]);
     let current = nobody.0.current.load();
-    let config = nobody.0.client(&current.trust, &id("web"), None, names::alpn::HTTP2).unwrap();
+    let config = nobody
+        .0
+        .client(&current.trust, &id("web"), None, names::alpn::HTTP2)
+        .unwrap();
     let (_, server) = shake(Arc::new(config), web.server().unwrap()).await;
     assert_eq!(PeerError::of(&server.unwrap_err()), PeerError::Absent);
 }
@@ -165,7 +236,10 @@ async fn a_client_without_certificate_is_refused() {
 #[tokio::test]
 async fn a_foreign_protocol_is_not_accepted() {
     let ca = TestCa::new();
-    let (api, web) = (workload(&ca, "api", GOOD, &[&ca]), workload(&ca, "web", GOOD, &[&ca]));
+    let (api, web) = (
+        workload(&ca, "api", GOOD, &[&ca]),
+        workload(&ca, "web", GOOD, &[&ca]),
+    );
     let mut config = ClientConfig::clone(&api.client(&id("web"), Alpn::Http2).unwrap());
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (client, server) = shake(Arc::new(config), web.server().unwrap()).await;
@@ -183,19 +257,34 @@ async fn clocks_may_differ_by_a_minute() {
 #[tokio::test]
 async fn sessions_are_resumed_until_the_certificate_or_the_roots_change() {
     let (ca, next) = (TestCa::new(), TestCa::new());
-    let (api, web) = (workload(&ca, "api", GOOD, &[&ca]), workload(&ca, "web", GOOD, &[&ca]));
+    let (api, web) = (
+        workload(&ca, "api", GOOD, &[&ca]),
+        workload(&ca, "web", GOOD, &[&ca]),
+    );
     let resumed = async || {
         let config = api.client(&id("web"), Alpn::Http2).unwrap();
         let (client, server) = shake(config, web.server().unwrap()).await;
-        let peer = verify::peer(server.unwrap().get_ref().1.peer_certificates(), DOMAIN, UnixTime::now());
-        assert_eq!(peer, Ok(id("api")), "a resumed session still says who it is");
+        let peer = verify::peer(
+            server.unwrap().get_ref().1.peer_certificates(),
+            DOMAIN,
+            UnixTime::now(),
+        );
+        assert_eq!(
+            peer,
+            Ok(id("api")),
+            "a resumed session still says who it is"
+        );
         client.unwrap().get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     };
     assert!(!resumed().await);
     assert!(resumed().await);
     let renewed = ca.issue(&[id("web").as_str()], GOOD.0, GOOD.1);
-    web.set_certificate(id("web"), renewed.chain, renewed.key).unwrap();
-    assert!(!resumed().await, "tickets of the old certificate are of no use");
+    web.set_certificate(id("web"), renewed.chain, renewed.key)
+        .unwrap();
+    assert!(
+        !resumed().await,
+        "tickets of the old certificate are of no use"
+    );
     assert!(resumed().await);
     api.set_roots(vec![ca.root.clone(), next.root.clone()]);
     assert!(!resumed().await, "new roots mean a full handshake");
@@ -204,23 +293,46 @@ async fn sessions_are_resumed_until_the_certificate_or_the_roots_change() {
 #[tokio::test]
 async fn a_tickets_life_ends_with_the_certificate_it_stands_for() {
     let ca = TestCa::new();
-    let chain: Vec<_> = ca.issue(&[id("api").as_str()], -60, 600).chain.into_iter().map(Into::into).collect();
+    let chain: Vec<_> = ca
+        .issue(&[id("api").as_str()], -60, 600)
+        .chain
+        .into_iter()
+        .map(Into::into)
+        .collect();
     let at = |seconds| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        verify::peer(Some(&chain), DOMAIN, UnixTime::since_unix_epoch(now + Duration::from_secs(seconds)))
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        verify::peer(
+            Some(&chain),
+            DOMAIN,
+            UnixTime::since_unix_epoch(now + Duration::from_secs(seconds)),
+        )
     };
     assert_eq!(at(0), Ok(id("api")));
     assert_eq!(at(720), Err(PeerError::Expired));
-    assert_eq!(verify::peer(None, DOMAIN, UnixTime::now()), Err(PeerError::Absent));
+    assert_eq!(
+        verify::peer(None, DOMAIN, UnixTime::now()),
+        Err(PeerError::Absent)
+    );
 }
 
 #[test]
 fn a_workload_has_exactly_one_name_of_its_trust_domain() {
     let ca = TestCa::new();
-    let named = |uris: &[&str]| verify::workload(&ca.issue(uris, -60, 60).chain[0].clone().into(), DOMAIN);
-    let (one, two) = ("spiffe://cluster.local/ns/a/sa/b", "spiffe://cluster.local/ns/a/sa/c");
+    let named =
+        |uris: &[&str]| verify::workload(&ca.issue(uris, -60, 60).chain[0].clone().into(), DOMAIN);
+    let (one, two) = (
+        "spiffe://cluster.local/ns/a/sa/b",
+        "spiffe://cluster.local/ns/a/sa/c",
+    );
     assert_eq!(named(&[one]).unwrap().as_str(), one);
-    for wrong in [&[][..], &[one, two], &["https://cluster.local/ns/a/sa/b"], &["spiffe://other.mesh/ns/a/sa/b"]] {
+    for wrong in [
+        &[][..],
+        &[one, two],
+        &["https://cluster.local/ns/a/sa/b"],
+        &["spiffe://other.mesh/ns/a/sa/b"],
+    ] {
         assert_eq!(named(wrong), Err(PeerError::NotAWorkload), "{wrong:?}");
     }
 }
@@ -240,7 +352,14 @@ fn without_a_certificate_there_is_no_way_in_or_out() {
     let ca = TestCa::new();
     let web = workload(&ca, "web", GOOD, &[&ca]);
     web.drop_certificate();
-    assert!(web.server().is_none() && web.client(&id("api"), Alpn::Http2).is_none() && web.identity().is_none());
+    assert!(
+        web.server().is_none()
+            && web.client(&id("api"), Alpn::Http2).is_none()
+            && web.identity().is_none()
+    );
     assert!(web.controller(Credentials::Workload).is_none());
-    assert!(web.controller(Credentials::Token).is_some(), "the way to a new one stays open");
+    assert!(
+        web.controller(Credentials::Token).is_some(),
+        "the way to a new one stays open"
+    );
 }

@@ -6,12 +6,14 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
-use weft_proxy_api::identity::SpiffeId;
 use webpki::{EndEntityCert, KeyUsage};
+use weft_proxy_api::identity::SpiffeId;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// How far the clocks of two machines may be apart.
@@ -67,7 +69,9 @@ impl PeerError {
 
     /// The reason inside what a failed handshake returned.
     pub fn of(error: &std::io::Error) -> Self {
-        let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+        let inner = error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>());
         inner.map_or(PeerError::Handshake, Self::of_rustls)
     }
 
@@ -94,7 +98,10 @@ impl PeerError {
             CertificateError::NotValidYet => PeerError::NotYetValid,
             CertificateError::UnknownIssuer => PeerError::UnknownCa,
             CertificateError::NotValidForName => PeerError::WrongIdentity,
-            CertificateError::Other(OtherError(inner)) => inner.downcast_ref().copied().unwrap_or(PeerError::Malformed),
+            CertificateError::Other(OtherError(inner)) => inner
+                .downcast_ref()
+                .copied()
+                .unwrap_or(PeerError::Malformed),
             _ => PeerError::Malformed,
         }
     }
@@ -127,9 +134,15 @@ impl Trust {
         let anchor = |der: &Vec<u8>| {
             let der = CertificateDer::from(der.as_slice());
             let anchor = webpki::anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned());
-            anchor.inspect_err(|error| tracing::warn!(%error, "a root certificate cannot be used")).ok()
+            anchor
+                .inspect_err(|error| tracing::warn!(%error, "a root certificate cannot be used"))
+                .ok()
         };
-        Self { domain: domain.to_owned(), anchors: roots.iter().filter_map(anchor).collect(), provider }
+        Self {
+            domain: domain.to_owned(),
+            anchors: roots.iter().filter_map(anchor).collect(),
+            provider,
+        }
     }
 
     /// The workload a certificate proves, if its chain leads to a root and its time is now.
@@ -143,7 +156,15 @@ impl Trust {
         let cert = EndEntityCert::try_from(leaf).map_err(|_| PeerError::Malformed)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         let check = |at: UnixTime| {
-            let chain = cert.verify_for_usage(algorithms, &self.anchors, intermediates, at, usage.clone(), None, None);
+            let chain = cert.verify_for_usage(
+                algorithms,
+                &self.anchors,
+                intermediates,
+                at,
+                usage,
+                None,
+                None,
+            );
             chain.map(|_| ())
         };
         let checked = match check(now) {
@@ -168,38 +189,64 @@ fn reason(error: webpki::Error) -> PeerError {
 }
 
 fn earlier(now: UnixTime) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().saturating_sub(SKEW.as_secs())))
+    UnixTime::since_unix_epoch(Duration::from_secs(
+        now.as_secs().saturating_sub(SKEW.as_secs()),
+    ))
 }
 
 fn later(now: UnixTime) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().saturating_add(SKEW.as_secs())))
+    UnixTime::since_unix_epoch(Duration::from_secs(
+        now.as_secs().saturating_add(SKEW.as_secs()),
+    ))
 }
 
 /// The workload a certificate names: exactly one URI SAN, a SPIFFE id of `domain`. Nothing is verified here.
 pub fn workload(leaf: &CertificateDer<'_>, domain: &str) -> Result<SpiffeId, PeerError> {
     let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| PeerError::Malformed)?;
-    let names = cert.subject_alternative_name().map_err(|_| PeerError::Malformed)?.ok_or(PeerError::NotAWorkload)?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(PeerError::NotAWorkload) };
+    let names = cert
+        .subject_alternative_name()
+        .map_err(|_| PeerError::Malformed)?
+        .ok_or(PeerError::NotAWorkload)?;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+    let (Some(uri), None) = (uris.next(), uris.next()) else {
+        return Err(PeerError::NotAWorkload);
+    };
     let id: SpiffeId = uri.parse().map_err(|_| PeerError::NotAWorkload)?;
-    if id.trust_domain() == domain { Ok(id) } else { Err(PeerError::NotAWorkload) }
+    if id.trust_domain() == domain {
+        Ok(id)
+    } else {
+        Err(PeerError::NotAWorkload)
+    }
 }
 
 /// From when to when a certificate is valid, seconds since 1970.
 pub fn validity(leaf: &CertificateDer<'_>) -> Result<(i64, i64), PeerError> {
     let (_, cert) = X509Certificate::from_der(leaf).map_err(|_| PeerError::Malformed)?;
-    Ok((cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()))
+    Ok((
+        cert.validity().not_before.timestamp(),
+        cert.validity().not_after.timestamp(),
+    ))
 }
 
 /// The identity of the peer of a finished handshake, full or resumed.
 ///
 /// A resumed session is not verified again by rustls, so the time is looked at here: a ticket must not outlive the
 /// certificate it stands for.
-pub fn peer(chain: Option<&[CertificateDer<'_>]>, domain: &str, now: UnixTime) -> Result<SpiffeId, PeerError> {
-    let leaf = chain.and_then(|chain| chain.first()).ok_or(PeerError::Absent)?;
+pub fn peer(
+    chain: Option<&[CertificateDer<'_>]>,
+    domain: &str,
+    now: UnixTime,
+) -> Result<SpiffeId, PeerError> {
+    let leaf = chain
+        .and_then(|chain| chain.first())
+        .ok_or(PeerError::Absent)?;
     let (_, not_after) = validity(leaf)?;
     if i64::try_from(earlier(now).as_secs()).unwrap_or(i64::MAX) > not_after {
         return Err(PeerError::Expired);
@@ -231,7 +278,8 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify(leaf, intermediates, now, KeyUsage::client_auth())?;
+        self.0
+            .verify(leaf, intermediates, now, KeyUsage::client_auth())?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -255,7 +303,10 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.provider.signature_verification_algorithms.supported_schemes()
+        self.0
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -268,8 +319,14 @@ impl ServerCertVerifier for ServerVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let id = self.trust.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
-        if id == self.expected { Ok(ServerCertVerified::assertion()) } else { Err(PeerError::WrongIdentity.into()) }
+        let id = self
+            .trust
+            .verify(leaf, intermediates, now, KeyUsage::server_auth())?;
+        if id == self.expected {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(PeerError::WrongIdentity.into())
+        }
     }
 
     fn verify_tls12_signature(
@@ -292,6 +349,9 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.provider.signature_verification_algorithms.supported_schemes()
+        self.trust
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
