@@ -9,6 +9,7 @@ mod faults;
 mod hand;
 mod protocols;
 mod redirect;
+mod seeds;
 mod splits;
 mod tidy;
 
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
     // Each case runs half a dozen programs; more at once would only wait for each other.
     arguments.test_threads.get_or_insert(2);
     let no_namespaces = sandbox::unavailable();
-    let groups: [(&str, &[Case], bool); 10] = [
+    let groups: [(&str, &[Case], bool); 11] = [
         ("tidy", tidy::CASES, false),
+        ("seeds", seeds::CASES, false),
         ("redirect", redirect::CASES, true),
         ("basics", basics::CASES, true),
         ("encryption", encryption::CASES, true),

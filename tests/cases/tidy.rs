@@ -1,10 +1,11 @@
 //! Walls between the rooms of a crate: which imports a room does without. As firm as crates, without the crates.
 
 use crate::Case;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-pub(crate) const CASES: &[Case] = &[("rooms_keep_to_their_own", &[], rooms), ("products_do_not_know_each_other", &[], products)];
+pub(crate) const CASES: &[Case] = &[("rooms_keep_to_their_own", &[], rooms), ("products_do_not_know_each_other", &[], products), ("readme_tables_are_fresh", &[], readme)];
 
 /// A folder or file, and what no line of it may import.
 const WALLS: &[(&str, &[&str])] = &[
@@ -75,4 +76,61 @@ fn sources(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// Tables of the README that are made from the code they describe.
+fn readme() -> anyhow::Result<()> {
+    const BEGIN: &str = "<!-- generated: tables; WEFT_BLESS=1 tests/run tidy writes them -->\n";
+    const END: &str = "<!-- end -->";
+    let file = root().join("README.md");
+    let text = std::fs::read_to_string(&file)?;
+    let (before, rest) = text.split_once(BEGIN).context("README.md has no place for the tables")?;
+    let (_, after) = rest.split_once(END).context("README.md has no end of the tables")?;
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", tables()?);
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::write(&file, &wanted)?;
+        return Ok(());
+    }
+    ensure!(wanted == text, "the tables of README.md are stale: WEFT_BLESS=1 tests/run tidy");
+    Ok(())
+}
+
+fn tables() -> anyhow::Result<String> {
+    let mut text = String::new();
+    writeln!(text, "\n## Settings of the proxy\n\n| variable | default | meaning |\n|---|---|---|")?;
+    for setting in weft_proxy::config::SETTINGS {
+        let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
+        writeln!(text, "| `{}` | {default} | {} |", setting.name, setting.meaning.replace('|', "\\|"))?;
+    }
+    writeln!(text, "\n## Annotations\n\n| key | meaning |\n|---|---|")?;
+    for (key, meaning) in annotations()? {
+        writeln!(text, "| `{key}` | {meaning} |")?;
+    }
+    writeln!(text, "\n## Errors the proxy makes\n\n`meshctl explain CODE` says what to do.\n\n| code | name | HTTP | gRPC | meaning |\n|---|---|---|---|---|")?;
+    for entry in weft_proxy_api::errors::ALL {
+        writeln!(text, "| {} | `{}` | {} | {} | {} |", entry.code, entry.name, entry.http_status, entry.grpc_status, entry.meaning)?;
+    }
+    writeln!(text, "\n## Metrics\n\n| name | kind | labels | meaning |\n|---|---|---|---|")?;
+    for metric in weft_proxy::metrics::catalogue::ALL {
+        let labels = metric.labels.join(", ");
+        writeln!(text, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind.label(), metric.help)?;
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Every key of `names::keys` with its comment.
+fn annotations() -> anyhow::Result<Vec<(String, String)>> {
+    let source = std::fs::read_to_string(root().join("proxy-api/src/names.rs"))?;
+    let module = source.split("pub mod keys {").nth(1).and_then(|rest| rest.split("\n}").next()).context("names::keys")?;
+    let mut keys = Vec::new();
+    let mut meaning = String::new();
+    for line in module.lines().map(str::trim) {
+        if let Some(comment) = line.strip_prefix("///") {
+            meaning += comment;
+        } else if let Some((_, value)) = line.split_once("= \"") {
+            keys.push((value.trim_end_matches("\";").to_owned(), std::mem::take(&mut meaning).trim().to_owned()));
+        }
+    }
+    Ok(keys)
 }

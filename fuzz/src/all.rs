@@ -1,0 +1,103 @@
+// Shared by the fuzz workspace and by the tests that replay its seeds.
+
+/// A target: its name, which is also its folder of seeds, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("detect", detect),
+    ("wire", wire),
+    ("resource", resource),
+    ("path", path),
+    ("pattern", pattern),
+    ("manifest", manifest),
+    ("inject", inject),
+    ("scrape", scrape),
+];
+
+/// The first bytes of a connection. More bytes never take an answer back, and the limit ends every wait.
+pub fn detect(bytes: &[u8]) {
+    use weft_proxy::detect::{Answer, MAX_BYTES, detect};
+    let whole = detect(bytes, false);
+    let ended = detect(bytes, true);
+    assert!(!matches!(ended, Answer::NeedMore), "an ended connection has an answer");
+    if bytes.len() >= MAX_BYTES {
+        assert!(!matches!(whole, Answer::NeedMore), "the limit ends the wait");
+    }
+    for length in 0..bytes.len().min(600) {
+        let early = detect(&bytes[..length], false);
+        if !matches!(early, Answer::NeedMore) {
+            assert_eq!(format!("{early:?}"), format!("{:?}", detect(&bytes[..length + 1], false)), "at {length}");
+        }
+    }
+}
+
+/// A message of the controller: decoded or refused field by field; what was decoded survives the way back.
+pub fn wire(bytes: &[u8]) {
+    use prost::Message;
+    use weft_proxy_api::wire::{decode, encode, generated::SyncResponse};
+    let Ok(message) = SyncResponse::decode(bytes) else { return };
+    let items: Vec<_> = decode::response(&message).into_iter().filter_map(Result::ok).collect();
+    let again = decode::response(&encode::response(&items));
+    let again: Vec<_> = again.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(items, again);
+}
+
+/// What a proxy asks for.
+pub fn resource(bytes: &[u8]) {
+    use prost::Message;
+    use weft_proxy_api::wire::{decode, encode, generated::Resource};
+    let Ok(message) = Resource::decode(bytes) else { return };
+    if let Ok(resource) = decode::resource(&message) {
+        assert_eq!(decode::resource(&encode::resource(&resource)), Ok(resource));
+    }
+}
+
+/// The canonical form of a path is its own canonical form, and never leads upwards.
+pub fn path(bytes: &[u8]) {
+    use weft_proxy_api::policy::path;
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(canonical) = path::normalise(text) {
+        assert_eq!(path::normalise(&canonical).as_deref(), Ok(&*canonical));
+        assert!(!canonical.split('/').any(|segment| segment == ".."), "{canonical}");
+    }
+    if let Some(host) = path::normalise_host(text) {
+        assert_eq!(path::normalise_host(&host).as_deref(), Some(&*host), "{text:?}");
+    }
+}
+
+/// A pattern, and a text to match: whatever the open end accepts, the text starts with what the closed one accepts.
+pub fn pattern(bytes: &[u8]) {
+    use weft_proxy_api::policy::matching::TextMatch;
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (pattern, subject) = text.split_once('\n').unwrap_or((text, ""));
+    if let (Ok(open), Ok(closed)) = (TextMatch::regex_prefix(pattern), TextMatch::regex_full(pattern)) {
+        assert!(!closed.fits(subject) || open.fits(subject), "{pattern:?} {subject:?}");
+    }
+}
+
+/// A file of manifests: every object and problem knows its place, and messages stay short.
+pub fn manifest(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, problems) = weft_control::manifest::parse("fuzz.yaml", &text);
+    for problem in problems {
+        assert!(problem.to_string().len() < 4096, "{problem}");
+    }
+}
+
+/// Injection changes nothing the second time, and can be undone to the byte.
+pub fn inject(bytes: &[u8]) {
+    use weft_control::inject::{Settings, inject, uninject};
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let settings = Settings::default();
+    let once = inject(text, &settings).text;
+    assert_eq!(inject(&once, &settings).text, once);
+    if once != text {
+        assert_eq!(uninject(&once).text, text);
+    }
+}
+
+/// What a proxy says at `/metrics`.
+pub fn scrape(bytes: &[u8]) {
+    let _ = weft_control::scrape::Scrape::parse(&String::from_utf8_lossy(bytes));
+}
