@@ -1,0 +1,234 @@
+//! What can fail on the way of a request or connection, on whose side, and whether trying again may help. The table of
+//! codes, statuses and texts is `weft_proxy_api::errors`; this is the value that travels up the stack to `respond`.
+
+use crate::http::{Attribution, Request};
+use std::borrow::Cow;
+use std::fmt;
+pub use weft_proxy_api::errors::ErrorKind;
+
+/// Any error below ours.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure: what kind, what is known about it, and what it was made of.
+pub struct Error {
+    kind: ErrorKind,
+    replay: Replay,
+    detail: Option<Cow<'static, str>>,
+    source: Option<BoxError>,
+    request: Option<Box<Request>>,
+    attribution: Option<Attribution>,
+    endpoint: Option<u64>,
+}
+
+/// May the request be sent again?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replay {
+    /// It may have been processed.
+    No,
+    /// It was probably not processed; sending it again is right if that does no harm.
+    IfIdempotent,
+    /// It was certainly processed by nobody.
+    Always,
+}
+
+impl Error {
+    /// A failure of this kind. What never leaves this proxy is known to be unprocessed.
+    pub fn new(kind: ErrorKind) -> Self {
+        let replay = if unprocessed(kind) { Replay::Always } else { Replay::No };
+        Self { kind, replay, detail: None, source: None, request: None, attribution: None, endpoint: None }
+    }
+
+    /// With the error it was made of.
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// With a sentence for the client, instead of the table's meaning.
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// With the request itself, which nobody has read from: it can be sent again as it is.
+    pub fn with_request(mut self, request: Request) -> Self {
+        self.request = Some(Box::new(request));
+        self
+    }
+
+    /// The peer said that it did not process the request (REFUSED_STREAM, GOAWAY), or it was never written.
+    pub fn never_processed(mut self) -> Self {
+        self.replay = Replay::Always;
+        self
+    }
+
+    /// It was written to a connection that had been idle and was closed instead of answering: most likely the peer
+    /// closed it for being idle at that very moment.
+    pub fn raced_with_close(mut self) -> Self {
+        if self.kind == ErrorKind::UpstreamReset && self.replay == Replay::No {
+            self.replay = Replay::IfIdempotent;
+        }
+        self
+    }
+
+    /// Counted there instead of at the destination as a whole. The first one stays.
+    pub fn attributed_to(mut self, to: Attribution) -> Self {
+        self.attribution.get_or_insert(to);
+        self
+    }
+
+    /// It happened on the way to the endpoint with this id.
+    pub fn sent_to(mut self, endpoint: u64) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
+    /// Id of the endpoint it happened at.
+    pub fn tried(&self) -> Option<u64> {
+        self.endpoint
+    }
+
+    /// Can [`Self::take_request`] give the request back?
+    pub fn holds_request(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// What failed.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// `E104`.
+    pub fn code(&self) -> &'static str {
+        self.kind.code()
+    }
+
+    /// `no-endpoints`.
+    pub fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Status of the answer to an HTTP client.
+    pub fn status(&self) -> http::StatusCode {
+        http::StatusCode::from_u16(self.kind.http_status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Status of the answer to a gRPC client.
+    pub fn grpc_status(&self) -> u8 {
+        self.kind.grpc_status()
+    }
+
+    /// Value of the metric label `error`.
+    pub fn label(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Certainly processed by nobody: any request may be sent again.
+    pub fn retry_is_safe(&self) -> bool {
+        self.replay == Replay::Always
+    }
+
+    /// Requests with an idempotent method may be sent again.
+    pub fn retry_is_safe_if_idempotent(&self) -> bool {
+        self.replay != Replay::No
+    }
+
+    /// The endpoint (or the way to it) is at fault, not the client, the policy or this proxy.
+    pub fn is_upstream(&self) -> bool {
+        use ErrorKind::*;
+        matches!(
+            self.kind,
+            ConnectFailed | ConnectTimeout | PeerIdentity | TlsHandshake | UpstreamReset | UpstreamProtocol | ResponseTimeout
+        )
+    }
+
+    /// A sentence about what happened.
+    pub fn detail(&self) -> &str {
+        self.detail.as_deref().unwrap_or(self.kind.row().meaning)
+    }
+
+    /// Takes the untouched request out.
+    pub fn take_request(&mut self) -> Option<Request> {
+        self.request.take().map(|request| *request)
+    }
+
+    /// Takes out where it is to be counted.
+    pub fn take_attribution(&mut self) -> Option<Attribution> {
+        self.attribution.take()
+    }
+}
+
+/// Kinds that can only happen before a byte of the request has left.
+fn unprocessed(kind: ErrorKind) -> bool {
+    use ErrorKind::*;
+    matches!(kind, ConnectFailed | ConnectTimeout | PeerIdentity | TlsHandshake | NoIdentity)
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.code(), self.name(), self.detail())?;
+        // The whole chain, as the outermost text of a library alone rarely says what happened.
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.kind).field("detail", &self.detail).field("source", &self.source).finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_decides_status_label_and_code() {
+        let rows = [
+            (ErrorKind::BadRequest, "E101", 400, 13, false),
+            (ErrorKind::NoEndpoints, "E104", 503, 14, false),
+            (ErrorKind::ConnectFailed, "E106", 502, 14, true),
+            (ErrorKind::ConnectTimeout, "E107", 504, 14, true),
+            (ErrorKind::PeerIdentity, "E108", 502, 14, true),
+            (ErrorKind::Denied, "E111", 403, 7, false),
+            (ErrorKind::RequestTimeout, "E116", 504, 4, false),
+            (ErrorKind::UpstreamReset, "E117", 502, 14, false),
+        ];
+        for (kind, code, status, grpc, safe) in rows {
+            let error = Error::new(kind);
+            assert_eq!((error.code(), error.status().as_u16(), error.grpc_status()), (code, status, grpc));
+            assert_eq!(error.retry_is_safe(), safe, "{kind:?}");
+            assert_eq!(error.label(), kind.name());
+        }
+    }
+
+    #[test]
+    fn a_reset_is_safe_to_retry_only_when_the_peer_said_so() {
+        assert!(!Error::new(ErrorKind::UpstreamReset).retry_is_safe());
+        assert!(Error::new(ErrorKind::UpstreamReset).never_processed().retry_is_safe());
+    }
+
+    #[test]
+    fn the_text_names_the_whole_chain() {
+        let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused by 10.0.0.1");
+        let text = Error::new(ErrorKind::ConnectFailed).with_detail("no luck").with_source(io).to_string();
+        assert_eq!(text, "E106 connect-failed: no luck: refused by 10.0.0.1");
+    }
+}

@@ -1,0 +1,331 @@
+//! Sends requests to one endpoint: over an idle connection if there is one, else over a new one. Keeps the pools of a
+//! worker, one for each endpoint in use.
+
+use super::body::Body;
+use super::pool::{Lease, Pool};
+use super::service::ServiceFuture;
+use super::{HttpService, HttpVersion, Request, Response, validate};
+use crate::balance;
+use crate::connect::Connector;
+use crate::error::{Error, ErrorKind};
+use crate::io::Io;
+use crate::tls::Alpn;
+use http::StatusCode;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tower::Service;
+
+/// How often idle connections are looked through.
+pub const SWEEP: Duration = Duration::from_secs(10);
+/// Most fields of a head.
+pub const MAX_FIELDS: usize = 100;
+/// Most bytes of an HTTP/1 head.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// Flow control window of a stream.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// Flow control window of a connection: several streams' worth, so that one that is not read cannot stop the others.
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Most decoded bytes of an HTTP/2 head.
+pub const MAX_HEADER_LIST: u32 = 32 * 1024;
+/// Bytes waiting to be written for one stream.
+pub const SEND_BUFFER: usize = 64 * 1024;
+/// How often a busy HTTP/2 connection is asked whether its peer still lives, and how long it may take to say so.
+pub const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
+
+pub(super) type Http1Sender = http1::SendRequest<Body>;
+pub(super) type Http2Sender = http2::SendRequest<Body>;
+
+/// Where a pool's connections lead.
+pub(super) enum Target {
+    /// An endpoint of the mesh, or a pod without a proxy.
+    Endpoint(Connector, Arc<balance::Endpoint>),
+    /// The application itself, or something outside of the mesh.
+    Plain(Connector, SocketAddr),
+    #[cfg(test)]
+    Memory(Box<dyn Fn(Alpn) -> Result<Io, Error> + Send + Sync>),
+}
+
+/// The pools of one worker.
+pub struct Pools {
+    connector: Connector,
+    endpoints: Mutex<HashMap<u64, Cached, foldhash::fast::FixedState>>,
+    plain: Mutex<HashMap<SocketAddr, Client, foldhash::fast::RandomState>>,
+    sweeping: std::sync::Once,
+}
+
+struct Cached {
+    service: HttpService,
+    client: Client,
+    endpoint: Arc<balance::Endpoint>,
+}
+
+/// Sends requests to one place. Cheap to clone.
+#[derive(Clone)]
+pub struct Client(Arc<Pool>);
+
+impl Pools {
+    /// No pool yet.
+    pub fn new(connector: Connector) -> Arc<Self> {
+        Arc::new(Self {
+            connector,
+            endpoints: Mutex::default(),
+            plain: Mutex::default(),
+            sweeping: std::sync::Once::new(),
+        })
+    }
+
+    /// The service of an endpoint; `make` puts it on top of its client the first time.
+    pub fn endpoint(self: &Arc<Self>, at: &Arc<balance::Endpoint>, make: impl FnOnce(Client) -> HttpService) -> HttpService {
+        self.start_sweeping();
+        let mut endpoints = self.endpoints.lock();
+        let cached = endpoints.entry(at.id).or_insert_with(|| {
+            let client = Client(Pool::new(Target::Endpoint(self.connector.clone(), at.clone())));
+            Cached { service: make(client.clone()), client, endpoint: at.clone() }
+        });
+        cached.service.clone()
+    }
+
+    /// The client of an address outside of the mesh's knowledge.
+    pub fn plain(self: &Arc<Self>, to: SocketAddr) -> Client {
+        self.start_sweeping();
+        let mut plain = self.plain.lock();
+        let new = || Client(Pool::new(Target::Plain(self.connector.clone(), to)));
+        plain.entry(to).or_insert_with(new).clone()
+    }
+
+    /// Starts the sweep with the first pool, so that it runs on the worker's own runtime; it ends with the pools.
+    fn start_sweeping(self: &Arc<Self>) {
+        self.sweeping.call_once(|| {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        });
+    }
+
+    fn sweep(&self) {
+        self.endpoints.lock().retain(|_, cached| {
+            let unused = cached.client.0.sweep();
+            if cached.endpoint.is_gone() {
+                cached.client.0.close_idle();
+            }
+            !unused && !cached.endpoint.is_gone()
+        });
+        self.plain.lock().retain(|_, client| !client.0.sweep());
+    }
+}
+
+async fn sweep(pools: Weak<Pools>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(pools) = pools.upgrade() else { return };
+        pools.sweep();
+    }
+}
+
+impl Target {
+    async fn dial(&self, alpn: Alpn) -> Result<Io, Error> {
+        match self {
+            Target::Endpoint(connector, at) => connector.connect(&at.spec, alpn).await,
+            Target::Plain(connector, to) => connector.connect_plain(*to).await,
+            #[cfg(test)]
+            Target::Memory(dial) => dial(alpn),
+        }
+    }
+
+    /// Opens an HTTP/1 connection.
+    async fn http1(&self) -> Result<Http1Sender, Error> {
+        let io = TokioIo::new(self.dial(Alpn::Http1).await?);
+        let mut codec = http1::Builder::new();
+        codec.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD);
+        let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http1))?;
+        // Ends when the sender is dropped or the peer closes.
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "HTTP/1 connection to an endpoint ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    /// Opens an HTTP/2 connection. The number says how many streams its peer allows, and follows its settings.
+    pub(super) async fn http2(&self) -> Result<(Http2Sender, Arc<AtomicUsize>), Error> {
+        let io = TokioIo::new(self.dial(Alpn::Http2).await?);
+        let mut codec = http2::Builder::new(TokioExecutor::new());
+        codec
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1);
+        let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http2))?;
+        let allows = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let told = allows.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                told.store(connection.current_max_send_streams(), Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+            }
+        });
+        Ok((sender, allows))
+    }
+}
+
+use HttpVersion::{Http1, Http2};
+
+impl Client {
+    #[cfg(test)]
+    pub(crate) fn memory(dial: impl Fn(Alpn) -> Result<Io, Error> + Send + Sync + 'static) -> Self {
+        Self(Pool::new(Target::Memory(Box::new(dial))))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        self.0.counts()
+    }
+
+    /// The codec a request travels in: the one it came in. The one place to change that.
+    fn codec(request: &Request) -> HttpVersion {
+        HttpVersion::of(request.version())
+    }
+
+    async fn send(self, request: Request) -> Result<Response, Error> {
+        match Self::codec(&request) {
+            Http1 => self.send_http1(request).await,
+            Http2 => self.send_http2(request).await,
+        }
+    }
+
+    async fn send_http1(self, mut request: Request) -> Result<Response, Error> {
+        let upgrade = validate::asks_for_upgrade(request.headers());
+        *request.version_mut() = http::Version::HTTP_11;
+        // A connection that dies while it is idle is often found out only by using it. hyper gives the request back if
+        // nothing of it was written; then the next connection is tried, at last a new one.
+        while let Some(mut sender) = self.0.take_idle() {
+            match sender.try_send_request(request).await {
+                Ok(response) => return self.lend(sender, response, upgrade),
+                Err(mut error) => match error.take_message() {
+                    Some(untouched) => request = untouched,
+                    None => return Err(failed(error.into_error(), Http1).raced_with_close()),
+                },
+            }
+        }
+        let mut sender = match self.0.target.http1().await {
+            Ok(sender) => sender,
+            Err(error) => return Err(error.with_request(request)),
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => self.lend(sender, response, upgrade),
+            Err(error) => Err(give_back(error, Http1)),
+        }
+    }
+
+    fn lend(&self, sender: Http1Sender, response: http::Response<Incoming>, upgrade: bool) -> Result<Response, Error> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
+            let detail = "the endpoint switched protocols although nobody asked for it";
+            return Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(detail));
+        }
+        let ends = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let mut response = response.map(Body::response);
+        if !ends {
+            response.body_mut().lease(Lease::Http1 { sender, pool: self.0.clone() });
+        }
+        Ok(response)
+    }
+
+    async fn send_http2(self, mut request: Request) -> Result<Response, Error> {
+        // Twice: a connection may be told to go away between the moment it is chosen and the moment it is used.
+        for last in [false, true] {
+            let (stream, reused) = match self.0.stream().await {
+                Ok(found) => found,
+                Err(error) => return Err(error.with_request(request)),
+            };
+            match stream.sender().try_send_request(request).await {
+                Ok(response) => {
+                    let mut response = response.map(Body::response);
+                    response.body_mut().lease(Lease::Http2(stream));
+                    return Ok(response);
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(untouched) if reused && !last => request = untouched,
+                    Some(untouched) => return Err(failed(error.into_error(), Http2).with_request(untouched)),
+                    None => return Err(failed(error.into_error(), Http2)),
+                },
+            }
+        }
+        Err(Error::new(ErrorKind::Internal))
+    }
+}
+
+impl Service<Request> for Client {
+    type Response = Response;
+    type Error = Error;
+    type Future = ServiceFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> ServiceFuture {
+        Box::pin(self.clone().send(request))
+    }
+}
+
+fn give_back(mut error: hyper::client::conn::TrySendError<Request>, version: HttpVersion) -> Error {
+    let untouched = error.take_message();
+    let error = failed(error.into_error(), version);
+    match untouched {
+        Some(request) => error.never_processed().with_request(request),
+        None => error,
+    }
+}
+
+/// What an error of the codec means.
+fn failed(error: hyper::Error, version: HttpVersion) -> Error {
+    let h2 = find_h2(&error);
+    let refused = h2.is_some_and(|e| e.is_remote() && is_unprocessed(e));
+    let kind = if error.is_user() {
+        // The body we were sending broke: that was the client's.
+        ErrorKind::ClientGone
+    } else if error.is_parse() || h2.is_some_and(|e| version == Http2 && e.is_library()) {
+        ErrorKind::UpstreamProtocol
+    } else {
+        ErrorKind::UpstreamReset
+    };
+    let error = Error::new(kind).with_source(error);
+    if refused { error.never_processed() } else { error }
+}
+
+/// RFC 9113 section 8.7: a refused stream, or one above the last of a graceful GOAWAY, was not processed.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
+        || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+}
+
+fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,57 @@
+//! HTTP in and out: the one request, response and body type, and the codecs (hyper) behind a narrow interface, so that
+//! a codec of our own can take their place without the stack noticing.
+//!
+//! [`server::serve`] reads requests of an accepted connection and hands them to an [`HttpService`]; at its bottom
+//! [`client`] and [`pool`] send them on. [`validate`] and [`headers`] are pure: what is refused, what is removed.
+
+pub mod body;
+pub mod bridge;
+pub mod client;
+pub mod headers;
+pub mod pool;
+pub mod server;
+mod service;
+pub mod validate;
+
+pub use body::{Attribution, Body};
+pub use service::{HttpService, ServiceFuture};
+
+/// The one request type.
+pub type Request = http::Request<Body>;
+/// The one response type.
+pub type Response = http::Response<Body>;
+
+/// The two codecs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl HttpVersion {
+    /// The codec for a request of this version.
+    pub fn of(version: http::Version) -> Self {
+        match version {
+            http::Version::HTTP_2 => HttpVersion::Http2,
+            _ => HttpVersion::Http1,
+        }
+    }
+
+    /// Label for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            HttpVersion::Http1 => "http/1",
+            HttpVersion::Http2 => "h2",
+        }
+    }
+}
+
+/// Is this a gRPC request (or response)? Decided by its content type, as gRPC's own specification does.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    kind.is_some_and(|kind| {
+        kind.starts_with(b"application/grpc") && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
+    })
+}

@@ -1,0 +1,218 @@
+//! Connections to one endpoint, kept by one worker: a stack of idle HTTP/1 connections, the last used first, and a small
+//! set of HTTP/2 connections, each filled up to what its peer allows before another one is opened.
+
+use super::body::End;
+use super::client::{Http1Sender, Http2Sender, Target};
+use crate::error::{Error, ErrorKind};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use tokio::sync::watch;
+
+/// Idle HTTP/1 connections kept for an endpoint.
+pub const MAX_IDLE: usize = 64;
+/// HTTP/2 connections opened to an endpoint; above it, streams wait in the least used one.
+pub const MAX_HTTP2: usize = 64;
+/// Streams put on one HTTP/2 connection, even if its peer allows more: one connection is one core at the other side.
+pub const MAX_STREAMS: usize = 100;
+/// Sweeps after which an idle connection is closed.
+pub const IDLE_SWEEPS: u32 = 3;
+
+/// The connections.
+pub(super) struct Pool {
+    pub(super) target: Target,
+    idle: Mutex<Vec<Idle>>,
+    http2: Mutex<Http2>,
+    /// Rises with every sweep; what was put back three sweeps ago is idle too long. Spares a clock read per request.
+    sweep: AtomicU32,
+    used: AtomicBool,
+    unused_sweeps: AtomicU32,
+}
+
+struct Idle {
+    sender: Http1Sender,
+    since: u32,
+}
+
+#[derive(Default)]
+struct Http2 {
+    open: Vec<Arc<Shared>>,
+    /// Set while a connection is being opened; whoever needs one waits for the same attempt.
+    dialing: Option<watch::Receiver<Option<Dialed>>>,
+}
+
+/// How an attempt to open a connection ended, for all who waited.
+type Dialed = Result<(), (ErrorKind, String)>;
+
+/// One HTTP/2 connection.
+pub(super) struct Shared {
+    sender: Http2Sender,
+    streams: AtomicUsize,
+    peer_allows: Arc<AtomicUsize>,
+    idle_since: AtomicU32,
+}
+
+/// A connection lent to an exchange.
+pub(super) enum Lease {
+    /// All of it.
+    Http1 { sender: Http1Sender, pool: Arc<Pool> },
+    /// One stream.
+    Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
+}
+
+/// One stream counted on a connection.
+pub(super) struct Stream(Arc<Shared>);
+
+impl Pool {
+    pub(super) fn new(target: Target) -> Arc<Self> {
+        Arc::new(Self {
+            target,
+            idle: Mutex::new(Vec::new()),
+            http2: Mutex::new(Http2::default()),
+            sweep: AtomicU32::new(0),
+            used: AtomicBool::new(true),
+            unused_sweeps: AtomicU32::new(0),
+        })
+    }
+
+    /// The idle HTTP/1 connection that was used last and still lives.
+    pub(super) fn take_idle(&self) -> Option<Http1Sender> {
+        self.used.store(true, Relaxed);
+        let mut idle = self.idle.lock();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            let sender = &idle[at].sender;
+            if sender.is_closed() {
+                idle.swap_remove(at);
+            } else if sender.is_ready() {
+                return Some(idle.remove(at).sender);
+            }
+            // Otherwise the peer answered early and still reads the last request: look further.
+        }
+        None
+    }
+
+    fn put_idle(&self, sender: Http1Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { sender, since: self.sweep.load(Relaxed) });
+        }
+    }
+
+    /// A stream on an HTTP/2 connection, opening one if needed. True: the connection was there already.
+    pub(super) async fn stream(self: &Arc<Self>) -> Result<(Stream, bool), Error> {
+        self.used.store(true, Relaxed);
+        let mut waited = false;
+        loop {
+            let mut attempt = {
+                let mut http2 = self.http2.lock();
+                if let Some(stream) = http2.stream(self.sweep.load(Relaxed)) {
+                    return Ok((stream, !waited));
+                }
+                http2.dialing.get_or_insert_with(|| self.dial()).clone()
+            };
+            waited = true;
+            match attempt.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Err((kind, detail)))) => return Err(Error::new(*kind).with_detail(detail.clone())),
+                Ok(_) => {}
+                Err(_) => return Err(Error::new(ErrorKind::ConnectFailed)),
+            }
+        }
+    }
+
+    /// Opens an HTTP/2 connection in a task of its own: many wait for it, and none of them may take it along by leaving.
+    fn dial(self: &Arc<Self>) -> watch::Receiver<Option<Dialed>> {
+        let (done, attempt) = watch::channel(None);
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let dialed = pool.target.http2().await;
+            let mut http2 = pool.http2.lock();
+            http2.dialing = None;
+            let outcome = dialed.map(|(sender, peer_allows)| {
+                let idle_since = AtomicU32::new(pool.sweep.load(Relaxed));
+                http2.open.push(Arc::new(Shared { sender, streams: AtomicUsize::new(0), peer_allows, idle_since }));
+            });
+            done.send_replace(Some(outcome.map_err(|e| (e.kind(), e.to_string()))));
+        });
+        attempt
+    }
+
+    /// Closes what was idle too long. Called every [`super::client::SWEEP`]. True: the pool itself was not used for long.
+    pub(super) fn sweep(&self) -> bool {
+        let now = self.sweep.fetch_add(1, Relaxed).wrapping_add(1);
+        let stale = |since: u32| now.wrapping_sub(since) >= IDLE_SWEEPS;
+        self.idle.lock().retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
+        let mut http2 = self.http2.lock();
+        http2.open.retain(|conn| {
+            if conn.streams.load(Relaxed) > 0 {
+                conn.idle_since.store(now, Relaxed);
+            }
+            // One more sweep for HTTP/2, whose connections are few and dear.
+            !conn.sender.is_closed() && !stale(conn.idle_since.load(Relaxed).wrapping_add(1))
+        });
+        if self.used.swap(false, Relaxed) || !http2.open.is_empty() {
+            self.unused_sweeps.store(0, Relaxed);
+            return false;
+        }
+        self.unused_sweeps.fetch_add(1, Relaxed) >= IDLE_SWEEPS
+    }
+
+    /// Closes everything that is idle, now.
+    pub(super) fn close_idle(&self) {
+        self.idle.lock().clear();
+        self.http2.lock().open.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.idle.lock().len(), self.http2.lock().open.len())
+    }
+}
+
+impl Http2 {
+    /// A stream on the first connection with room; on the least used one where no more may be opened.
+    fn stream(&mut self, now: u32) -> Option<Stream> {
+        self.open.retain(|conn| !conn.sender.is_closed());
+        let with_room = self.open.iter().find(|conn| conn.streams.load(Relaxed) < conn.room());
+        let least_used = || self.open.iter().min_by_key(|conn| conn.streams.load(Relaxed));
+        let conn = match with_room {
+            None if self.open.len() >= MAX_HTTP2 => least_used()?,
+            found => found?,
+        };
+        conn.streams.fetch_add(1, Relaxed);
+        conn.idle_since.store(now, Relaxed);
+        Some(Stream(conn.clone()))
+    }
+}
+
+impl Shared {
+    /// At least one: a peer that allows none for a moment is waited for, not dialled again and again.
+    fn room(&self) -> usize {
+        self.peer_allows.load(Relaxed).clamp(1, MAX_STREAMS)
+    }
+}
+
+impl Stream {
+    pub(super) fn sender(&self) -> Http2Sender {
+        self.0.sender.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Lease {
+    /// The exchange ended. A connection whose response was not read to its end cannot carry another one.
+    pub(super) fn end(self, end: End) {
+        if let (Lease::Http1 { sender, pool }, End::Complete) = (self, end) {
+            pool.put_idle(sender);
+        }
+    }
+}

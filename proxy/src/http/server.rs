@@ -1,0 +1,167 @@
+//! Reads the requests of one accepted connection and hands them to its stack.
+
+use super::bridge::Upgrade;
+use super::client::{CONNECTION_WINDOW, MAX_FIELDS, MAX_HEAD, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::service::ServiceFuture;
+use super::{Body, HttpService, HttpVersion, Request, Response};
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind};
+use crate::io::Io;
+use crate::tasks::DrainWatch;
+use http::StatusCode;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// How long a client may take over the head of a request.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams a client may have open on one connection.
+pub const MAX_STREAMS: u32 = 250;
+/// Streams a client may have reset before we looked at them; more is an attack.
+pub const MAX_PENDING_RESETS: usize = 20;
+
+/// Serves `io` until it ends, `drain` has let the last request finish, or `conn.closed` fires.
+pub async fn serve(
+    io: Io,
+    version: HttpVersion,
+    service: HttpService,
+    conn: Arc<Connection>,
+    drain: DrainWatch,
+) -> Result<(), Error> {
+    let upgrade = Arc::new(Mutex::new(None));
+    let entry = Entry { service, upgrade: upgrade.clone() };
+    let io = TokioIo::new(io);
+    match version {
+        HttpVersion::Http1 => {
+            let serving = http1().serve_connection(io, entry).with_upgrades();
+            drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
+        }
+        HttpVersion::Http2 => {
+            let serving = http2().serve_connection(io, entry);
+            drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
+        }
+    }
+    let granted = upgrade.lock().take();
+    if let Some(upgrade) = granted {
+        tokio::select! {
+            ended = upgrade.run() => return ended,
+            _ = conn.closed.closed() => {}
+        }
+    }
+    Ok(())
+}
+
+fn http1() -> http1::Builder {
+    let mut codec = http1::Builder::new();
+    codec
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        // A client that has said everything still wants its answer.
+        .half_close(true)
+        .max_headers(MAX_FIELDS)
+        .max_buf_size(MAX_HEAD)
+        .pipeline_flush(true);
+    codec
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut codec = http2::Builder::new(TokioExecutor::new());
+    codec
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    codec
+}
+
+async fn drive<C>(
+    mut serving: Pin<&mut C>,
+    conn: &Connection,
+    drain: &DrainWatch,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> Result<(), Error>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut draining = pin!(drain.draining());
+    let mut closed = pin!(conn.closed.closed());
+    let mut shutting_down = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => return ended.map_err(ended_badly),
+            () = &mut draining, if !shutting_down => {
+                shutting_down = true;
+                shut_down(serving.as_mut());
+            }
+            // Dropping the codec drops what is under way; that is what the signal asks for.
+            _ = &mut closed => return Ok(()),
+        }
+    }
+}
+
+fn ended_badly(error: hyper::Error) -> Error {
+    let kind = if error.is_timeout() {
+        ErrorKind::HeaderTimeout
+    } else if error.is_parse_too_large() {
+        ErrorKind::HeaderTooLarge
+    } else if error.is_parse() {
+        ErrorKind::BadRequest
+    } else {
+        ErrorKind::ClientGone
+    };
+    Error::new(kind).with_source(error)
+}
+
+/// Where requests leave the codec.
+struct Entry {
+    service: HttpService,
+    /// Run by the connection's own task when the codec has let go of the socket.
+    upgrade: Arc<Mutex<Option<Upgrade>>>,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Entry {
+    type Response = Response;
+    type Error = Error;
+    type Future = Answer;
+
+    fn call(&self, request: http::Request<Incoming>) -> Answer {
+        let mut request: Request = request.map(Body::request);
+        let client = request.extensions_mut().remove::<OnUpgrade>();
+        let wanted = client.map(|client| (client, self.upgrade.clone()));
+        Answer { inner: self.service.send(request), wanted }
+    }
+}
+
+/// The answer of the stack; a granted upgrade is put aside on its way out.
+struct Answer {
+    inner: ServiceFuture,
+    wanted: Option<(OnUpgrade, Arc<Mutex<Option<Upgrade>>>)>,
+}
+
+impl Future for Answer {
+    type Output = Result<Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(self.inner.as_mut().poll(cx))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some((client, granted)) = self.wanted.take()
+            && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
+        {
+            *granted.lock() = Some(Upgrade { client, endpoint });
+        }
+        Poll::Ready(Ok(response))
+    }
+}

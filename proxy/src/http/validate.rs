@@ -1,0 +1,300 @@
+//! Which requests are refused because two programs could read them differently, and the one form in which the others
+//! are judged and forwarded. Pure; nothing is repaired.
+
+use super::Request;
+use crate::error::{Error, ErrorKind};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use weft_proxy_api::policy::path;
+
+/// Checks the head of a request and brings its target into canonical form, in place. `target` is the Host of an
+/// HTTP/1.0 request that names none.
+pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
+    if request.method() == Method::CONNECT {
+        let detail = "CONNECT is not carried: connect to the target itself, or list this port as opaque";
+        return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
+    }
+    framing(request.version(), request.headers()).map_err(refused)?;
+    match request.version() {
+        Version::HTTP_2 => authority_http2(request),
+        _ => authority_http1(request, target),
+    }
+    .map_err(refused)?;
+    canonical_path(request).map_err(refused)
+}
+
+fn refused(why: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::BadRequest).with_detail(why)
+}
+
+/// One way only to find the end of the body.
+fn framing(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        if version != Version::HTTP_11 {
+            return Err("Transfer-Encoding exists in HTTP/1.1 only");
+        }
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err("both Content-Length and Transfer-Encoding");
+        }
+        if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("Transfer-Encoding is something else than one `chunked`");
+        }
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        if lengths.next().is_some() {
+            return Err("more than one Content-Length");
+        }
+        if !is_length(length.as_bytes()) {
+            return Err("Content-Length is not a number");
+        }
+    }
+    Ok(())
+}
+
+fn is_length(value: &[u8]) -> bool {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    digits && std::str::from_utf8(value).is_ok_and(|text| text.parse::<i64>().is_ok())
+}
+
+/// Exactly one valid Host, which an absolute target must agree with. Leaves an origin-form target and one Host.
+fn authority_http1(request: &mut Request, target: SocketAddr) -> Result<(), &'static str> {
+    let host = single_host(request.headers())?.map(<[u8]>::to_vec);
+    if let Some(authority) = request.uri().authority() {
+        if request.uri().scheme().is_none() {
+            return Err("the target of the request has no path");
+        }
+        if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
+            return Err("the scheme of the target is neither http nor https");
+        }
+        let named = checked(authority.as_str().as_bytes()).ok_or("the authority of the target is not valid")?;
+        match &host {
+            Some(host) if !same(named, host) => return Err("Host contradicts the target"),
+            _ => {}
+        }
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| "the authority of the target is not valid")?;
+        request.headers_mut().insert(HOST, value);
+        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+        return Ok(());
+    }
+    match host {
+        Some(_) => Ok(()),
+        None if request.version() == Version::HTTP_10 => {
+            let value = HeaderValue::from_str(&target.to_string()).map_err(|_| "no Host")?;
+            request.headers_mut().insert(HOST, value);
+            Ok(())
+        }
+        None => Err("no Host"),
+    }
+}
+
+/// `:authority` and Host must say the same; afterwards there is `:authority` alone.
+fn authority_http2(request: &mut Request) -> Result<(), &'static str> {
+    let host = single_host(request.headers())?.map(<[u8]>::to_vec);
+    if let Some(authority) = request.uri().authority() {
+        let named = checked(authority.as_str().as_bytes()).ok_or(":authority is not valid")?;
+        if host.is_some_and(|host| !same(named, &host)) {
+            return Err("Host contradicts :authority");
+        }
+    } else {
+        let host = host.ok_or("neither :authority nor Host")?;
+        let authority = Authority::from_maybe_shared(bytes::Bytes::from(host)).map_err(|_| "Host is not valid")?;
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme.get_or_insert(Scheme::HTTP);
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        parts.authority = Some(authority);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "Host is not valid")?;
+    }
+    request.headers_mut().remove(HOST);
+    Ok(())
+}
+
+fn single_host(headers: &HeaderMap) -> Result<Option<&[u8]>, &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else { return Ok(None) };
+    if hosts.next().is_some() {
+        return Err("more than one Host");
+    }
+    checked(host.as_bytes()).ok_or("Host is not valid")?;
+    Ok(Some(host.as_bytes()))
+}
+
+/// A host, with or without port, that is not empty and carries no userinfo.
+fn checked(authority: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(authority).ok()?;
+    path::normalise_host(text).filter(|host| !host.is_empty())?;
+    Some(text)
+}
+
+/// The same host and port, however they are spelled.
+fn same(a: &str, b: &[u8]) -> bool {
+    let Ok(b) = std::str::from_utf8(b) else { return false };
+    a.eq_ignore_ascii_case(b) || (path::normalise_host(a) == path::normalise_host(b) && port(a) == port(b))
+}
+
+fn port(authority: &str) -> &str {
+    let after_literal = authority.rfind(']').map_or(0, |at| at + 1);
+    let tail = &authority[after_literal..];
+    let port = tail.rsplit_once(':').map_or("", |(_, port)| port);
+    if port == "80" { "" } else { port }
+}
+
+fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
+    let uri = request.uri();
+    if uri.path() == "*" {
+        let whole = request.method() == Method::OPTIONS;
+        return if whole { Ok(()) } else { Err("the target `*` belongs to OPTIONS".into()) };
+    }
+    let canonical = match path::normalise(uri.path()) {
+        Ok(Cow::Borrowed(_)) => return Ok(()),
+        Ok(Cow::Owned(canonical)) => canonical,
+        Err(error) => return Err(error.to_string().into()),
+    };
+    let whole = match uri.query() {
+        Some(query) => format!("{canonical}?{query}"),
+        None => canonical,
+    };
+    let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(whole)).map_err(|_| "the path is not valid")?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the path is not valid")?;
+    Ok(())
+}
+
+/// `:authority` or Host as policy sees it: lower case, without port and trailing dot.
+pub fn host(request: &Request) -> Cow<'_, str> {
+    let text = match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    path::normalise_host(text).unwrap_or_default()
+}
+
+/// Does the head ask to change the protocol of its connection?
+pub fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE) && headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"))
+}
+
+/// Is `token` one of the comma-separated words of a field?
+pub fn has_token(value: &HeaderValue, token: &str) -> bool {
+    tokens(value).any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The comma-separated words of a field.
+pub fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http::Body;
+
+    fn check(version: Version, method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Request, Error> {
+        let mut head = http::Request::builder().version(version).method(method).uri(uri);
+        for (name, value) in fields {
+            head = head.header(*name, *value);
+        }
+        let mut head = head.body(Body::empty()).unwrap();
+        request(&mut head, "10.0.0.7:8080".parse().unwrap()).map(|()| head)
+    }
+
+    const H1: Version = Version::HTTP_11;
+    const H10: Version = Version::HTTP_10;
+    const H2: Version = Version::HTTP_2;
+
+    #[test]
+    fn what_two_programs_could_read_differently_is_refused() {
+        let host = ("host", "web");
+        type Row<'a> = (Version, &'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+        let rows: &[Row<'_>] = &[
+            (H1, "POST", "/", &[host, ("content-length", "3"), ("transfer-encoding", "chunked")], "both Content-Length"),
+            (H1, "POST", "/", &[host, ("content-length", "3"), ("content-length", "4")], "more than one Content-Length"),
+            (H1, "POST", "/", &[host, ("content-length", "3"), ("content-length", "3")], "more than one Content-Length"),
+            (H1, "POST", "/", &[host, ("content-length", "3, 3")], "not a number"),
+            (H1, "POST", "/", &[host, ("content-length", "+3")], "not a number"),
+            (H1, "POST", "/", &[host, ("content-length", "")], "not a number"),
+            (H1, "POST", "/", &[host, ("content-length", "9223372036854775808")], "not a number"),
+            (H1, "POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], "something else"),
+            (H1, "POST", "/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], "something else"),
+            (H10, "POST", "/", &[host, ("transfer-encoding", "chunked")], "HTTP/1.1 only"),
+            (H1, "GET", "/", &[], "no Host"),
+            (H1, "GET", "/", &[host, ("host", "web")], "more than one Host"),
+            (H1, "GET", "/", &[("host", "")], "Host is not valid"),
+            (H1, "GET", "/", &[("host", "we b")], "Host is not valid"),
+            (H1, "GET", "/", &[("host", "a@web")], "Host is not valid"),
+            (H1, "GET", "/", &[("host", "web:99999")], "Host is not valid"),
+            (H1, "GET", "/", &[("host", "web/path")], "Host is not valid"),
+            (H1, "GET", "http://a@web/", &[host], "authority of the target"),
+            (H1, "GET", "http://other/", &[host], "contradicts the target"),
+            (H1, "GET", "http://web:81/", &[host], "contradicts the target"),
+            (H1, "GET", "ftp://web/", &[host], "neither http nor https"),
+            (H1, "GET", "web:80", &[host], "no path"),
+            (H1, "GET", "*", &[host], "belongs to OPTIONS"),
+            (H1, "GET", "/a%2fb", &[host], "escaped slash"),
+            (H1, "GET", "/../x", &[host], "above the root"),
+            (H1, "GET", "/a%00", &[host], "NUL"),
+            (H1, "GET", "/a%zz", &[host], "hexadecimal"),
+            (H2, "GET", "http://web/", &[("host", "other")], "contradicts :authority"),
+            (H2, "GET", "http://web/", &[("host", "web"), ("host", "web")], "more than one Host"),
+            (H2, "GET", "http://a@web/", &[], ":authority is not valid"),
+            (H2, "GET", "/", &[], "neither"),
+        ];
+        for (version, method, uri, fields, why) in rows {
+            let error = check(*version, method, uri, fields).expect_err(why);
+            assert_eq!(error.kind(), ErrorKind::BadRequest, "{uri} {fields:?}");
+            assert!(error.detail().contains(why), "{uri} {fields:?}: {} has no {why:?}", error.detail());
+        }
+    }
+
+    #[test]
+    fn connect_is_refused_by_a_clear_error() {
+        let error = check(H1, "CONNECT", "web:443", &[("host", "web:443")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedUpgrade);
+    }
+
+    #[test]
+    fn what_passes_is_in_one_form() {
+        type Row<'a> = (Version, &'a str, &'a [(&'a str, &'a str)], &'a str, Option<&'a str>, &'a str);
+        let rows: &[Row<'_>] = &[
+            (H1, "/a?b=%2f", &[("host", "Web:80")], "/a?b=%2f", Some("Web:80"), "web"),
+            (H1, "/a/./b//c/../d?x", &[("host", "web.")], "/a/b/d?x", Some("web."), "web"),
+            (H1, "/%61%7e", &[("host", "web")], "/a~", Some("web"), "web"),
+            (H1, "http://web/a", &[("host", "web:80")], "/a", Some("web"), "web"),
+            (H1, "http://WEB:8080", &[], "/", Some("WEB:8080"), "web"),
+            (H10, "/", &[], "/", Some("10.0.0.7:8080"), "10.0.0.7"),
+            (H1, "/", &[("host", "[::1]:80")], "/", Some("[::1]:80"), "[::1]"),
+            (H2, "http://web:50051/p.S/m", &[("host", "WEB:50051")], "http://web:50051/p.S/m", None, "web"),
+            (H2, "/m", &[("host", "web")], "http://web/m", None, "web"),
+            (H2, "https://web/a//b", &[], "https://web/a/b", None, "web"),
+        ];
+        for (version, uri, fields, target, host_field, seen) in rows {
+            let head = check(*version, "GET", uri, fields).unwrap();
+            assert_eq!(head.uri().to_string(), *target, "{uri}");
+            assert_eq!(head.headers().get(HOST).map(|host| host.to_str().unwrap()), *host_field, "{uri}");
+            assert_eq!(host(&head), *seen, "{uri}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_two_fields() {
+        let asks = |fields: &[(&str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(http::HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+            }
+            asks_for_upgrade(&map)
+        };
+        assert!(asks(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(asks(&[("connection", "keep-alive"), ("connection", "upgrade"), ("upgrade", "websocket")]));
+        assert!(!asks(&[("upgrade", "websocket")]));
+        assert!(!asks(&[("connection", "upgrade")]));
+        assert!(!asks(&[("connection", "upgraded"), ("upgrade", "websocket")]));
+    }
+}

@@ -1,0 +1,105 @@
+//! So many requests in flight and no more: beyond, an answer at once is better than a queue.
+
+use super::{Below, Call};
+use crate::error::{Error, ErrorKind};
+use crate::http::body::Permit;
+use crate::http::{Request, Response};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
+use tower::{Layer, Service};
+
+/// Requests in flight in one direction of one worker.
+pub const MAX_IN_FLIGHT: usize = 100_000;
+
+/// Refuses above a limit.
+#[derive(Debug, Clone)]
+pub struct LimitLayer {
+    counter: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// Refuses above a limit.
+#[derive(Debug, Clone)]
+pub struct Limit<S> {
+    inner: S,
+    layer: LimitLayer,
+}
+
+impl LimitLayer {
+    /// All stacks that share `counter` share the limit.
+    pub fn new(counter: Arc<AtomicUsize>, limit: usize) -> Self {
+        Self { counter, limit }
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = Limit<S>;
+
+    fn layer(&self, inner: S) -> Limit<S> {
+        Limit { inner, layer: self.clone() }
+    }
+}
+
+impl<S: Below> Service<Request> for Limit<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Limited<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let permit = Permit::acquire(&self.layer.counter, self.layer.limit);
+        let inner = match &permit {
+            Some(_) => Call::Below { inner: self.inner.call(request) },
+            None => Call::refused(Error::new(ErrorKind::Overloaded)),
+        };
+        Limited { inner, permit }
+    }
+}
+
+pin_project! {
+    /// A request in flight; its response takes the permit along.
+    pub struct Limited<F> {
+        #[pin]
+        inner: Call<F>,
+        permit: Option<Permit>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Limited<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if let Some(permit) = this.permit.take() {
+            response.body_mut().permit(permit);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http::Body;
+    use tower::service_fn;
+
+    #[tokio::test]
+    async fn a_request_counts_until_its_response_has_ended() {
+        let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("x"))));
+        let mut stack = LimitLayer::new(Arc::default(), 1).layer(below);
+        let first = stack.call(Request::new(Body::empty())).await.unwrap();
+        let refused = stack.call(Request::new(Body::empty())).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        drop(first);
+        stack.call(Request::new(Body::empty())).await.unwrap();
+    }
+}

@@ -1,0 +1,140 @@
+//! Counts requests and answers. Stands on top, so that what the proxy refuses is counted like any other answer.
+//!
+//! Below it, whoever finds out where the request goes says where to count it (`Body::attribute`, `Error::attributed_to`);
+//! what nobody claims is counted on the edge this layer was made with. The answer is counted when its body has ended.
+//! One clock read at the start, one at the end; no lookup, no text.
+
+use super::Below;
+use crate::error::Error;
+use crate::http::body::ResponseHead;
+use crate::http::{Attribution, Request, Response};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tower::{Layer, Service};
+
+/// Counts on this edge unless somebody below knows better.
+#[derive(Clone)]
+pub struct RecordLayer {
+    otherwise: Attribution,
+}
+
+/// Counts requests.
+#[derive(Clone)]
+pub struct Record<S> {
+    inner: S,
+    otherwise: Attribution,
+}
+
+impl RecordLayer {
+    /// `otherwise`: for what never got as far as a backend.
+    pub fn new(otherwise: Attribution) -> Self {
+        Self { otherwise }
+    }
+}
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = Record<S>;
+
+    fn layer(&self, inner: S) -> Record<S> {
+        Record { inner, otherwise: self.otherwise.clone() }
+    }
+}
+
+impl<S: Below> Service<Request> for Record<S> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Recorded<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let unanswered = Unanswered { edge: Some(self.otherwise.clone()) };
+        Recorded { started: Instant::now(), unanswered, inner: self.inner.call(request) }
+    }
+}
+
+/// A client that leaves before there is a response drops the future.
+struct Unanswered {
+    edge: Option<Attribution>,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(edge) = self.edge.take() {
+            edge.request();
+            edge.cancelled();
+        }
+    }
+}
+
+pin_project! {
+    /// A request being counted.
+    pub struct Recorded<F> {
+        #[pin]
+        inner: F,
+        started: Instant,
+        unanswered: Unanswered,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Recorded<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if let Some(otherwise) = this.unanswered.edge.take() {
+            let head = ResponseHead::of(&response);
+            response.body_mut().count_response(&head, *this.started, &otherwise).request();
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http::Body;
+    use crate::metrics::EdgeMetrics;
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
+    use tower::service_fn;
+
+    fn answered(edge: &EdgeMetrics) -> u64 {
+        edge.latency().count()
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_counted_when_its_body_has_ended() {
+        let edge = Arc::new(EdgeMetrics::default());
+        let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("hello"))));
+        let mut stack = RecordLayer::new(edge.clone()).layer(below);
+        let response = stack.call(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answered(&edge), 0);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(answered(&edge), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_knows_the_backend_says_where_to_count() {
+        let (top, backend) = (Arc::new(EdgeMetrics::default()), Arc::new(EdgeMetrics::default()));
+        let known = backend.clone();
+        let below = service_fn(move |_: Request| {
+            let known = known.clone();
+            async move {
+                let mut response = Response::new(Body::empty());
+                response.body_mut().attribute(known);
+                Ok::<_, Error>(response)
+            }
+        });
+        let mut stack = RecordLayer::new(top.clone()).layer(below);
+        drop(stack.call(Request::new(Body::empty())).await.unwrap());
+        assert_eq!((answered(&top), answered(&backend)), (0, 1));
+    }
+}

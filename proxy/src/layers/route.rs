@@ -1,0 +1,204 @@
+//! Outbound: where does this request go? Route, then a backend by weight, then the better of two endpoints; all read
+//! from the plan in force. Says where the request is counted, and tells the balancer how it went.
+
+use super::retry::Attempt;
+use crate::balance::{self, InFlight, Outcome};
+use crate::error::{Error, ErrorKind};
+use crate::http::body::ResponseHead;
+use crate::http::headers::{self, Trust};
+use crate::http::{Attribution, HttpService, Request, Response, ServiceFuture, validate};
+use crate::policy::{BackendPlan, Destination, OutboundPlan, ServicePlan};
+use crate::stack::{self, Shared};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tower::Service;
+use weft_proxy_api::policy::matching::RequestView;
+
+/// How long the first request to a backend waits to hear of its endpoints.
+const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The bottom of the outbound stack.
+#[derive(Clone)]
+pub struct Route {
+    shared: Arc<Shared>,
+    to: Arc<Destination>,
+}
+
+impl Route {
+    /// Follows the plan of a destination.
+    pub fn new(shared: Arc<Shared>, to: Arc<Destination>) -> Self {
+        Self { shared, to }
+    }
+
+    fn send(&self, attempt: Attempt) -> Result<Routed, Error> {
+        match &**self.to.plan() {
+            OutboundPlan::Service(plan) => self.service(plan, attempt),
+            OutboundPlan::Endpoint(plan) => {
+                let chosen = Chosen { in_flight: plan.endpoint.start(), edge: plan.metrics.clone() };
+                Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
+            }
+            OutboundPlan::PassThrough(edge) => {
+                let outside = HttpService::at_seam(self.shared.pools.plain(self.to.target));
+                Ok(Routed::Sent(Sent::new(&outside, attempt.request, edge.clone(), Trust::Nobody)))
+            }
+            OutboundPlan::Refused(_) if self.to.version() == 0 => Err(ErrorKind::PolicyUnknown.into()),
+            OutboundPlan::Refused(why) => Err(Error::new(ErrorKind::RefusedTarget).with_detail(why.clone())),
+        }
+    }
+
+    fn service(&self, plan: &ServicePlan, attempt: Attempt) -> Result<Routed, Error> {
+        let backend = backend(plan, &attempt.request)?;
+        if let Some(chosen) = choose(&backend, &attempt) {
+            return Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)));
+        }
+        if backend.endpoints.is_known() {
+            return Err(no_endpoints(&backend));
+        }
+        // Only the first requests to a new backend come here.
+        let shared = self.shared.clone();
+        Ok(Routed::Waiting(Box::pin(async move {
+            // Too late is the same as empty.
+            let _ = tokio::time::timeout(ENDPOINTS_TIMEOUT, backend.endpoints.known()).await;
+            match choose(&backend, &attempt) {
+                Some(chosen) => chosen.send(&shared, attempt.request).await,
+                None => Err(no_endpoints(&backend)),
+            }
+        })))
+    }
+}
+
+fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Error> {
+    let route = if plan.routes.len() == 1 {
+        &plan.routes[0]
+    } else {
+        let host = validate::host(request);
+        let (method, path, headers) = (request.method().as_str(), request.uri().path(), request.headers());
+        plan.route_http(&RequestView { method, path, host: &host, headers })
+    };
+    let all_zero = || Error::new(ErrorKind::AllWeightsZero).attributed_to(route.metrics.clone());
+    route.choose().cloned().ok_or_else(all_zero)
+}
+
+fn choose(backend: &BackendPlan, attempt: &Attempt) -> Option<Chosen> {
+    let pick = backend.endpoints.pick_except(balance::now(), attempt.tried.ids())?;
+    let edge = backend.edge(pick.endpoint());
+    Some(Chosen { in_flight: pick.in_flight, edge })
+}
+
+fn no_endpoints(backend: &BackendPlan) -> Error {
+    let detail = format!("the service {} has no ready endpoint", backend.backend.name);
+    Error::new(ErrorKind::NoEndpoints).with_detail(detail).attributed_to(backend.metrics.clone())
+}
+
+/// An endpoint, and where requests to it are counted.
+struct Chosen {
+    in_flight: InFlight,
+    edge: Attribution,
+}
+
+impl Chosen {
+    fn send(self, shared: &Arc<Shared>, request: Request) -> Sent {
+        let endpoint = self.in_flight.endpoint();
+        let trust = if endpoint.spec.identity.is_some() { Trust::Peer } else { Trust::Nobody };
+        let service = stack::endpoint(shared, endpoint);
+        let mut sent = Sent::new(&service, request, self.edge, trust);
+        sent.in_flight = Some(self.in_flight);
+        sent
+    }
+}
+
+impl Service<Attempt> for Route {
+    type Response = Response;
+    type Error = Error;
+    type Future = Routed;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Routed {
+        self.send(attempt).unwrap_or_else(|error| Routed::Refused(Some(error)))
+    }
+}
+
+/// A request on its way.
+pub enum Routed {
+    /// To an endpoint.
+    Sent(Sent),
+    /// Waits to hear of endpoints.
+    Waiting(ServiceFuture),
+    /// Goes nowhere; the error is taken by the first poll.
+    Refused(Option<Error>),
+}
+
+/// A request sent to an endpoint.
+pub struct Sent {
+    inner: ServiceFuture,
+    started: Instant,
+    in_flight: Option<InFlight>,
+    edge: Attribution,
+    trust: Trust,
+}
+
+impl Sent {
+    fn new(service: &HttpService, mut request: Request, edge: Attribution, trust: Trust) -> Self {
+        request.body_mut().count_request(edge.clone());
+        Self { inner: service.send(request), started: Instant::now(), in_flight: None, edge, trust }
+    }
+
+    fn answered(&mut self, mut response: Response) -> Response {
+        headers::clean_response(&mut response, self.trust);
+        let head = ResponseHead::of(&response);
+        response.body_mut().attribute(self.edge.clone());
+        if let Some(mut guard) = self.in_flight.take() {
+            let latency = self.started.elapsed();
+            guard.answered(latency);
+            response.body_mut().in_flight(guard, latency, &head);
+        }
+        response
+    }
+
+    fn failed(&mut self, error: Error) -> Error {
+        let error = error.attributed_to(self.edge.clone());
+        let Some(guard) = self.in_flight.take() else { return error };
+        let id = guard.endpoint().id;
+        guard.done(outcome(&error), self.started.elapsed());
+        error.sent_to(id)
+    }
+}
+
+fn outcome(error: &Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout => Outcome::ConnectFailure,
+        // A refused stream or a connection closed while idle says nothing about how requests fare there.
+        _ if error.is_upstream() && !error.retry_is_safe_if_idempotent() => Outcome::Failure,
+        ErrorKind::PeerIdentity | ErrorKind::TlsHandshake => Outcome::ConnectFailure,
+        _ => Outcome::Cancelled,
+    }
+}
+
+impl Future for Sent {
+    type Output = Result<Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(self.inner.as_mut().poll(cx)) {
+            Ok(response) => Ok(self.answered(response)),
+            Err(error) => Err(self.failed(error)),
+        })
+    }
+}
+
+impl Future for Routed {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Routed::Sent(sent) => Pin::new(sent).poll(cx),
+            Routed::Waiting(waiting) => waiting.as_mut().poll(cx),
+            Routed::Refused(error) => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The three chains a request travels, each read downwards in the order of the request; the response comes back up.
+//!
+//! | line | file | what it adds | errors it makes | counts |
+//! |---|---|---|---|---|
+//! | record | `layers/record.rs` | counts the answer when its body has ended | | `weft_http_*` of the edge |
+//! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
+//! | limit | `layers/limit.rs` | bounds requests in flight | E114 | |
+//! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
+//! | authorize | `layers/authorize.rs` | asks the policy in force | E110, E111 | allowed and denied by rule |
+//! | timeout | `layers/timeout.rs` | holds the peer's deadline | E116 | |
+//! | retry | `layers/retry.rs` | sends again what was not processed | | |
+//! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113 | says which edge counts |
+//! | client | `http/client.rs` | pool of connections | E106 to E109, E117, E118 | |
+//!
+//! An access log has its place below `respond`, where status, error and edge are known.
+
+use crate::balance;
+use crate::connect::Connector;
+use crate::connection::{Connection, Direction};
+use crate::discover::InboundHandle;
+use crate::http::HttpService;
+use crate::http::client::Pools;
+use crate::layers::authorize::AuthorizeLayer;
+use crate::layers::check::CheckLayer;
+use crate::layers::limit::{LimitLayer, MAX_IN_FLIGHT};
+use crate::layers::record::RecordLayer;
+use crate::layers::respond::RespondLayer;
+use crate::layers::retry::{Attempt, Budget, RetryLayer};
+use crate::layers::route::Route;
+use crate::layers::timeout::TimeoutLayer;
+use crate::metrics::{EdgeLabels, Group, Metrics};
+use crate::policy::{Destination, OutboundPlan};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use tower::ServiceBuilder;
+
+/// What every stack of a worker uses.
+pub struct Shared {
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// Opens connections.
+    pub connector: Connector,
+    /// Connections of this worker, by endpoint.
+    pub pools: Arc<Pools>,
+    /// The policy in force for the application's own ports.
+    pub inbound: InboundHandle,
+    /// Requests in flight, inbound and outbound.
+    in_flight: [Arc<AtomicUsize>; 2],
+    /// For requests to the application, whatever the connection they came on.
+    budget: Arc<Budget>,
+}
+
+impl Shared {
+    /// One per worker.
+    pub fn new(metrics: Arc<Metrics>, connector: Connector, inbound: InboundHandle) -> Arc<Self> {
+        let pools = Pools::new(connector.clone());
+        Arc::new(Self { metrics, connector, pools, inbound, in_flight: Default::default(), budget: Budget::new() })
+    }
+}
+
+/// From a peer to the application; one per connection.
+pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
+    let edge = shared.metrics.inbound_edge(conn.peer.identity());
+    let stack = ServiceBuilder::new()
+        // On top: whatever happens below is counted.
+        .layer(RecordLayer::new(edge.clone()))
+        // Above all that can fail.
+        .layer(RespondLayer::new(shared.metrics.clone(), Direction::Inbound))
+        // Before any work is done for a request.
+        .layer(LimitLayer::new(shared.in_flight[0].clone(), MAX_IN_FLIGHT))
+        // Before anybody looks into the request: what is judged is what is forwarded.
+        .layer(CheckLayer::inbound(conn))
+        // Nothing is done for a caller before it is allowed.
+        .layer(AuthorizeLayer::new(shared.inbound.clone(), conn.clone(), edge))
+        // Around all tries: the caller does not wait longer for two.
+        .layer(TimeoutLayer)
+        // The application closes idle connections when it likes.
+        .layer(RetryLayer::new(shared.budget.clone()))
+        .map_request(|attempt: Attempt| attempt.request)
+        .service(shared.pools.plain(conn.dial));
+    HttpService::new(stack)
+}
+
+/// From the application to a destination; one per destination and worker.
+pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
+    let stack = ServiceBuilder::new()
+        // On top: whatever happens below is counted.
+        .layer(RecordLayer::new(edge(shared, to)))
+        // Above all that can fail.
+        .layer(RespondLayer::new(shared.metrics.clone(), Direction::Outbound))
+        // Before any work is done for a request.
+        .layer(LimitLayer::new(shared.in_flight[1].clone(), MAX_IN_FLIGHT))
+        // Before routing: what is matched is what is forwarded.
+        .layer(CheckLayer::outbound(to.target))
+        // Above routing, so that another try may go to another endpoint.
+        .layer(RetryLayer::new(Budget::new()))
+        .service(Route::new(shared.clone(), to.clone()));
+    HttpService::new(stack)
+}
+
+/// To one endpoint; kept by the worker's pools as long as it is in use.
+pub fn endpoint(shared: &Arc<Shared>, at: &Arc<balance::Endpoint>) -> HttpService {
+    shared.pools.endpoint(at, HttpService::at_seam)
+}
+
+/// Where requests are counted that never get as far as a backend.
+fn edge(shared: &Shared, to: &Destination) -> Arc<crate::metrics::EdgeMetrics> {
+    match &**to.plan() {
+        OutboundPlan::Service(plan) => plan.metrics.clone(),
+        OutboundPlan::Endpoint(plan) => plan.metrics.clone(),
+        OutboundPlan::PassThrough(edge) => edge.clone(),
+        OutboundPlan::Refused(_) => shared.metrics.edge(EdgeLabels {
+            direction: Direction::Outbound,
+            peer: Group::new("", "", false),
+            service: "".into(),
+            backend: "".into(),
+            route: "".into(),
+        }),
+    }
+}
