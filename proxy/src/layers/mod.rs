@@ -23,20 +23,12 @@ pub trait Below<R = Request>: tower::Service<R, Response = Response, Error = Err
 impl<S, R> Below<R> for S where S: tower::Service<R, Response = Response, Error = Error> {}
 
 pin_project! {
-    /// The answer from below, or a refusal that never went there.
+    /// The answer from below, or a refusal that never went there (taken by the first poll).
+    #[allow(missing_docs)] // The macro takes no comments on pinned fields.
     #[project = CallProjection]
     pub enum Call<F> {
-        /// Goes on.
-        Below {
-            /// What the service below returned.
-            #[pin]
-            inner: F,
-        },
-        /// Ends here.
-        Refused {
-            /// Taken by the first poll.
-            error: Option<Error>,
-        },
+        Below { #[pin] inner: F },
+        Refused { error: Option<Error> },
     }
 }
 
