@@ -59,7 +59,10 @@ impl Breaker {
         if now < until {
             return Admission::Open;
         }
-        match self.until.compare_exchange(until, now + PROBE_PATIENCE, Relaxed, Relaxed) {
+        match self
+            .until
+            .compare_exchange(until, now + PROBE_PATIENCE, Relaxed, Relaxed)
+        {
             Ok(_) => Admission::Probe,
             Err(_) => Admission::Open,
         }
@@ -89,7 +92,10 @@ impl Breaker {
     pub(crate) fn open(&self, now: u64, random: f64) -> bool {
         let before = self.severity(now);
         let until = now + backoff(before, random);
-        let opened = self.until.compare_exchange(0, until, Relaxed, Relaxed).is_ok();
+        let opened = self
+            .until
+            .compare_exchange(0, until, Relaxed, Relaxed)
+            .is_ok();
         if opened {
             self.opened.store(before.saturating_add(1), Relaxed);
         }
@@ -98,7 +104,10 @@ impl Breaker {
 
     /// The probe failed: aside again, for longer.
     pub(crate) fn probe_failed(&self, now: u64, random: f64) {
-        self.until.store(now + backoff(self.opened.fetch_add(1, Relaxed), random), Relaxed);
+        self.until.store(
+            now + backoff(self.opened.fetch_add(1, Relaxed), random),
+            Relaxed,
+        );
     }
 
     /// The probe said nothing: the next request may try.
@@ -117,19 +126,27 @@ impl Breaker {
     /// How often it opened lately; what is long ago does not count.
     fn severity(&self, now: u64) -> u32 {
         let forgiven = now.saturating_sub(self.closed_at.load(Relaxed)) > FORGIVEN;
-        if forgiven { 0 } else { self.opened.load(Relaxed) }
+        if forgiven {
+            0
+        } else {
+            self.opened.load(Relaxed)
+        }
     }
 }
 
 /// The rule.
 fn trips(consecutive: u32, good: u32, bad: u32) -> bool {
     let all = good + bad;
-    consecutive >= CONSECUTIVE || (all >= LEAST_REQUESTS && u64::from(good) * 100 < u64::from(all) * u64::from(LEAST_SUCCESS))
+    consecutive >= CONSECUTIVE
+        || (all >= LEAST_REQUESTS
+            && u64::from(good) * 100 < u64::from(all) * u64::from(LEAST_SUCCESS))
 }
 
 /// Time aside after `before` earlier times: doubling, and up to a quarter less, so that a set does not come back at once.
 fn backoff(before: u32, random: f64) -> u64 {
-    let full = BACKOFF_FIRST.saturating_mul(1 << before.min(6)).min(BACKOFF_MOST);
+    let full = BACKOFF_FIRST
+        .saturating_mul(1 << before.min(6))
+        .min(BACKOFF_MOST);
     full - (full as f64 * 0.25 * random) as u64
 }
 
@@ -138,7 +155,11 @@ impl Window {
         let (at, epoch) = place(now);
         let one = if good { 1 << 20 } else { 1 };
         let add = |word: u64| {
-            let word = if word >> 40 == epoch { word } else { epoch << 40 };
+            let word = if word >> 40 == epoch {
+                word
+            } else {
+                epoch << 40
+            };
             let count = if good { word >> 20 } else { word } & COUNT;
             // Full: enough is known.
             (count < COUNT).then_some(word + one)
@@ -189,7 +210,11 @@ mod tests {
             (4, 0, 4, false),
             (5, 0, 5, true),
         ] {
-            assert_eq!(trips(consecutive, good, bad), expected, "{consecutive} {good} {bad}");
+            assert_eq!(
+                trips(consecutive, good, bad),
+                expected,
+                "{consecutive} {good} {bad}"
+            );
         }
     }
 
@@ -227,7 +252,11 @@ mod tests {
         now += 2 * SECOND;
         assert_eq!(breaker.admit(now), Admission::Probe);
         breaker.probe_void(now);
-        assert_eq!(breaker.admit(now), Admission::Probe, "a probe that says nothing is repeated");
+        assert_eq!(
+            breaker.admit(now),
+            Admission::Probe,
+            "a probe that says nothing is repeated"
+        );
         assert!(breaker.close(now));
         assert_eq!(breaker.admit(now), Admission::Closed);
         assert!(!breaker.failed(now), "a clean slate");

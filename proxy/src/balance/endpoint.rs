@@ -69,7 +69,10 @@ pub struct InFlight {
 impl Endpoint {
     /// A new endpoint about which nothing is known, alone in its set: for pods called by their own address.
     pub fn new(spec: outbound::Endpoint) -> Arc<Self> {
-        let health = Health { size: AtomicUsize::new(1), ..Health::default() };
+        let health = Health {
+            size: AtomicUsize::new(1),
+            ..Health::default()
+        };
         Self::of_set(spec, Arc::new(health))
     }
 
@@ -151,7 +154,13 @@ impl Endpoint {
         if self.waiting.fetch_add(1, Relaxed) == 0 {
             self.silent_since.store(now, Relaxed);
         }
-        InFlight { endpoint: self.clone(), probe, answered: false, succeeded: false, done: false }
+        InFlight {
+            endpoint: self.clone(),
+            probe,
+            answered: false,
+            succeeded: false,
+            done: false,
+        }
     }
 
     /// Takes it back, whatever its breaker thinks (its set has become too small to leave it out).
@@ -206,13 +215,17 @@ impl Health {
     /// Takes a place among the ejected, if half of the set remains without it.
     fn may_eject(&self) -> bool {
         let most = self.size.load(Relaxed) / 2;
-        let taken = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| (ejected < most).then_some(ejected + 1));
+        let taken = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| {
+            (ejected < most).then_some(ejected + 1)
+        });
         self.publish();
         taken.is_ok()
     }
 
     fn returned(&self) {
-        let _ = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| ejected.checked_sub(1));
+        let _ = self
+            .ejected
+            .fetch_update(Relaxed, Relaxed, |ejected| ejected.checked_sub(1));
         self.publish();
     }
 

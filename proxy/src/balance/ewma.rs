@@ -49,7 +49,11 @@ impl Ewma {
 
 /// What remains of an influence after `age` nanoseconds.
 fn fade(age: u64) -> f64 {
-    if age < 1_000_000 { 1.0 } else { (-(age as f64) / DECAY).exp() }
+    if age < 1_000_000 {
+        1.0
+    } else {
+        (-(age as f64) / DECAY).exp()
+    }
 }
 
 fn after_answer(cost: f64, age: u64, latency: f64) -> f64 {
@@ -94,7 +98,10 @@ mod tests {
         let ewma = Ewma::default();
         ewma.answered(1, 100 * MS);
         let costs = [1, 5, 30].map(|s| ewma.cost(s * SECOND).unwrap());
-        assert!(costs[0] > 80e6 && costs[1] < 40e6 && costs[2] < 1e6, "{costs:?}");
+        assert!(
+            costs[0] > 80e6 && costs[1] < 40e6 && costs[2] < 1e6,
+            "{costs:?}"
+        );
     }
 
     #[test]

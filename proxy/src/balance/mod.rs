@@ -15,5 +15,7 @@ pub fn now() -> u64 {
     use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
     // Never 0, which stands for "never" in the atomics.
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1)
 }

@@ -42,9 +42,17 @@ impl Pick {
 impl EndpointSet {
     /// A set about which nothing is known yet.
     pub fn new(name: &str, metrics: Arc<BackendMetrics>) -> Arc<Self> {
-        let health = Health { metrics, ..Health::default() };
+        let health = Health {
+            metrics,
+            ..Health::default()
+        };
         let name = name.to_owned();
-        Arc::new(Self { name, endpoints: ArcSwapOption::empty(), health: Arc::new(health), told: Notify::new() })
+        Arc::new(Self {
+            name,
+            endpoints: ArcSwapOption::empty(),
+            health: Arc::new(health),
+            told: Notify::new(),
+        })
     }
 
     /// Name, as the controller calls it.
@@ -95,7 +103,8 @@ impl EndpointSet {
     /// Puts other endpoints in force. What is described as before keeps its state and its connections. One caller only.
     pub(crate) fn update(&self, specs: Vec<outbound::Endpoint>) {
         let before = self.endpoints();
-        let mut known: HashMap<SocketAddr, &Arc<Endpoint>> = before.iter().map(|at| (at.spec.address, at)).collect();
+        let mut known: HashMap<SocketAddr, &Arc<Endpoint>> =
+            before.iter().map(|at| (at.spec.address, at)).collect();
         let keep = |spec: outbound::Endpoint| match known.remove(&spec.address) {
             Some(endpoint) if endpoint.spec == spec => endpoint.clone(),
             _ => Endpoint::of_set(spec, self.health.clone()),
@@ -110,7 +119,10 @@ impl EndpointSet {
         self.health.size.store(after.len(), Relaxed);
         self.health.metrics.endpoints(after.len());
         self.endpoints.store(Some(after.clone()));
-        before.iter().filter(|at| !kept.contains(&at.id)).for_each(|at| at.retire());
+        before
+            .iter()
+            .filter(|at| !kept.contains(&at.id))
+            .for_each(|at| at.retire());
         self.keep_half(&after);
         self.told.notify_waiters();
     }
@@ -120,21 +132,36 @@ impl EndpointSet {
         let now = super::now();
         let mut ejected = endpoints.iter().filter(|at| at.is_ejected());
         while self.health.ejected.load(Relaxed) > endpoints.len() / 2 {
-            let Some(endpoint) = ejected.next() else { return };
+            let Some(endpoint) = ejected.next() else {
+                return;
+            };
             endpoint.readmit(now);
         }
     }
 
-    pub(super) fn pick_with(&self, now: u64, tried: &[u64], random: &mut fastrand::Rng) -> Option<Pick> {
+    pub(super) fn pick_with(
+        &self,
+        now: u64,
+        tried: &[u64],
+        random: &mut fastrand::Rng,
+    ) -> Option<Pick> {
         let endpoints = self.endpoints.load();
         let all = endpoints.as_ref()?;
         let choice = Choice { all, now, tried };
         let (endpoint, probe) = choice
             .two(random)
             // Everyone was tried or is set aside: better any than none.
-            .or_else(|| Choice { tried: &[], ..choice }.two(random))
+            .or_else(|| {
+                Choice {
+                    tried: &[],
+                    ..choice
+                }
+                .two(random)
+            })
             .or_else(|| (!all.is_empty()).then(|| (&all[random.usize(..all.len())], false)))?;
-        Some(Pick { in_flight: endpoint.begin(now, probe) })
+        Some(Pick {
+            in_flight: endpoint.begin(now, probe),
+        })
     }
 }
 
@@ -160,12 +187,22 @@ impl<'a> Choice<'a> {
         if probe {
             return Some((first, true));
         }
-        let Some((second, probe)) = self.draw(random, Some(first.id)) else { return Some((first, false)) };
+        let Some((second, probe)) = self.draw(random, Some(first.id)) else {
+            return Some((first, false));
+        };
         let better = probe || second.load(self.now) < first.load(self.now);
-        Some(if better { (second, probe) } else { (first, false) })
+        Some(if better {
+            (second, probe)
+        } else {
+            (first, false)
+        })
     }
 
-    fn draw(&self, random: &mut fastrand::Rng, except: Option<u64>) -> Option<(&'a Arc<Endpoint>, bool)> {
+    fn draw(
+        &self,
+        random: &mut fastrand::Rng,
+        except: Option<u64>,
+    ) -> Option<(&'a Arc<Endpoint>, bool)> {
         if self.all.len() > 2 {
             for _ in 0..DRAWS {
                 let drawn = self.check(&self.all[random.usize(..self.all.len())], except);
@@ -177,13 +214,28 @@ impl<'a> Choice<'a> {
         self.walk(random, except)
     }
 
-    fn walk(&self, random: &mut fastrand::Rng, except: Option<u64>) -> Option<(&'a Arc<Endpoint>, bool)> {
-        let start = if self.all.is_empty() { 0 } else { random.usize(..self.all.len()) };
+    fn walk(
+        &self,
+        random: &mut fastrand::Rng,
+        except: Option<u64>,
+    ) -> Option<(&'a Arc<Endpoint>, bool)> {
+        let start = if self.all.is_empty() {
+            0
+        } else {
+            random.usize(..self.all.len())
+        };
         let (before, after) = self.all.split_at(start);
-        after.iter().chain(before).find_map(|endpoint| self.check(endpoint, except))
+        after
+            .iter()
+            .chain(before)
+            .find_map(|endpoint| self.check(endpoint, except))
     }
 
-    fn check(&self, endpoint: &'a Arc<Endpoint>, except: Option<u64>) -> Option<(&'a Arc<Endpoint>, bool)> {
+    fn check(
+        &self,
+        endpoint: &'a Arc<Endpoint>,
+        except: Option<u64>,
+    ) -> Option<(&'a Arc<Endpoint>, bool)> {
         if except == Some(endpoint.id) || self.tried.contains(&endpoint.id) {
             return None;
         }

@@ -52,7 +52,14 @@ struct Running {
 impl Simulation {
     fn new(set: Arc<EndpointSet>) -> Self {
         let random = fastrand::Rng::with_seed(7);
-        Self { picks: vec![0; 256], set, now: SECOND, random, running: BinaryHeap::new(), next: 0 }
+        Self {
+            picks: vec![0; 256],
+            set,
+            now: SECOND,
+            random,
+            running: BinaryHeap::new(),
+            next: 0,
+        }
     }
 
     /// One request every `every`, for `long`; then how often each endpoint was chosen meanwhile.
@@ -75,19 +82,44 @@ impl Simulation {
         // Between half and one and a half of the mean.
         let latency = mean / 2 + self.random.u64(..=mean);
         self.next += 1;
-        self.running.push(Running { ends: self.now + latency, order: self.next, latency, failed, pick });
+        self.running.push(Running {
+            ends: self.now + latency,
+            order: self.next,
+            latency,
+            failed,
+            pick,
+        });
     }
 
     fn finish_due(&mut self) {
-        while self.running.peek().is_some_and(|first| first.ends <= self.now) {
-            let Running { ends, latency, failed, pick, .. } = self.running.pop().unwrap();
-            let outcome = if failed { Outcome::Failure } else { Outcome::Success };
-            pick.in_flight.done_at(ends, outcome, Duration::from_nanos(latency));
+        while self
+            .running
+            .peek()
+            .is_some_and(|first| first.ends <= self.now)
+        {
+            let Running {
+                ends,
+                latency,
+                failed,
+                pick,
+                ..
+            } = self.running.pop().unwrap();
+            let outcome = if failed {
+                Outcome::Failure
+            } else {
+                Outcome::Success
+            };
+            pick.in_flight
+                .done_at(ends, outcome, Duration::from_nanos(latency));
         }
     }
 
     fn ejected(&self) -> usize {
-        self.set.endpoints().iter().filter(|at| at.is_ejected()).count()
+        self.set
+            .endpoints()
+            .iter()
+            .filter(|at| at.is_ejected())
+            .count()
     }
 }
 
@@ -147,7 +179,9 @@ fn a_failing_endpoint_is_set_aside_within_ten_requests() {
     // a starved endpoint is as good as one set aside.
     let mut simulation = Simulation::new(set(5));
     simulation.run(MS, 5 * SECOND, |_| (MS, false));
-    let picks = simulation.run(MS, 30 * SECOND, |n| (if n == 3 { MS / 10 } else { MS }, n == 3));
+    let picks = simulation.run(MS, 30 * SECOND, |n| {
+        (if n == 3 { MS / 10 } else { MS }, n == 3)
+    });
     assert!(picks[3] <= 10, "{} requests lost", picks[3]);
     assert!(simulation.ejected() <= 1, "only the failing one");
 }
@@ -168,9 +202,17 @@ fn if_all_fail_half_are_kept() {
         let mut simulation = Simulation::new(set(n));
         for _ in 0..300 {
             simulation.run(MS, SECOND / 10, |_| (MS, true));
-            assert!(simulation.ejected() <= most, "{n} endpoints, {} ejected", simulation.ejected());
+            assert!(
+                simulation.ejected() <= most,
+                "{n} endpoints, {} ejected",
+                simulation.ejected()
+            );
         }
-        assert_eq!(simulation.set.health.ejected.load(Relaxed), simulation.ejected(), "{n}");
+        assert_eq!(
+            simulation.set.health.ejected.load(Relaxed),
+            simulation.ejected(),
+            "{n}"
+        );
         let picks = simulation.run(MS, SECOND, |_| (MS, true));
         assert_eq!(picks.iter().sum::<u32>(), 1000, "there is always an answer");
     }
@@ -180,7 +222,9 @@ fn if_all_fail_half_are_kept() {
 fn a_frozen_endpoint_holds_few_requests() {
     let mut simulation = Simulation::new(set(3));
     simulation.run(3 * MS, 10 * SECOND, |_| (2 * MS, false));
-    let picks = simulation.run(3 * MS, 30 * SECOND, |n| (if n == 1 { 3_600 * SECOND } else { 2 * MS }, false));
+    let picks = simulation.run(3 * MS, 30 * SECOND, |n| {
+        (if n == 1 { 3_600 * SECOND } else { 2 * MS }, false)
+    });
     assert!(picks[1] <= 4, "{} requests stuck", picks[1]);
 }
 
@@ -188,17 +232,27 @@ fn a_frozen_endpoint_holds_few_requests() {
 fn a_connection_that_is_up_proves_its_endpoint_before_it_ends() {
     let set = set(2);
     let (now, latency) = (SECOND, Duration::from_millis(1));
-    let fail = || set.endpoints()[0].begin(now, false).done_at(now, Outcome::ConnectFailure, latency);
+    let fail = || {
+        set.endpoints()[0]
+            .begin(now, false)
+            .done_at(now, Outcome::ConnectFailure, latency)
+    };
     (0..5).for_each(|_| fail());
     assert!(set.endpoints()[0].is_ejected());
     let mut up: Vec<Pick> = Vec::new();
     for second in 2..4 {
-        let mut pick = set.pick_except(second * SECOND, &[set.endpoints()[1].id]).unwrap();
+        let mut pick = set
+            .pick_except(second * SECOND, &[set.endpoints()[1].id])
+            .unwrap();
         pick.in_flight.succeeded(latency);
         up.push(pick);
     }
     assert!(!set.endpoints()[0].is_ejected() && set.health.ejected.load(Relaxed) == 0);
-    assert_eq!(set.endpoints()[0].in_flight(), 2, "but it still carries them");
+    assert_eq!(
+        set.endpoints()[0].in_flight(),
+        2,
+        "but it still carries them"
+    );
     drop(up);
     assert_eq!(set.endpoints()[0].in_flight(), 0);
 }
@@ -207,21 +261,37 @@ fn a_connection_that_is_up_proves_its_endpoint_before_it_ends() {
 fn long_answers_are_not_silence() {
     let set = set(1);
     let endpoint = set.endpoints()[0].clone();
-    endpoint.begin(SECOND, false).done_at(SECOND, Outcome::Success, Duration::from_millis(1));
+    endpoint
+        .begin(SECOND, false)
+        .done_at(SECOND, Outcome::Success, Duration::from_millis(1));
     let mut long = endpoint.begin(SECOND, false);
     let waiting = endpoint.load(3 * SECOND);
     long.answered_at(3 * SECOND, Duration::from_millis(1));
-    assert!(waiting >= 4e9 && endpoint.load(9 * SECOND) < 3e6, "{waiting} {}", endpoint.load(9 * SECOND));
+    assert!(
+        waiting >= 4e9 && endpoint.load(9 * SECOND) < 3e6,
+        "{waiting} {}",
+        endpoint.load(9 * SECOND)
+    );
 }
 
 #[test]
 fn weights_shift_load() {
     let set = EndpointSet::new("shop/web:80", Arc::default());
-    set.update(vec![spec(0), outbound::Endpoint { weight: 3, ..spec(1) }]);
+    set.update(vec![
+        spec(0),
+        outbound::Endpoint {
+            weight: 3,
+            ..spec(1)
+        },
+    ]);
     let mut simulation = Simulation::new(set);
     // Busy enough that queues tell.
     let picks = simulation.run(MS, 20 * SECOND, |_| (50 * MS, false));
-    assert!((0.65..0.85).contains(&share(&picks, 1)), "{}", share(&picks, 1));
+    assert!(
+        (0.65..0.85).contains(&share(&picks, 1)),
+        "{}",
+        share(&picks, 1)
+    );
 }
 
 #[test]
@@ -243,7 +313,10 @@ fn what_is_described_as_before_survives_an_update() {
     let after = set.endpoints();
     assert!(Arc::ptr_eq(&before[2], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
     assert!(before[0].is_gone() && !before[1].is_gone());
-    set.update(vec![outbound::Endpoint { workload: "deploy/other".into(), ..spec(1) }]);
+    set.update(vec![outbound::Endpoint {
+        workload: "deploy/other".into(),
+        ..spec(1)
+    }]);
     assert!(before[1].is_gone() && !Arc::ptr_eq(&before[1], &set.endpoints()[0]));
 }
 
@@ -251,10 +324,19 @@ fn what_is_described_as_before_survives_an_update() {
 fn a_set_that_shrinks_keeps_half() {
     let mut simulation = Simulation::new(set(6));
     simulation.run(MS, 20 * SECOND, |n| (MS, n < 3));
-    let aside: Vec<_> = simulation.set.endpoints().iter().filter(|at| at.is_ejected()).map(|at| at.spec.clone()).collect();
+    let aside: Vec<_> = simulation
+        .set
+        .endpoints()
+        .iter()
+        .filter(|at| at.is_ejected())
+        .map(|at| at.spec.clone())
+        .collect();
     simulation.set.update(aside.clone());
     assert!(simulation.ejected() <= aside.len() / 2);
-    assert_eq!(simulation.set.health.ejected.load(Relaxed), simulation.ejected());
+    assert_eq!(
+        simulation.set.health.ejected.load(Relaxed),
+        simulation.ejected()
+    );
 }
 
 #[tokio::test]

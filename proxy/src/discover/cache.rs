@@ -87,14 +87,22 @@ struct Kept {
 impl Cache {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let idle = u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX);
-        Self { shared, sets: HashMap::default(), idle }
+        Self {
+            shared,
+            sets: HashMap::default(),
+            idle,
+        }
     }
 
     /// Puts a change in force. Returns what must be subscribed to because of it.
     pub(super) fn apply(&mut self, change: Change) -> Vec<Resource> {
         match change {
-            Change::Inbound(inbound, version) => self.inbound(InboundPlan::new(inbound, version, &self.shared.metrics)),
-            Change::Outbound(target, outbound, version) => return self.outbound(target, outbound, version),
+            Change::Inbound(inbound, version) => {
+                self.inbound(InboundPlan::new(inbound, version, &self.shared.metrics))
+            }
+            Change::Outbound(target, outbound, version) => {
+                return self.outbound(target, outbound, version);
+            }
             Change::Endpoints(name, all) => {
                 if let Some(kept) = self.sets.get(&name) {
                     kept.set.update(all);
@@ -118,7 +126,9 @@ impl Cache {
         outbound: weft_proxy_api::policy::outbound::Outbound,
         version: u64,
     ) -> Vec<Resource> {
-        let Some(destination) = self.shared.destinations.read().get(&target).cloned() else { return Vec::new() };
+        let Some(destination) = self.shared.destinations.read().get(&target).cloned() else {
+            return Vec::new();
+        };
         let Self { shared, sets, .. } = self;
         let mut wanted = Vec::new();
         let mut find = |name: &str| {
@@ -128,10 +138,20 @@ impl Cache {
             }
             wanted.push(Resource::Endpoints(name.to_owned()));
             let set = EndpointSet::new(name, shared.metrics.backend(name));
-            sets.insert(name.to_owned(), Kept { set: set.clone(), unused_since: 0 });
+            sets.insert(
+                name.to_owned(),
+                Kept {
+                    set: set.clone(),
+                    unused_since: 0,
+                },
+            );
             set
         };
-        let plan = Compiler { metrics: &shared.metrics, sets: &mut find }.compile(outbound);
+        let plan = Compiler {
+            metrics: &shared.metrics,
+            sets: &mut find,
+        }
+        .compile(outbound);
         destination.put(plan, version);
         wanted
     }
@@ -147,14 +167,17 @@ impl Cache {
     fn sweep_destinations(&self, now: u64) -> Vec<Resource> {
         let mut gone = Vec::new();
         // Under the write lock nobody can begin to use what is about to go.
-        self.shared.destinations.write().retain(|target, destination| {
-            let idle = now.saturating_sub(destination.used()) >= self.idle;
-            let keep = Arc::strong_count(destination) > 1 || !idle;
-            if !keep {
-                gone.push(Resource::Outbound(*target));
-            }
-            keep
-        });
+        self.shared
+            .destinations
+            .write()
+            .retain(|target, destination| {
+                let idle = now.saturating_sub(destination.used()) >= self.idle;
+                let keep = Arc::strong_count(destination) > 1 || !idle;
+                if !keep {
+                    gone.push(Resource::Outbound(*target));
+                }
+                keep
+            });
         gone
     }
 

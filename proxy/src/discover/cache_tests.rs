@@ -11,26 +11,51 @@ fn target(port: u16) -> SocketAddr {
 }
 
 fn service(name: &str) -> Outbound {
-    let name = ServicePort { namespace: "shop".into(), name: name.into(), port: 80 };
-    let backend = Backend { endpoints: name.to_string(), name: name.clone(), weight: 1 };
-    let route = Route { object: None, matches: Vec::new(), backends: vec![backend] };
-    Outbound::Service(Service { name, protocol: Protocol::Detect, routes: vec![route] })
+    let name = ServicePort {
+        namespace: "shop".into(),
+        name: name.into(),
+        port: 80,
+    };
+    let backend = Backend {
+        endpoints: name.to_string(),
+        name: name.clone(),
+        weight: 1,
+    };
+    let route = Route {
+        object: None,
+        matches: Vec::new(),
+        backends: vec![backend],
+    };
+    Outbound::Service(Service {
+        name,
+        protocol: Protocol::Detect,
+        routes: vec![route],
+    })
 }
 
 fn cache() -> (Arc<Shared>, Cache) {
     let shared = Arc::new(Shared::new(Metrics::new("shop")));
-    let cache = Cache { idle: 0, ..Cache::new(shared.clone()) };
+    let cache = Cache {
+        idle: 0,
+        ..Cache::new(shared.clone())
+    };
     (shared, cache)
 }
 
 #[test]
 fn destinations_of_one_service_share_their_endpoints() {
     let (shared, mut cache) = cache();
-    let (Found::New(one), Found::New(two)) = (shared.find(target(1)), shared.find(target(2))) else { panic!() };
+    let (Found::New(one), Found::New(two)) = (shared.find(target(1)), shared.find(target(2)))
+    else {
+        panic!()
+    };
     assert!(matches!(shared.find(target(1)), Found::Known(_)));
     let wanted = cache.apply(Change::Outbound(target(1), service("web"), 7));
     assert_eq!(wanted, [Resource::Endpoints("shop/web:80".into())]);
-    assert_eq!(cache.apply(Change::Outbound(target(2), service("web"), 8)), []);
+    assert_eq!(
+        cache.apply(Change::Outbound(target(2), service("web"), 8)),
+        []
+    );
     assert_eq!((one.version(), two.version()), (7, 8));
     let set = |at: &Destination| match &**at.plan() {
         OutboundPlan::Service(plan) => plan.routes[0].backends[0].endpoints.clone(),
@@ -42,19 +67,29 @@ fn destinations_of_one_service_share_their_endpoints() {
 #[test]
 fn what_is_used_stays_and_what_is_not_goes_with_its_endpoints() {
     let (shared, mut cache) = cache();
-    let Found::New(held) = shared.find(target(1)) else { panic!() };
+    let Found::New(held) = shared.find(target(1)) else {
+        panic!()
+    };
     cache.apply(Change::Outbound(target(1), service("web"), 7));
     assert_eq!(cache.sweep(), [], "someone holds it");
     drop(held);
     let gone = cache.sweep();
-    assert_eq!(gone, [Resource::Outbound(target(1)), Resource::Endpoints("shop/web:80".into())]);
+    assert_eq!(
+        gone,
+        [
+            Resource::Outbound(target(1)),
+            Resource::Endpoints("shop/web:80".into())
+        ]
+    );
     assert!(matches!(shared.find(target(1)), Found::New(_)));
 }
 
 #[test]
 fn a_change_of_plan_lets_go_of_the_old_endpoints_only() {
     let (shared, mut cache) = cache();
-    let Found::New(_held) = shared.find(target(1)) else { panic!() };
+    let Found::New(_held) = shared.find(target(1)) else {
+        panic!()
+    };
     cache.apply(Change::Outbound(target(1), service("web"), 7));
     cache.apply(Change::Outbound(target(1), service("other"), 8));
     assert_eq!(cache.sweep(), [Resource::Endpoints("shop/web:80".into())]);
@@ -79,7 +114,10 @@ fn the_inbound_plan_names_the_workload() {
         allow: Vec::new(),
         probes: Vec::new(),
     };
-    assert!(shared.inbound.load().is_none(), "nothing is allowed before policy says so");
+    assert!(
+        shared.inbound.load().is_none(),
+        "nothing is allowed before policy says so"
+    );
     cache.apply(Change::Inbound(inbound, 3));
     assert_eq!(shared.inbound.load_full().unwrap().version, 3);
     shared.metrics.inbound_edge(None).request();

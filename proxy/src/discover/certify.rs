@@ -54,17 +54,30 @@ impl Certifier {
     }
 
     /// One signing call.
-    pub async fn certify(&self, csr_der: Vec<u8>, token: String) -> Result<Certified, CertifyError> {
-        timeout(TIMEOUT, self.call(csr_der, token)).await.unwrap_or(Err(CertifyError::Timeout))
+    pub async fn certify(
+        &self,
+        csr_der: Vec<u8>,
+        token: String,
+    ) -> Result<Certified, CertifyError> {
+        timeout(TIMEOUT, self.call(csr_der, token))
+            .await
+            .unwrap_or(Err(CertifyError::Timeout))
     }
 
     async fn call(&self, csr: Vec<u8>, token: String) -> Result<Certified, CertifyError> {
         let channel = self.0.connect(Credentials::Token).await?;
         let mut client = IdentityClient::with_origin(channel, self.0.origin());
         let answer = client.certify(CertifyRequest { csr, token }).await;
-        let refused = |s: tonic::Status| CertifyError::Refused { code: s.code(), message: s.message().to_owned() };
+        let refused = |s: tonic::Status| CertifyError::Refused {
+            code: s.code(),
+            message: s.message().to_owned(),
+        };
         let answer = answer.map_err(refused)?.into_inner();
-        check(Certified { chain: answer.chain, not_after: answer.not_after, roots: answer.roots })
+        check(Certified {
+            chain: answer.chain,
+            not_after: answer.not_after,
+            roots: answer.roots,
+        })
     }
 }
 
@@ -74,7 +87,9 @@ fn check(certified: Certified) -> Result<Certified, CertifyError> {
         return Err(CertifyError::Malformed("the chain is empty or too long"));
     }
     if !fits(&certified.roots) {
-        return Err(CertifyError::Malformed("the trust bundle is empty or too long"));
+        return Err(CertifyError::Malformed(
+            "the trust bundle is empty or too long",
+        ));
     }
     Ok(certified)
 }
@@ -86,7 +101,11 @@ mod tests {
     #[test]
     fn an_answer_without_chain_or_roots_is_refused() {
         let some = || vec![vec![1]];
-        let certified = |chain, roots| Certified { chain, not_after: 1, roots };
+        let certified = |chain, roots| Certified {
+            chain,
+            not_after: 1,
+            roots,
+        };
         assert!(check(certified(some(), some())).is_ok());
         assert!(check(certified(Vec::new(), some())).is_err());
         assert!(check(certified(some(), Vec::new())).is_err());

@@ -73,7 +73,11 @@ pub enum ConnectError {
 impl ControlClient {
     /// `address` is `host:port`, resolved at every connect; `mark` is set on the socket.
     pub fn new(address: String, mark: Option<u32>, tls: TlsSource) -> Self {
-        Self { address: address.into(), mark, tls }
+        Self {
+            address: address.into(),
+            mark,
+            tls,
+        }
     }
 
     /// A new connection.
@@ -84,7 +88,8 @@ impl ControlClient {
 
     /// The base of request URIs, for generated clients.
     pub(crate) fn origin(&self) -> Uri {
-        let authority = Authority::try_from(&*self.address).unwrap_or(Authority::from_static(SERVER_NAME));
+        let authority =
+            Authority::try_from(&*self.address).unwrap_or(Authority::from_static(SERVER_NAME));
         let mut parts = http::uri::Parts::default();
         (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(authority));
         parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
@@ -94,27 +99,38 @@ impl ControlClient {
     async fn open(&self, credentials: Credentials) -> Result<Channel, ConnectError> {
         let config = (self.tls)(credentials).ok_or(ConnectError::NoIdentity)?;
         let tcp = self.tcp().await?;
-        let name = rustls_pki_types::ServerName::try_from(SERVER_NAME).map_err(|e| self.tls_error(e))?;
-        let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| self.tls_error(e))?;
+        let name =
+            rustls_pki_types::ServerName::try_from(SERVER_NAME).map_err(|e| self.tls_error(e))?;
+        let tls = TlsConnector::from(config)
+            .connect(name, tcp)
+            .await
+            .map_err(|e| self.tls_error(e))?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE)
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(tls));
-        let (send, connection) = handshake.await.map_err(|e| ConnectError::Http2(self.address.clone(), e.to_string()))?;
+        let (send, connection) = handshake
+            .await
+            .map_err(|e| ConnectError::Http2(self.address.clone(), e.to_string()))?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the controller ended");
             }
         });
-        Ok(Channel { send, _driver: Arc::new(Driver(driver)) })
+        Ok(Channel {
+            send,
+            _driver: Arc::new(Driver(driver)),
+        })
     }
 
     /// The first address that answers.
     async fn tcp(&self) -> Result<TcpStream, ConnectError> {
         let resolve = |reason: String| ConnectError::Resolve(self.address.clone(), reason);
-        let addresses = lookup_host(&*self.address).await.map_err(|e| resolve(e.to_string()))?;
+        let addresses = lookup_host(&*self.address)
+            .await
+            .map_err(|e| resolve(e.to_string()))?;
         let mut failure = resolve("no address".to_owned());
         for address in addresses {
             match self.dial(address).await {

@@ -34,7 +34,10 @@ fn inbound(plan: &InboundPlan) -> Value {
 fn allow(allow: &Allow) -> Value {
     let matches = match &allow.traffic {
         Traffic::Any => Value::Null,
-        Traffic::Http(matches) => matches.iter().map(|m| format!("{} {}", m.object, m.name)).collect(),
+        Traffic::Http(matches) => matches
+            .iter()
+            .map(|m| format!("{} {}", m.object, m.name))
+            .collect(),
     };
     json!({
         "object": allow.object,
@@ -47,7 +50,10 @@ fn allow(allow: &Allow) -> Value {
 fn destination(destination: &Destination) -> Value {
     let (kind, more) = match &**destination.plan() {
         OutboundPlan::Service(plan) => ("service", service(plan)),
-        OutboundPlan::Endpoint(plan) => ("endpoint", json!({"pod": plan.endpoint.spec.pod, "identity": plan.endpoint.spec.identity.as_ref().map(|id| id.as_str())})),
+        OutboundPlan::Endpoint(plan) => (
+            "endpoint",
+            json!({"pod": plan.endpoint.spec.pod, "identity": plan.endpoint.spec.identity.as_ref().map(|id| id.as_str())}),
+        ),
         OutboundPlan::PassThrough(_) => ("pass-through", Value::Null),
         OutboundPlan::Refused(reason) => ("refused", json!(reason)),
     };
@@ -57,7 +63,11 @@ fn destination(destination: &Destination) -> Value {
 fn service(plan: &ServicePlan) -> Value {
     let routes = plan.service.routes.iter().zip(&plan.routes);
     let routes = routes.map(|(checked, route)| {
-        let matches: Vec<_> = checked.matches.iter().map(|m| format!("{} {}", m.object, m.name)).collect();
+        let matches: Vec<_> = checked
+            .matches
+            .iter()
+            .map(|m| format!("{} {}", m.object, m.name))
+            .collect();
         json!({"object": checked.object, "matches": matches, "backends": backends(route)})
     });
     json!({

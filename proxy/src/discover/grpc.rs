@@ -25,17 +25,36 @@ pub(super) struct Grpc {
 
 impl Grpc {
     pub(super) fn new(client: ControlClient, whoami: Whoami, metrics: Arc<Metrics>) -> Self {
-        Self { client, whoami, metrics }
+        Self {
+            client,
+            whoami,
+            metrics,
+        }
     }
 }
 
 impl Open for Grpc {
-    fn open(&mut self, outbox: Receiver<SyncRequest>) -> BoxFuture<'static, Result<Incoming, String>> {
-        let (client, whoami, metrics) = (self.client.clone(), self.whoami.clone(), self.metrics.clone());
+    fn open(
+        &mut self,
+        outbox: Receiver<SyncRequest>,
+    ) -> BoxFuture<'static, Result<Incoming, String>> {
+        let (client, whoami, metrics) = (
+            self.client.clone(),
+            self.whoami.clone(),
+            self.metrics.clone(),
+        );
         let opening = async move {
-            let channel = client.connect(Credentials::Workload).await.map_err(|error| error.to_string())?;
+            let channel = client
+                .connect(Credentials::Workload)
+                .await
+                .map_err(|error| error.to_string())?;
             let incoming = sync(&client, channel.clone(), outbox).await?;
-            let beside = Beside(tokio::spawn(observe(channel, client.origin(), whoami, metrics)));
+            let beside = Beside(tokio::spawn(observe(
+                channel,
+                client.origin(),
+                whoami,
+                metrics,
+            )));
             // Observing ends with the stream.
             let incoming = incoming.map(move |message| {
                 let _beside = &beside;
@@ -47,10 +66,21 @@ impl Open for Grpc {
     }
 }
 
-async fn sync(client: &ControlClient, channel: Channel, outbox: Receiver<SyncRequest>) -> Result<Incoming, String> {
-    let mut policy = PolicyClient::with_origin(channel, client.origin()).max_decoding_message_size(MOST_BYTES);
-    let answer = policy.sync(ReceiverStream::new(outbox)).await.map_err(|status| text(&status))?;
-    Ok(answer.into_inner().map(|message| message.map_err(|status| text(&status))).boxed())
+async fn sync(
+    client: &ControlClient,
+    channel: Channel,
+    outbox: Receiver<SyncRequest>,
+) -> Result<Incoming, String> {
+    let mut policy =
+        PolicyClient::with_origin(channel, client.origin()).max_decoding_message_size(MOST_BYTES);
+    let answer = policy
+        .sync(ReceiverStream::new(outbox))
+        .await
+        .map_err(|status| text(&status))?;
+    Ok(answer
+        .into_inner()
+        .map(|message| message.map_err(|status| text(&status)))
+        .boxed())
 }
 
 fn text(status: &tonic::Status) -> String {

@@ -66,7 +66,11 @@ impl Held {
         }
         self.last_id += 1;
         self.ids.insert(resource.clone(), self.last_id);
-        let subscription = Subscription { resource, version: 0, endpoints: BTreeMap::new() };
+        let subscription = Subscription {
+            resource,
+            version: 0,
+            endpoints: BTreeMap::new(),
+        };
         let message = subscription.message(self.last_id);
         self.subscriptions.insert(self.last_id, subscription);
         Some(message)
@@ -80,7 +84,9 @@ impl Held {
 
     /// Everything again, for a new stream, naming what is held.
     pub(super) fn resume(&self) -> impl Iterator<Item = Message> + '_ {
-        self.subscriptions.iter().map(|(id, subscription)| subscription.message(*id))
+        self.subscriptions
+            .iter()
+            .map(|(id, subscription)| subscription.message(*id))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -101,7 +107,11 @@ impl Held {
             return Effect::default();
         };
         match subscription.accept(version, body) {
-            Ok(change) => Effect { change, answers: vec![Message::Ack(pb::Ack { id, version })], rejected: false },
+            Ok(change) => Effect {
+                change,
+                answers: vec![Message::Ack(pb::Ack { id, version })],
+                rejected: false,
+            },
             Err(Reject::Malformed(reason)) => nack(id, version, reason),
             Err(Reject::OtherBase) => self.start_over(id, version),
         }
@@ -109,8 +119,14 @@ impl Held {
 
     /// A delta against something we do not hold: ask for the whole under a new id.
     fn start_over(&mut self, id: u32, version: u64) -> Effect {
-        let mut effect = nack(id, version, "the delta starts from a version that is not held".to_owned());
-        let Some(resource) = self.subscriptions.get(&id).map(|at| at.resource.clone()) else { return effect };
+        let mut effect = nack(
+            id,
+            version,
+            "the delta starts from a version that is not held".to_owned(),
+        );
+        let Some(resource) = self.subscriptions.get(&id).map(|at| at.resource.clone()) else {
+            return effect;
+        };
         effect.answers.extend(self.unsubscribe(&resource));
         effect.answers.extend(self.subscribe(resource));
         effect
@@ -125,42 +141,74 @@ enum Reject {
 impl Subscription {
     fn message(&self, id: u32) -> Message {
         let resource = Some(encode::resource(&self.resource));
-        Message::Subscribe(pb::Subscribe { id, resource, version: self.version })
+        Message::Subscribe(pb::Subscribe {
+            id,
+            resource,
+            version: self.version,
+        })
     }
 
     fn accept(&mut self, version: u64, body: Body) -> Result<Option<Change>, Reject> {
         let change = match (&self.resource, body) {
             (_, Body::Unchanged) => return self.unchanged(version),
             (Resource::Inbound, Body::Inbound(inbound)) => Change::Inbound(inbound, version),
-            (Resource::Outbound(target), Body::Outbound(outbound)) => Change::Outbound(*target, outbound, version),
+            (Resource::Outbound(target), Body::Outbound(outbound)) => {
+                Change::Outbound(*target, outbound, version)
+            }
             (Resource::Endpoints(_), Body::Endpoints(all)) => {
                 self.endpoints = by_address(all)?;
                 self.endpoints_change()
             }
-            (Resource::Endpoints(_), Body::Delta { base, upsert, remove }) => {
+            (
+                Resource::Endpoints(_),
+                Body::Delta {
+                    base,
+                    upsert,
+                    remove,
+                },
+            ) => {
                 self.apply(base, upsert, &remove)?;
                 self.endpoints_change()
             }
             (Resource::Trust, Body::Trust(trust)) => Change::Trust(usable(trust)?),
-            (resource, _) => return Err(Reject::Malformed(format!("this is not an answer to {resource:?}"))),
+            (resource, _) => {
+                return Err(Reject::Malformed(format!(
+                    "this is not an answer to {resource:?}"
+                )));
+            }
         };
         self.version = version;
         Ok(Some(change))
     }
 
     fn unchanged(&self, version: u64) -> Result<Option<Change>, Reject> {
-        if self.version == version && version != 0 { Ok(None) } else { Err(Reject::OtherBase) }
+        if self.version == version && version != 0 {
+            Ok(None)
+        } else {
+            Err(Reject::OtherBase)
+        }
     }
 
-    fn apply(&mut self, base: u64, upsert: Vec<Endpoint>, remove: &[SocketAddr]) -> Result<(), Reject> {
+    fn apply(
+        &mut self,
+        base: u64,
+        upsert: Vec<Endpoint>,
+        remove: &[SocketAddr],
+    ) -> Result<(), Reject> {
         if base != self.version || base == 0 {
             return Err(Reject::OtherBase);
         }
         if self.endpoints.len() + upsert.len() > MOST_ENDPOINTS {
             return Err(too_many());
         }
-        remove.iter().for_each(|address| drop(self.endpoints.remove(address)));
-        self.endpoints.extend(upsert.into_iter().map(|endpoint| (endpoint.address, endpoint)));
+        remove
+            .iter()
+            .for_each(|address| drop(self.endpoints.remove(address)));
+        self.endpoints.extend(
+            upsert
+                .into_iter()
+                .map(|endpoint| (endpoint.address, endpoint)),
+        );
         Ok(())
     }
 
@@ -175,25 +223,44 @@ impl Subscription {
 
 fn by_address(all: Vec<Endpoint>) -> Result<BTreeMap<SocketAddr, Endpoint>, Reject> {
     let given = all.len();
-    let map: BTreeMap<_, _> = all.into_iter().map(|endpoint| (endpoint.address, endpoint)).collect();
+    let map: BTreeMap<_, _> = all
+        .into_iter()
+        .map(|endpoint| (endpoint.address, endpoint))
+        .collect();
     match map.len() {
         len if len > MOST_ENDPOINTS => Err(too_many()),
-        len if len < given => Err(Reject::Malformed("an address stands twice in the endpoint set".to_owned())),
+        len if len < given => Err(Reject::Malformed(
+            "an address stands twice in the endpoint set".to_owned(),
+        )),
         _ => Ok(map),
     }
 }
 
 /// An empty bundle would cut every connection: that cannot be meant.
 fn usable(trust: Trust) -> Result<Trust, Reject> {
-    if trust.roots.is_empty() { Err(Reject::Malformed("the trust bundle is empty".to_owned())) } else { Ok(trust) }
+    if trust.roots.is_empty() {
+        Err(Reject::Malformed("the trust bundle is empty".to_owned()))
+    } else {
+        Ok(trust)
+    }
 }
 
 fn too_many() -> Reject {
-    Reject::Malformed(format!("an endpoint set has at most {MOST_ENDPOINTS} endpoints"))
+    Reject::Malformed(format!(
+        "an endpoint set has at most {MOST_ENDPOINTS} endpoints"
+    ))
 }
 
 fn nack(id: u32, version: u64, reason: String) -> Effect {
-    Effect { change: None, answers: vec![Message::Nack(pb::Nack { id, version, reason })], rejected: true }
+    Effect {
+        change: None,
+        answers: vec![Message::Nack(pb::Nack {
+            id,
+            version,
+            reason,
+        })],
+        rejected: true,
+    }
 }
 
 #[cfg(test)]

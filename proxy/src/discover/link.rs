@@ -1,8 +1,8 @@
 //! The stream's life: wait, dial, open, lost, wait longer. Where it is in its life is the state.
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use futures_util::StreamExt;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -22,7 +22,10 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Opens streams.
 pub(super) trait Open: Send {
     /// A new stream that sends what comes out of `outbox`.
-    fn open(&mut self, outbox: Receiver<SyncRequest>) -> BoxFuture<'static, Result<Incoming, String>>;
+    fn open(
+        &mut self,
+        outbox: Receiver<SyncRequest>,
+    ) -> BoxFuture<'static, Result<Incoming, String>>;
 }
 
 /// What the controller sends.
@@ -40,7 +43,10 @@ pub(super) struct Link<O> {
 
 enum State {
     Waiting(Pin<Box<Sleep>>),
-    Dialling(BoxFuture<'static, Result<Incoming, String>>, Sender<SyncRequest>),
+    Dialling(
+        BoxFuture<'static, Result<Incoming, String>>,
+        Sender<SyncRequest>,
+    ),
     Open(Incoming, Sender<SyncRequest>),
     /// Something could not be sent.
     Stuck,
@@ -61,13 +67,25 @@ pub(super) enum Event {
 impl<O: Open> Link<O> {
     pub(super) fn new(open: O) -> Self {
         let now = State::Waiting(Box::pin(sleep(Duration::ZERO)));
-        Self { open, state: now, failures: 0, known: false }
+        Self {
+            open,
+            state: now,
+            failures: 0,
+            known: false,
+        }
     }
 
     /// Sends on the current stream. Without one nothing needs to be sent: the next one begins with everything.
     pub(super) fn send(&mut self, message: Message) {
-        let (State::Dialling(_, outbox) | State::Open(_, outbox)) = &self.state else { return };
-        if outbox.try_send(SyncRequest { message: Some(message) }).is_err() {
+        let (State::Dialling(_, outbox) | State::Open(_, outbox)) = &self.state else {
+            return;
+        };
+        if outbox
+            .try_send(SyncRequest {
+                message: Some(message),
+            })
+            .is_err()
+        {
             self.state = State::Stuck;
         }
     }
@@ -125,9 +143,21 @@ mod tests {
 
     #[test]
     fn waits_grow_and_spread() {
-        let bounds = |known| (0..9).map(|n| delay(n, known, 1.0).as_millis()).collect::<Vec<_>>();
-        assert_eq!(bounds(false), [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        assert_eq!(bounds(true), [100, 2000, 4000, 8000, 10_000, 10_000, 10_000, 10_000, 10_000]);
+        let bounds = |known| {
+            (0..9)
+                .map(|n| delay(n, known, 1.0).as_millis())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            bounds(false),
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
+        assert_eq!(
+            bounds(true),
+            [
+                100, 2000, 4000, 8000, 10_000, 10_000, 10_000, 10_000, 10_000
+            ]
+        );
         assert_eq!(delay(40, true, 0.5), Duration::from_secs(5));
         assert_eq!(delay(40, false, 0.0), Duration::ZERO);
     }

@@ -74,13 +74,27 @@ impl Discover {
     pub fn new(client: ControlClient, whoami: Whoami, metrics: Arc<Metrics>) -> (Self, Driver) {
         let (sender, wanted) = mpsc::channel(WANTED);
         let shared = Arc::new(Shared::new(metrics));
-        let driver = Driver { client, whoami, shared: shared.clone(), wanted };
-        (Self { shared, wanted: sender }, driver)
+        let driver = Driver {
+            client,
+            whoami,
+            shared: shared.clone(),
+            wanted,
+        };
+        (
+            Self {
+                shared,
+                wanted: sender,
+            },
+            driver,
+        )
     }
 
     /// The inbound policy.
     pub fn inbound(&self) -> InboundHandle {
-        InboundHandle { version: self.shared.inbound_version.subscribe(), shared: self.shared.clone() }
+        InboundHandle {
+            version: self.shared.inbound_version.subscribe(),
+            shared: self.shared.clone(),
+        }
     }
 
     /// Where an address leads. Errors with `PolicyUnknown` if nobody says in time: never a guess, never plaintext.
@@ -125,7 +139,12 @@ impl Discover {
 impl Driver {
     /// Keeps the stream open; returns when every `Discover` is gone.
     pub async fn run(self) {
-        let Self { client, whoami, shared, wanted } = self;
+        let Self {
+            client,
+            whoami,
+            shared,
+            wanted,
+        } = self;
         let open = grpc::Grpc::new(client, whoami.clone(), shared.metrics.clone());
         sync::Sync::new(open, whoami, shared, wanted).run().await;
     }

@@ -33,11 +33,19 @@ pub(super) async fn observe(channel: Channel, origin: Uri, whoami: Whoami, metri
     }
 }
 
-async fn attach(channel: Channel, origin: Uri, whoami: &Whoami, metrics: &Metrics) -> Result<(), tonic::Status> {
+async fn attach(
+    channel: Channel,
+    origin: Uri,
+    whoami: &Whoami,
+    metrics: &Metrics,
+) -> Result<(), tonic::Status> {
     let (events, outbox) = mpsc::channel(OUTBOX);
     let _ = events.try_send(event(Event::Hello(hello(whoami))));
     let mut client = ObserveClient::with_origin(channel, origin);
-    let mut commands = client.attach(ReceiverStream::new(outbox)).await?.into_inner();
+    let mut commands = client
+        .attach(ReceiverStream::new(outbox))
+        .await?
+        .into_inner();
     let mut summaries = Summaries::new(metrics);
     let mut ticks = None;
     loop {
@@ -68,8 +76,17 @@ async fn tick(ticks: &mut Option<tokio::time::Interval>) {
 }
 
 fn hello(whoami: &Whoami) -> pb::Hello {
-    let Whoami { namespace, pod, zone } = whoami.clone();
-    pb::Hello { namespace, pod, version: names::VERSION.to_owned(), zone }
+    let Whoami {
+        namespace,
+        pod,
+        zone,
+    } = whoami.clone();
+    pb::Hello {
+        namespace,
+        pod,
+        version: names::VERSION.to_owned(),
+        zone,
+    }
 }
 
 fn event(event: Event) -> pb::ObserveEvent {
@@ -85,7 +102,11 @@ struct Summaries<'a> {
 
 impl<'a> Summaries<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        Self { metrics, last: by_labels(metrics.summary()), since: Instant::now() }
+        Self {
+            metrics,
+            last: by_labels(metrics.summary()),
+            since: Instant::now(),
+        }
     }
 
     /// Sends a summary if there is room; otherwise what was counted goes into the next one.
@@ -98,21 +119,35 @@ impl<'a> Summaries<'a> {
     fn next(&mut self, now: Instant) -> pb::Summary {
         let all = self.metrics.summary();
         let mut strings = Strings::default();
-        let edges = all.iter().map(|edge| delta(edge, self.last.get(&edge.labels)));
-        let edges = edges.filter(is_active).map(|edge| strings.edge(&edge)).collect();
-        let window_ms = u32::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u32::MAX);
+        let edges = all
+            .iter()
+            .map(|edge| delta(edge, self.last.get(&edge.labels)));
+        let edges = edges
+            .filter(is_active)
+            .map(|edge| strings.edge(&edge))
+            .collect();
+        let window_ms =
+            u32::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u32::MAX);
         (self.last, self.since) = (by_labels(all), now);
-        pb::Summary { strings: strings.all, window_ms, edges }
+        pb::Summary {
+            strings: strings.all,
+            window_ms,
+            edges,
+        }
     }
 }
 
 fn by_labels(all: Vec<EdgeSummary>) -> HashMap<EdgeLabels, EdgeSummary> {
-    all.into_iter().map(|edge| (edge.labels.clone(), edge)).collect()
+    all.into_iter()
+        .map(|edge| (edge.labels.clone(), edge))
+        .collect()
 }
 
 /// What was counted after `before`. A series that began anew counts from 0.
 fn delta(now: &EdgeSummary, before: Option<&EdgeSummary>) -> EdgeSummary {
-    let Some(before) = before else { return now.clone() };
+    let Some(before) = before else {
+        return now.clone();
+    };
     let mut latency = now.latency;
     for (at, before) in latency.iter_mut().zip(&before.latency) {
         *at = at.saturating_sub(*before);
@@ -131,7 +166,15 @@ fn delta(now: &EdgeSummary, before: Option<&EdgeSummary>) -> EdgeSummary {
 }
 
 fn is_active(edge: &EdgeSummary) -> bool {
-    let counted = [edge.requests, edge.success, edge.failure, edge.denied, edge.bytes_in, edge.bytes_out, edge.connections];
+    let counted = [
+        edge.requests,
+        edge.success,
+        edge.failure,
+        edge.denied,
+        edge.bytes_in,
+        edge.bytes_out,
+        edge.connections,
+    ];
     counted.iter().any(|n| *n > 0)
 }
 
@@ -198,9 +241,20 @@ mod tests {
         edge.answered(Code::Http(500), Duration::from_millis(1));
         let seen = summaries.next(one);
         assert_eq!((seen.window_ms, seen.edges.len()), (1000, 1));
-        assert_eq!((seen.edges[0].requests, seen.edges[0].failure, seen.edges[0].latency[2]), (2, 1, 1));
+        assert_eq!(
+            (
+                seen.edges[0].requests,
+                seen.edges[0].failure,
+                seen.edges[0].latency[2]
+            ),
+            (2, 1, 1)
+        );
         let seen = summaries.next(two);
-        assert_eq!((seen.window_ms, seen.edges), (2000, Vec::new()), "idle edges are left out");
+        assert_eq!(
+            (seen.window_ms, seen.edges),
+            (2000, Vec::new()),
+            "idle edges are left out"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Keeps the one Sync stream: says what is wanted, puts in force what comes, answers for it. While the controller is away
 //! everything last known stays, and wishes are kept for the next stream.
 
+use super::Whoami;
 use super::cache::{Cache, Shared};
 use super::held::{Effect, Held};
 use super::link::{Event, Link, Open};
-use super::Whoami;
 use crate::metrics::catalogue;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,13 +29,25 @@ pub(super) struct Sync<O> {
 }
 
 impl<O: Open> Sync<O> {
-    pub(super) fn new(open: O, whoami: Whoami, shared: Arc<Shared>, wanted: mpsc::Receiver<SocketAddr>) -> Self {
+    pub(super) fn new(
+        open: O,
+        whoami: Whoami,
+        shared: Arc<Shared>,
+        wanted: mpsc::Receiver<SocketAddr>,
+    ) -> Self {
         let mut held = Held::default();
         for resource in [Resource::Trust, Resource::Inbound] {
             // Said with the greeting of the first stream.
             held.subscribe(resource);
         }
-        Self { link: Link::new(open), held, cache: Cache::new(shared.clone()), shared, wanted, whoami }
+        Self {
+            link: Link::new(open),
+            held,
+            cache: Cache::new(shared.clone()),
+            shared,
+            wanted,
+            whoami,
+        }
     }
 
     /// Runs until nobody can ask any more.
@@ -64,8 +76,17 @@ impl<O: Open> Sync<O> {
     }
 
     fn greet(&mut self) {
-        let Whoami { namespace, pod, zone } = self.whoami.clone();
-        let hello = pb::Hello { namespace, pod, version: names::VERSION.to_owned(), zone };
+        let Whoami {
+            namespace,
+            pod,
+            zone,
+        } = self.whoami.clone();
+        let hello = pb::Hello {
+            namespace,
+            pod,
+            version: names::VERSION.to_owned(),
+            zone,
+        };
         self.link.send(Message::Hello(hello));
         for message in self.held.resume() {
             self.link.send(message);
@@ -80,28 +101,49 @@ impl<O: Open> Sync<O> {
 
     fn lost(&self, reason: &str) {
         if self.shared.connected.send_replace(false) {
-            tracing::warn!(reason, "the controller is gone; what it said last stays in force");
+            tracing::warn!(
+                reason,
+                "the controller is gone; what it said last stays in force"
+            );
         } else {
             tracing::debug!(reason, "cannot reach the controller");
         }
         self.shared.metrics.control_lost();
-        self.shared.metrics.counter(&catalogue::CONTROL_RECONNECTS, &[]).inc();
+        self.shared
+            .metrics
+            .counter(&catalogue::CONTROL_RECONNECTS, &[])
+            .inc();
     }
 
     fn take(&mut self, message: &pb::SyncResponse) {
         for item in decode::response(message) {
-            let Effect { change, answers, rejected } = self.held.take(item);
+            let Effect {
+                change,
+                answers,
+                rejected,
+            } = self.held.take(item);
             if rejected {
-                tracing::warn!(?answers, "rejected an update; the last good one stays in force");
-                self.shared.metrics.counter(&catalogue::CONTROL_NACKS, &[]).inc();
+                tracing::warn!(
+                    ?answers,
+                    "rejected an update; the last good one stays in force"
+                );
+                self.shared
+                    .metrics
+                    .counter(&catalogue::CONTROL_NACKS, &[])
+                    .inc();
             }
             if let Some(change) = change {
-                self.shared.metrics.counter(&catalogue::CONTROL_UPDATES, &[change.label()]).inc();
+                self.shared
+                    .metrics
+                    .counter(&catalogue::CONTROL_UPDATES, &[change.label()])
+                    .inc();
                 let wanted = self.cache.apply(change);
                 self.subscribe(wanted);
             }
             // Only now: what is acknowledged is in force.
-            answers.into_iter().for_each(|answer| self.link.send(answer));
+            answers
+                .into_iter()
+                .for_each(|answer| self.link.send(answer));
         }
     }
 
@@ -129,7 +171,10 @@ impl<O: Open> Sync<O> {
     }
 
     fn count(&self) {
-        self.shared.metrics.gauge(&catalogue::CONTROL_SUBSCRIPTIONS, &[]).set(self.held.len() as f64);
+        self.shared
+            .metrics
+            .gauge(&catalogue::CONTROL_SUBSCRIPTIONS, &[])
+            .set(self.held.len() as f64);
     }
 }
 

@@ -37,11 +37,23 @@ struct Fake {
 use tokio::sync::watch;
 
 impl Open for Fake {
-    fn open(&mut self, outbox: Receiver<pb::SyncRequest>) -> BoxFuture<'static, Result<Incoming, String>> {
+    fn open(
+        &mut self,
+        outbox: Receiver<pb::SyncRequest>,
+    ) -> BoxFuture<'static, Result<Incoming, String>> {
         let (to, incoming) = unbounded_channel();
-        let stream = Stream { from: outbox, to, at: Instant::now(), seen: HashMap::new() };
+        let stream = Stream {
+            from: outbox,
+            to,
+            at: Instant::now(),
+            seen: HashMap::new(),
+        };
         let _ = self.streams.send(stream);
-        let answer = if *self.up.borrow() { Ok(UnboundedReceiverStream::new(incoming).boxed()) } else { Err("down".into()) };
+        let answer = if *self.up.borrow() {
+            Ok(UnboundedReceiverStream::new(incoming).boxed())
+        } else {
+            Err("down".into())
+        };
         std::future::ready(answer).boxed()
     }
 }
@@ -59,10 +71,25 @@ impl World {
         let (streams, seen) = unbounded_channel();
         let up = watch::Sender::new(true);
         let shared = Arc::new(Shared::new(Metrics::new("shop")));
-        let whoami = Whoami { namespace: "shop".into(), pod: "web-1".into(), zone: String::new() };
-        let fake = Fake { streams, up: up.subscribe() };
+        let whoami = Whoami {
+            namespace: "shop".into(),
+            pod: "web-1".into(),
+            zone: String::new(),
+        };
+        let fake = Fake {
+            streams,
+            up: up.subscribe(),
+        };
         let driver = tokio::spawn(Sync::new(fake, whoami, shared.clone(), wanted).run());
-        Self { discover: Discover { shared, wanted: sender }, streams: seen, up, driver }
+        Self {
+            discover: Discover {
+                shared,
+                wanted: sender,
+            },
+            streams: seen,
+            up,
+            driver,
+        }
     }
 
     async fn stream(&mut self) -> Stream {
@@ -100,13 +127,21 @@ impl Stream {
     }
 
     fn say(&self, id: u32, version: u64, body: Body) {
-        self.to.send(Ok(encode::response(&[Item { id, version, body }]))).unwrap();
+        self.to
+            .send(Ok(encode::response(&[Item { id, version, body }])))
+            .unwrap();
     }
 }
 
 fn inbound(workload: &str) -> Body {
     let (ports, allow, probes) = Default::default();
-    Body::Inbound(Inbound { workload: workload.into(), access: Access::Strict, ports, allow, probes })
+    Body::Inbound(Inbound {
+        workload: workload.into(),
+        access: Access::Strict,
+        ports,
+        allow,
+        probes,
+    })
 }
 
 fn target(port: u16) -> SocketAddr {
@@ -124,7 +159,10 @@ async fn policy_arrives_and_is_acknowledged() {
     stream.say(id, 5, inbound("deploy/web"));
     handle.changed().await;
     assert_eq!(handle.load().unwrap().inbound.workload, "deploy/web");
-    assert_eq!(stream.answered().await, Message::Ack(pb::Ack { id, version: 5 }));
+    assert_eq!(
+        stream.answered().await,
+        Message::Ack(pb::Ack { id, version: 5 })
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,11 +172,17 @@ async fn a_malformed_update_is_refused_and_the_last_good_one_stays() {
     let (id, _) = stream.subscribed(Resource::Inbound).await;
     stream.say(id, 5, inbound("deploy/web"));
     handle.changed().await;
-    let mut broken = encode::response(&[Item { id, version: 6, body: inbound("deploy/web") }]);
+    let mut broken = encode::response(&[Item {
+        id,
+        version: 6,
+        body: inbound("deploy/web"),
+    }]);
     broken.strings.clear();
     stream.to.send(Ok(broken)).unwrap();
     stream.answered().await;
-    assert!(matches!(stream.answered().await, Message::Nack(nack) if nack.version == 6 && !nack.reason.is_empty()));
+    assert!(
+        matches!(stream.answered().await, Message::Nack(nack) if nack.version == 6 && !nack.reason.is_empty())
+    );
     assert_eq!(handle.load().unwrap().version, 5);
 }
 
@@ -154,9 +198,18 @@ async fn a_destination_is_asked_for_once_and_then_found() {
     let (one, two) = (ask(80), ask(80));
     let (id, _) = stream.subscribed(Resource::Outbound(target(80))).await;
     stream.say(id, 9, Body::Outbound(Outbound::PassThrough));
-    let (one, two) = (one.await.unwrap().ok().unwrap(), two.await.unwrap().ok().unwrap());
+    let (one, two) = (
+        one.await.unwrap().ok().unwrap(),
+        two.await.unwrap().ok().unwrap(),
+    );
     assert!(Arc::ptr_eq(&one, &two) && matches!(**one.plan(), OutboundPlan::PassThrough(_)));
-    let again = world.discover.outbound(target(80)).now_or_never().unwrap().ok().unwrap();
+    let again = world
+        .discover
+        .outbound(target(80))
+        .now_or_never()
+        .unwrap()
+        .ok()
+        .unwrap();
     assert!(Arc::ptr_eq(&one, &again), "found without waiting");
 }
 
@@ -197,7 +250,10 @@ async fn a_new_stream_resumes_with_what_is_held() {
     assert!(world.discover.shared.metrics.control_staleness().is_some() || handle.load().is_some());
     assert_eq!(stream.subscribed(Resource::Inbound).await, (id, 5));
     stream.say(id, 5, Body::Unchanged);
-    assert_eq!(stream.answered().await, Message::Ack(pb::Ack { id, version: 5 }));
+    assert_eq!(
+        stream.answered().await,
+        Message::Ack(pb::Ack { id, version: 5 })
+    );
     assert_eq!(handle.load().unwrap().version, 5, "as before");
 }
 
@@ -231,7 +287,10 @@ async fn attempts_slow_down_while_the_controller_is_away() {
         attempts += 1;
     }
     // Five seconds on average once it has slowed down.
-    assert!((12..80).contains(&attempts), "{attempts} attempts in two minutes");
+    assert!(
+        (12..80).contains(&attempts),
+        "{attempts} attempts in two minutes"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,7 +120,10 @@ impl EdgeMetrics {
 
     pub(super) fn answers_where(&self, success: bool) -> u64 {
         let slots = self.answers.iter().enumerate();
-        slots.filter(|(at, _)| super::statuses::name(*at).success == success).map(|(_, n)| n.load(Relaxed)).sum()
+        slots
+            .filter(|(at, _)| super::statuses::name(*at).success == success)
+            .map(|(_, n)| n.load(Relaxed))
+            .sum()
     }
 }
 
@@ -159,17 +162,21 @@ impl ConnectionMetrics {
 
     /// How many are open.
     pub fn open(&self) -> u64 {
-        self.opened.load(Relaxed).saturating_sub(self.closed.load(Relaxed))
+        self.opened
+            .load(Relaxed)
+            .saturating_sub(self.closed.load(Relaxed))
     }
 }
 
 impl BackendMetrics {
     pub(crate) fn endpoints(&self, known: usize) {
-        self.endpoints.store(i64::try_from(known).unwrap_or(i64::MAX), Relaxed);
+        self.endpoints
+            .store(i64::try_from(known).unwrap_or(i64::MAX), Relaxed);
     }
 
     pub(crate) fn ejected(&self, now: usize) {
-        self.ejected.store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
+        self.ejected
+            .store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
     }
 
     pub(crate) fn ejection(&self) {

@@ -57,22 +57,74 @@ macro_rules! catalogue {
 
 /// Labels of an edge.
 pub const EDGE: &[&str] = &[
-    "direction", "namespace", "workload", "peer_namespace", "peer_workload", "service", "backend", "route", "tls",
+    "direction",
+    "namespace",
+    "workload",
+    "peer_namespace",
+    "peer_workload",
+    "service",
+    "backend",
+    "route",
+    "tls",
 ];
 const ANSWER: &[&str] = &[
-    "direction", "namespace", "workload", "peer_namespace", "peer_workload", "service", "backend", "route", "tls",
-    "classification", "status", "grpc_status",
+    "direction",
+    "namespace",
+    "workload",
+    "peer_namespace",
+    "peer_workload",
+    "service",
+    "backend",
+    "route",
+    "tls",
+    "classification",
+    "status",
+    "grpc_status",
 ];
 const CONNECTION: &[&str] = &[
-    "direction", "namespace", "workload", "side", "peer_namespace", "peer_workload", "tls", "no_tls_reason", "protocol",
+    "direction",
+    "namespace",
+    "workload",
+    "side",
+    "peer_namespace",
+    "peer_workload",
+    "tls",
+    "no_tls_reason",
+    "protocol",
 ];
 const BACKEND: &[&str] = &["namespace", "workload", "backend"];
-const ALIAS: &[&str] = &["direction", "namespace", "deployment", "tls", "client_id", "dst_namespace", "dst_deployment", "dst_service"];
-const ALIAS_ANSWER: &[&str] = &[
-    "direction", "namespace", "deployment", "tls", "client_id", "dst_namespace", "dst_deployment", "dst_service",
-    "classification", "status_code", "grpc_status",
+const ALIAS: &[&str] = &[
+    "direction",
+    "namespace",
+    "deployment",
+    "tls",
+    "client_id",
+    "dst_namespace",
+    "dst_deployment",
+    "dst_service",
 ];
-const ALIAS_TCP: &[&str] = &["direction", "namespace", "deployment", "tls", "peer", "dst_namespace", "dst_deployment"];
+const ALIAS_ANSWER: &[&str] = &[
+    "direction",
+    "namespace",
+    "deployment",
+    "tls",
+    "client_id",
+    "dst_namespace",
+    "dst_deployment",
+    "dst_service",
+    "classification",
+    "status_code",
+    "grpc_status",
+];
+const ALIAS_TCP: &[&str] = &[
+    "direction",
+    "namespace",
+    "deployment",
+    "tls",
+    "peer",
+    "dst_namespace",
+    "dst_deployment",
+];
 
 catalogue! {
     REQUESTS = "weft_requests_total", Counter, "", Edge, EDGE, "Requests received.";
@@ -163,7 +215,11 @@ pub fn table() -> String {
     for metric in ALL {
         let labels = metric.labels.join(",");
         let (kind, tier) = (metric.kind.label(), metric.tier.label());
-        let _ = writeln!(out, "{} | {kind} | {} | {tier} | {labels} | {}", metric.name, metric.unit, metric.help);
+        let _ = writeln!(
+            out,
+            "{} | {kind} | {} | {tier} | {labels} | {}",
+            metric.name, metric.unit, metric.help
+        );
     }
     out
 }
@@ -180,15 +236,33 @@ mod tests {
         if std::env::var_os("WEFT_UPDATE_GOLDEN").is_some() {
             std::fs::write(&file, table()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), table(), "proxy/metrics.golden is stale");
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap_or_default(),
+            table(),
+            "proxy/metrics.golden is stale"
+        );
     }
 
     #[test]
     fn names_are_unique_and_follow_the_conventions() {
         for (at, metric) in ALL.iter().enumerate() {
-            assert!(ALL[..at].iter().all(|other| other.name != metric.name), "{} twice", metric.name);
-            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
-            assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            assert!(
+                ALL[..at].iter().all(|other| other.name != metric.name),
+                "{} twice",
+                metric.name
+            );
+            assert_eq!(
+                metric.kind == Kind::Counter,
+                metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+            assert!(
+                metric
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            );
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
     }

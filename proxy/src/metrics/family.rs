@@ -30,7 +30,12 @@ struct Entry<M> {
 
 impl<K: Key, M: Default> Family<K, M> {
     pub(super) fn new(name: &'static str, cap: usize) -> Self {
-        Self { name, series: Mutex::default(), dropped: AtomicU64::new(0), cap }
+        Self {
+            name,
+            series: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            cap,
+        }
     }
 
     /// The bundle of these labels; over the cap, that of the rest.
@@ -44,14 +49,21 @@ impl<K: Key, M: Default> Family<K, M> {
             self.dropped.fetch_add(1, Relaxed);
         }
         let key = if full { key.overflow() } else { key };
-        let entry = series.entry(key).or_insert_with(|| Entry { bundle: Arc::default(), unused_since: None });
+        let entry = series.entry(key).or_insert_with(|| Entry {
+            bundle: Arc::default(),
+            unused_since: None,
+        });
         entry.bundle.clone()
     }
 
     /// Forgets what nobody has used for long. A series that something still counts through is never touched.
     pub(super) fn sweep(&self, now: Instant) {
         let mut series = self.series.lock();
-        let keep = if series.len() > self.cap / 2 { KEEP_CROWDED } else { KEEP };
+        let keep = if series.len() > self.cap / 2 {
+            KEEP_CROWDED
+        } else {
+            KEEP
+        };
         series.retain(|_, entry| {
             if Arc::strong_count(&entry.bundle) > 1 {
                 entry.unused_since = None;
@@ -64,7 +76,10 @@ impl<K: Key, M: Default> Family<K, M> {
     /// All bundles in a stable order.
     pub(super) fn all(&self) -> Vec<(K, Arc<M>)> {
         let series = self.series.lock();
-        let mut all: Vec<_> = series.iter().map(|(key, entry)| (key.clone(), entry.bundle.clone())).collect();
+        let mut all: Vec<_> = series
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry.bundle.clone()))
+            .collect();
         drop(series);
         all.sort_by(|a, b| a.0.order(&b.0));
         all
@@ -110,7 +125,10 @@ mod tests {
 
     #[test]
     fn a_series_goes_only_after_its_users_and_some_time() {
-        let (family, start) = (Family::<Arc<str>, AtomicU64>::new("test", 100), Instant::now());
+        let (family, start) = (
+            Family::<Arc<str>, AtomicU64>::new("test", 100),
+            Instant::now(),
+        );
         let held = family.get("held".into());
         family.get("left".into());
         family.sweep(start);
@@ -120,7 +138,11 @@ mod tests {
         assert_eq!(family.len(), 1);
         drop(held);
         family.sweep(start + 2 * KEEP);
-        assert_eq!(family.len(), 1, "its time begins when it is first seen unused");
+        assert_eq!(
+            family.len(),
+            1,
+            "its time begins when it is first seen unused"
+        );
         family.sweep(start + 3 * KEEP);
         assert_eq!(family.len(), 0);
     }

@@ -77,7 +77,11 @@ pub(super) trait Key: Clone + Eq + std::hash::Hash {
 impl Group {
     /// The group with these fields.
     pub fn new(namespace: &str, workload: &str, tls: bool) -> Self {
-        let fields = GroupFields { namespace: namespace.to_owned(), workload: workload.to_owned(), tls };
+        let fields = GroupFields {
+            namespace: namespace.to_owned(),
+            workload: workload.to_owned(),
+            tls,
+        };
         let mut known = known().lock();
         if let Some(group) = known.get(&fields) {
             return group.clone();
@@ -147,7 +151,13 @@ impl Key for EdgeLabels {
     }
 
     fn order(&self, other: &Self) -> std::cmp::Ordering {
-        let key = |labels: &Self| (labels.direction.label(), labels.service.clone(), labels.route.clone());
+        let key = |labels: &Self| {
+            (
+                labels.direction.label(),
+                labels.service.clone(),
+                labels.route.clone(),
+            )
+        };
         key(self)
             .cmp(&key(other))
             .then_with(|| self.backend.cmp(&other.backend))
@@ -157,12 +167,24 @@ impl Key for EdgeLabels {
 
 impl Key for ConnectionLabels {
     fn overflow(&self) -> Self {
-        Self { peer: self.peer.other(), ..self.clone() }
+        Self {
+            peer: self.peer.other(),
+            ..self.clone()
+        }
     }
 
     fn order(&self, other: &Self) -> std::cmp::Ordering {
-        let key = |labels: &Self| (labels.direction.label(), labels.side.label(), labels.protocol, labels.no_tls);
-        key(self).cmp(&key(other)).then_with(|| self.peer.0.cmp(&other.peer.0))
+        let key = |labels: &Self| {
+            (
+                labels.direction.label(),
+                labels.side.label(),
+                labels.protocol,
+                labels.no_tls,
+            )
+        };
+        key(self)
+            .cmp(&key(other))
+            .then_with(|| self.peer.0.cmp(&other.peer.0))
     }
 }
 

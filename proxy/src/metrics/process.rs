@@ -17,7 +17,9 @@ impl Process {
         Self {
             cpu_seconds: cpu_seconds(&text("/proc/self/stat")),
             resident_bytes: field(&status, "VmRSS:").map(|kib| kib * 1024),
-            open_fds: std::fs::read_dir("/proc/self/fd").ok().and_then(|dir| u64::try_from(dir.count()).ok()),
+            open_fds: std::fs::read_dir("/proc/self/fd")
+                .ok()
+                .and_then(|dir| u64::try_from(dir.count()).ok()),
             max_fds: field(&text("/proc/self/limits"), "Max open files"),
             threads: field(&status, "Threads:"),
         }
@@ -34,7 +36,10 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// parentheses and may hold anything.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut times = rest.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
+    let mut times = rest
+        .split_ascii_whitespace()
+        .skip(11)
+        .map(str::parse::<u32>);
     Some((f64::from(times.next()?.ok()?) + f64::from(times.next()?.ok()?)) / 100.0)
 }
 
@@ -45,8 +50,21 @@ mod tests {
     #[test]
     fn fields_are_found_by_name() {
         let status = "Name:\tx\nVmRSS:\t   1234 kB\nThreads:\t7\n";
-        assert_eq!((field(status, "VmRSS:"), field(status, "Threads:"), field(status, "No:")), (Some(1234), Some(7), None));
-        assert_eq!(field("Max open files            1024                 4096                 files\n", "Max open files"), Some(1024));
+        assert_eq!(
+            (
+                field(status, "VmRSS:"),
+                field(status, "Threads:"),
+                field(status, "No:")
+            ),
+            (Some(1234), Some(7), None)
+        );
+        assert_eq!(
+            field(
+                "Max open files            1024                 4096                 files\n",
+                "Max open files"
+            ),
+            Some(1024)
+        );
     }
 
     #[test]
@@ -59,6 +77,10 @@ mod tests {
     #[test]
     fn this_process_has_figures() {
         let process = Process::read();
-        assert!(process.resident_bytes > Some(0) && process.open_fds > Some(0) && process.threads > Some(0));
+        assert!(
+            process.resident_bytes > Some(0)
+                && process.open_fds > Some(0)
+                && process.threads > Some(0)
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(super) struct RareKey {
 impl RareKey {
     pub(super) fn new(metric: &'static Metric, values: &[&str]) -> Self {
         debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
-        Self { metric, values: values.iter().map(|value| Arc::from(*value)).collect() }
+        Self {
+            metric,
+            values: values.iter().map(|value| Arc::from(*value)).collect(),
+        }
     }
 }
 
@@ -39,10 +42,16 @@ impl std::hash::Hash for RareKey {
 
 impl Key for RareKey {
     fn overflow(&self) -> Self {
-        Self { metric: self.metric, values: self.values.iter().map(|_| OTHER.into()).collect() }
+        Self {
+            metric: self.metric,
+            values: self.values.iter().map(|_| OTHER.into()).collect(),
+        }
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        self.metric.name.cmp(other.metric.name).then_with(|| self.values.cmp(&other.values))
+        self.metric
+            .name
+            .cmp(other.metric.name)
+            .then_with(|| self.values.cmp(&other.values))
     }
 }

@@ -12,7 +12,11 @@ pub struct FacadeRecorder(pub Arc<Metrics>);
 impl FacadeRecorder {
     fn cell(&self, key: &Key, kind: Kind) -> Option<Arc<super::rare::Rare>> {
         let metric = catalogue::find(key.name()).filter(|metric| metric.kind == kind)?;
-        let value = |name: &&str| key.labels().find(|label| label.key() == *name).map_or("", |label| label.value());
+        let value = |name: &&str| {
+            key.labels()
+                .find(|label| label.key() == *name)
+                .map_or("", |label| label.value())
+        };
         let values: Vec<&str> = metric.labels.iter().map(value).collect();
         (metric.tier == catalogue::Tier::Process).then(|| self.0.rare(metric, &values))
     }
@@ -25,11 +29,13 @@ impl Recorder for FacadeRecorder {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.cell(key, Kind::Counter).map_or_else(Counter::noop, Counter::from_arc)
+        self.cell(key, Kind::Counter)
+            .map_or_else(Counter::noop, Counter::from_arc)
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.cell(key, Kind::Gauge).map_or_else(Gauge::noop, Gauge::from_arc)
+        self.cell(key, Kind::Gauge)
+            .map_or_else(Gauge::noop, Gauge::from_arc)
     }
 
     /// Histograms are part of bundles only.

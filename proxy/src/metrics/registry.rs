@@ -169,13 +169,16 @@ impl Metrics {
     /// The stream from the controller ended.
     pub(crate) fn control_lost(&self) {
         // The first loss counts: failed attempts to reconnect make nothing younger.
-        let _ = self.control_lost.compare_exchange(0, crate::balance::now(), Relaxed, Relaxed);
+        let _ = self
+            .control_lost
+            .compare_exchange(0, crate::balance::now(), Relaxed, Relaxed);
     }
 
     /// How long the controller has not been heard; `None`: it is connected.
     pub fn control_staleness(&self) -> Option<std::time::Duration> {
         let lost = self.control_lost.load(Relaxed);
-        (lost != 0).then(|| std::time::Duration::from_nanos(crate::balance::now().saturating_sub(lost)))
+        (lost != 0)
+            .then(|| std::time::Duration::from_nanos(crate::balance::now().saturating_sub(lost)))
     }
 
     /// Everything as text, in the Prometheus format. Forgets series unused for long.
@@ -187,7 +190,11 @@ impl Metrics {
     /// Every edge, for the controller.
     pub fn summary(&self) -> Vec<EdgeSummary> {
         self.sweep(Instant::now());
-        self.edges.all().into_iter().map(|(labels, edge)| summarise(labels, &edge)).collect()
+        self.edges
+            .all()
+            .into_iter()
+            .map(|(labels, edge)| summarise(labels, &edge))
+            .collect()
     }
 
     fn sweep(&self, now: Instant) {
@@ -229,14 +236,34 @@ mod tests {
         edge.bytes(10, 20);
         let all = metrics.summary();
         let seen = &all[0];
-        assert_eq!((all.len(), seen.requests, seen.success, seen.failure, seen.denied), (1, 2, 1, 1, 1));
-        assert_eq!((seen.bytes_in, seen.bytes_out, seen.latency[4], seen.latency[11]), (10, 20, 1, 1));
+        assert_eq!(
+            (
+                all.len(),
+                seen.requests,
+                seen.success,
+                seen.failure,
+                seen.denied
+            ),
+            (1, 2, 1, 1, 1)
+        );
+        assert_eq!(
+            (
+                seen.bytes_in,
+                seen.bytes_out,
+                seen.latency[4],
+                seen.latency[11]
+            ),
+            (10, 20, 1, 1)
+        );
     }
 
     #[test]
     fn staleness_counts_from_the_first_loss_and_ends_with_the_connection() {
         let metrics = Metrics::new("shop");
-        assert!(metrics.control_staleness().is_some(), "never connected is stale");
+        assert!(
+            metrics.control_staleness().is_some(),
+            "never connected is stale"
+        );
         metrics.control_connected();
         assert_eq!(metrics.control_staleness(), None);
         metrics.control_lost();

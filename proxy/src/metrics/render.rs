@@ -51,7 +51,12 @@ impl Scrape<'_> {
         self.answers(text);
         text.head(&names::LATENCY);
         for (labels, edge) in &self.edges {
-            text.histogram(names::LATENCY.name, &self.edge(labels), &edge.latency.snapshot(), SECOND_US);
+            text.histogram(
+                names::LATENCY.name,
+                &self.edge(labels),
+                &edge.latency.snapshot(),
+                SECOND_US,
+            );
         }
         self.each_edge(text, &names::CANCELLED, |edge| edge.cancelled.load(Relaxed));
         self.each_edge(text, &names::DENIED, |edge| edge.denied.load(Relaxed));
@@ -104,13 +109,23 @@ impl Scrape<'_> {
         self.each_connection(text, &names::OPEN, ConnectionMetrics::open);
         text.head(&names::LIFETIME);
         for (labels, at) in &self.connections {
-            text.histogram(names::LIFETIME.name, &self.connection(labels), &at.duration.snapshot(), SECOND_US);
+            text.histogram(
+                names::LIFETIME.name,
+                &self.connection(labels),
+                &at.duration.snapshot(),
+                SECOND_US,
+            );
         }
         self.each_connection(text, &names::READ, |at| at.bytes_read.load(Relaxed));
         self.each_connection(text, &names::WRITTEN, |at| at.bytes_written.load(Relaxed));
     }
 
-    fn each_connection(&self, text: &mut Text, metric: &Metric, value: fn(&ConnectionMetrics) -> u64) {
+    fn each_connection(
+        &self,
+        text: &mut Text,
+        metric: &Metric,
+        value: fn(&ConnectionMetrics) -> u64,
+    ) {
         text.head(metric);
         for (labels, at) in &self.connections {
             text.sample(metric.name, &self.connection(labels), value(at));
@@ -134,14 +149,22 @@ impl Scrape<'_> {
     fn backends(&self, text: &mut Text) {
         self.each_backend(text, &names::ENDPOINTS, |at| at.endpoints.load(Relaxed));
         self.each_backend(text, &names::EJECTED, |at| at.ejected.load(Relaxed));
-        self.each_backend(text, &names::EJECTIONS, |at| at.ejections.load(Relaxed).cast_signed());
-        self.each_backend(text, &names::CONNECT_FAILURES, |at| at.connect_failures.load(Relaxed).cast_signed());
+        self.each_backend(text, &names::EJECTIONS, |at| {
+            at.ejections.load(Relaxed).cast_signed()
+        });
+        self.each_backend(text, &names::CONNECT_FAILURES, |at| {
+            at.connect_failures.load(Relaxed).cast_signed()
+        });
     }
 
     fn each_backend(&self, text: &mut Text, metric: &Metric, value: fn(&BackendMetrics) -> i64) {
         text.head(metric);
         for (name, at) in &self.backends {
-            let labels = [("namespace", self.metrics.namespace.as_str()), ("workload", &self.workload), ("backend", name)];
+            let labels = [
+                ("namespace", self.metrics.namespace.as_str()),
+                ("workload", &self.workload),
+                ("backend", name),
+            ];
             text.sample(metric.name, &labels, value(at));
         }
     }
@@ -155,11 +178,18 @@ impl Scrape<'_> {
                 text.head(metric);
                 last = metric.name;
             }
-            let labels: Vec<Label<'_>> = metric.labels.iter().copied().zip(key.values.iter().map(AsRef::as_ref)).collect();
+            let labels: Vec<Label<'_>> = metric
+                .labels
+                .iter()
+                .copied()
+                .zip(key.values.iter().map(AsRef::as_ref))
+                .collect();
             let bits = value.load(Relaxed);
             match metric.kind {
                 Kind::Counter => text.sample(metric.name, &labels, bits),
-                Kind::Gauge | Kind::Histogram => text.sample(metric.name, &labels, f64::from_bits(bits)),
+                Kind::Gauge | Kind::Histogram => {
+                    text.sample(metric.name, &labels, f64::from_bits(bits))
+                }
             }
         }
     }
@@ -167,21 +197,41 @@ impl Scrape<'_> {
     /// What is known without a series of its own.
     fn own(&self, text: &mut Text) {
         let staleness = self.metrics.control_staleness();
-        one(text, &names::CONTROL_CONNECTED, Some(u8::from(staleness.is_none())));
-        one(text, &names::CONTROL_STALENESS, Some(staleness.unwrap_or_default().as_secs_f64()));
+        one(
+            text,
+            &names::CONTROL_CONNECTED,
+            Some(u8::from(staleness.is_none())),
+        );
+        one(
+            text,
+            &names::CONTROL_STALENESS,
+            Some(staleness.unwrap_or_default().as_secs_f64()),
+        );
         let m = self.metrics;
         let families = [
             (m.edges.name, m.edges.len(), m.edges.dropped()),
-            (m.connections.name, m.connections.len(), m.connections.dropped()),
+            (
+                m.connections.name,
+                m.connections.len(),
+                m.connections.dropped(),
+            ),
             (m.backends.name, m.backends.len(), m.backends.dropped()),
             (m.rare.name, m.rare.len(), m.rare.dropped()),
         ];
         text.head(&names::SERIES);
-        families.iter().for_each(|(name, len, _)| text.sample(names::SERIES.name, &[("family", name)], len));
+        families
+            .iter()
+            .for_each(|(name, len, _)| text.sample(names::SERIES.name, &[("family", name)], len));
         text.head(&names::DROPPED);
-        families.iter().for_each(|(name, _, dropped)| text.sample(names::DROPPED.name, &[("family", name)], dropped));
+        families.iter().for_each(|(name, _, dropped)| {
+            text.sample(names::DROPPED.name, &[("family", name)], dropped)
+        });
         text.head(&names::BUILD);
-        text.sample(names::BUILD.name, &[("version", weft_proxy_api::names::VERSION)], 1);
+        text.sample(
+            names::BUILD.name,
+            &[("version", weft_proxy_api::names::VERSION)],
+            1,
+        );
     }
 
     fn process(&self, text: &mut Text) {
@@ -191,7 +241,15 @@ impl Scrape<'_> {
         one(text, &names::FDS, process.open_fds);
         one(text, &names::MAX_FDS, process.max_fds);
         one(text, &names::THREADS, process.threads);
-        one(text, &names::START, self.metrics.started.duration_since(UNIX_EPOCH).ok().map(|at| at.as_secs_f64()));
+        one(
+            text,
+            &names::START,
+            self.metrics
+                .started
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .map(|at| at.as_secs_f64()),
+        );
     }
 }
 

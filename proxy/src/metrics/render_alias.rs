@@ -35,7 +35,10 @@ struct Tcp {
 }
 
 pub(super) fn render(scrape: &Scrape<'_>, text: &mut Text) {
-    let own = Own { namespace: &scrape.metrics.namespace, deployment: deployment(&scrape.workload) };
+    let own = Own {
+        namespace: &scrape.metrics.namespace,
+        deployment: deployment(&scrape.workload),
+    };
     own.edges(text, &edges(scrape));
     own.tcp(text, &connections(scrape));
 }
@@ -72,7 +75,14 @@ fn edge_key(labels: &EdgeLabels) -> EdgeKey<'_> {
         Direction::Inbound => [direction, tls, account(&labels.peer.workload), "", "", ""],
         Direction::Outbound => {
             let (namespace, workload) = (&labels.peer.namespace, &labels.peer.workload);
-            [direction, tls, "", namespace, deployment(workload), service(&labels.backend)]
+            [
+                direction,
+                tls,
+                "",
+                namespace,
+                deployment(workload),
+                service(&labels.backend),
+            ]
         }
     }
 }
@@ -83,7 +93,13 @@ fn tcp_key(labels: &ConnectionLabels) -> TcpKey<'_> {
         Direction::Inbound => [direction, tls, labels.side.label(), "", ""],
         Direction::Outbound => {
             let (namespace, workload) = (&labels.peer.namespace, &labels.peer.workload);
-            [direction, tls, labels.side.label(), namespace, deployment(workload)]
+            [
+                direction,
+                tls,
+                labels.side.label(),
+                namespace,
+                deployment(workload),
+            ]
         }
     }
 }
@@ -122,12 +138,22 @@ impl<'a> Own<'a> {
         }
         text.head(&names::ALIAS_LATENCY);
         for (key, edge) in all {
-            text.histogram(names::ALIAS_LATENCY.name, &self.edge(key), &edge.latency, MILLI_US);
+            text.histogram(
+                names::ALIAS_LATENCY.name,
+                &self.edge(key),
+                &edge.latency,
+                MILLI_US,
+            );
         }
     }
 
     fn answers(&self, text: &mut Text, key: &EdgeKey<'_>, edge: &Edge) {
-        for (slot, count) in edge.answers.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (slot, count) in edge
+            .answers
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
             let name = statuses::name(slot);
             let mut labels = self.edge(key).to_vec();
             labels.push(("classification", name.classification()));
@@ -151,7 +177,14 @@ impl<'a> Own<'a> {
     }
 
     fn edge<'b>(&'b self, key: &EdgeKey<'b>) -> [Label<'b>; 8] {
-        let [direction, tls, client, dst_namespace, dst_deployment, dst_service] = *key;
+        let [
+            direction,
+            tls,
+            client,
+            dst_namespace,
+            dst_deployment,
+            dst_service,
+        ] = *key;
         [
             ("direction", direction),
             ("namespace", self.namespace),
@@ -180,7 +213,11 @@ impl<'a> Own<'a> {
 
 impl Default for Edge {
     fn default() -> Self {
-        Self { requests: 0, answers: [0; SLOTS], latency: Snapshot::default() }
+        Self {
+            requests: 0,
+            answers: [0; SLOTS],
+            latency: Snapshot::default(),
+        }
     }
 }
 
@@ -190,7 +227,14 @@ mod tests {
 
     #[test]
     fn names_are_cut_out_of_labels() {
-        assert_eq!((deployment("deploy/web"), deployment("sts/db"), deployment("")), ("web", "db", ""));
+        assert_eq!(
+            (
+                deployment("deploy/web"),
+                deployment("sts/db"),
+                deployment("")
+            ),
+            ("web", "db", "")
+        );
         assert_eq!((service("shop/web:80"), service("")), ("web", ""));
     }
 }

@@ -14,27 +14,47 @@ type Labels = BTreeMap<String, String>;
 /// Samples by name; panics on anything Prometheus would refuse.
 fn parse(text: &str) -> HashMap<String, Vec<(Labels, f64)>> {
     assert!(text.ends_with('\n'));
-    let (mut kinds, mut seen, mut all) = (HashMap::new(), HashSet::new(), HashMap::<String, Vec<_>>::new());
+    let (mut kinds, mut seen, mut all) = (
+        HashMap::new(),
+        HashSet::new(),
+        HashMap::<String, Vec<_>>::new(),
+    );
     let mut current = String::new();
     for line in text.lines() {
         if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
-            assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} has two groups");
+            assert!(
+                kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                "{name} has two groups"
+            );
             name.clone_into(&mut current);
         } else if !line.starts_with("# HELP ") {
             let (series, value) = line.rsplit_once(' ').unwrap();
             assert!(seen.insert(series.to_owned()), "{series} twice");
             let (name, labels) = split(series);
-            let suffixes: &[&str] = if kinds[&current] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-            assert!(suffixes.iter().any(|suffix| name == format!("{current}{suffix}")), "{name} under {current}");
-            all.entry(name).or_default().push((labels, value.parse().unwrap()));
+            let suffixes: &[&str] = if kinds[&current] == "histogram" {
+                &["_bucket", "_sum", "_count"]
+            } else {
+                &[""]
+            };
+            assert!(
+                suffixes
+                    .iter()
+                    .any(|suffix| name == format!("{current}{suffix}")),
+                "{name} under {current}"
+            );
+            all.entry(name)
+                .or_default()
+                .push((labels, value.parse().unwrap()));
         }
     }
     all
 }
 
 fn split(series: &str) -> (String, Labels) {
-    let Some((name, rest)) = series.split_once('{') else { return (series.to_owned(), Labels::new()) };
+    let Some((name, rest)) = series.split_once('{') else {
+        return (series.to_owned(), Labels::new());
+    };
     let (mut labels, mut rest) = (Labels::new(), rest.strip_suffix('}').unwrap());
     while !rest.is_empty() {
         let (label, after) = rest.split_once("=\"").unwrap();
@@ -50,8 +70,13 @@ fn split(series: &str) -> (String, Labels) {
                 (_, c) => value.push(c),
             }
         };
-        assert!(labels.insert(label.to_owned(), value).is_none(), "{label} twice");
-        rest = after[end + 1..].strip_prefix(',').unwrap_or(&after[end + 1..]);
+        assert!(
+            labels.insert(label.to_owned(), value).is_none(),
+            "{label} twice"
+        );
+        rest = after[end + 1..]
+            .strip_prefix(',')
+            .unwrap_or(&after[end + 1..]);
     }
     (name.to_owned(), labels)
 }
@@ -66,9 +91,22 @@ fn outbound(route: &str, workload: &str) -> EdgeLabels {
     }
 }
 
-fn value(all: &HashMap<String, Vec<(Labels, f64)>>, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
-    let fits = |at: &Labels| labels.iter().all(|(label, value)| at.get(*label).is_some_and(|v| v == value));
-    all.get(name).into_iter().flatten().filter(|(at, _)| fits(at)).map(|(_, value)| *value).collect()
+fn value(
+    all: &HashMap<String, Vec<(Labels, f64)>>,
+    name: &str,
+    labels: &[(&str, &str)],
+) -> Vec<f64> {
+    let fits = |at: &Labels| {
+        labels
+            .iter()
+            .all(|(label, value)| at.get(*label).is_some_and(|v| v == value))
+    };
+    all.get(name)
+        .into_iter()
+        .flatten()
+        .filter(|(at, _)| fits(at))
+        .map(|(_, value)| *value)
+        .collect()
 }
 
 #[test]
@@ -87,13 +125,48 @@ fn a_scrape_holds_what_was_counted() {
     edge.request();
     edge.answered(Code::Http(503), Duration::from_millis(2));
     let all = parse(&metrics.render());
-    let labels = [("workload", "deploy/front"), ("peer_workload", "deploy/web"), ("tls", "true")];
+    let labels = [
+        ("workload", "deploy/front"),
+        ("peer_workload", "deploy/web"),
+        ("tls", "true"),
+    ];
     assert_eq!(value(&all, "weft_requests_total", &labels), [1.0]);
-    assert_eq!(value(&all, "weft_responses_total", &[("classification", "failure"), ("status", "503")]), [1.0]);
-    assert_eq!(value(&all, "weft_response_latency_seconds_bucket", &[("le", "0.001")]), [0.0]);
-    assert_eq!(value(&all, "weft_response_latency_seconds_bucket", &[("le", "0.0025")]), [1.0]);
-    assert_eq!(value(&all, "weft_response_latency_seconds_bucket", &[("le", "+Inf")]), [1.0]);
-    assert_eq!(value(&all, "weft_response_latency_seconds_sum", &[]), [0.002]);
+    assert_eq!(
+        value(
+            &all,
+            "weft_responses_total",
+            &[("classification", "failure"), ("status", "503")]
+        ),
+        [1.0]
+    );
+    assert_eq!(
+        value(
+            &all,
+            "weft_response_latency_seconds_bucket",
+            &[("le", "0.001")]
+        ),
+        [0.0]
+    );
+    assert_eq!(
+        value(
+            &all,
+            "weft_response_latency_seconds_bucket",
+            &[("le", "0.0025")]
+        ),
+        [1.0]
+    );
+    assert_eq!(
+        value(
+            &all,
+            "weft_response_latency_seconds_bucket",
+            &[("le", "+Inf")]
+        ),
+        [1.0]
+    );
+    assert_eq!(
+        value(&all, "weft_response_latency_seconds_sum", &[]),
+        [0.002]
+    );
 }
 
 #[test]
@@ -101,7 +174,10 @@ fn labels_are_escaped() {
     let metrics = Metrics::new("shop");
     metrics.edge(outbound("a\"b\\c\nd", "deploy/web")).request();
     let all = parse(&metrics.render());
-    assert_eq!(value(&all, "weft_requests_total", &[("route", "a\"b\\c\nd")]), [1.0]);
+    assert_eq!(
+        value(&all, "weft_requests_total", &[("route", "a\"b\\c\nd")]),
+        [1.0]
+    );
 }
 
 #[test]
@@ -112,11 +188,27 @@ fn flagger_finds_linkerd_s_names() {
     edge.answered(Code::Http(200), Duration::from_millis(7));
     edge.answered(Code::Http(500), Duration::from_millis(7));
     let all = parse(&metrics.render());
-    let target = [("namespace", "shop"), ("deployment", "web"), ("direction", "inbound")];
+    let target = [
+        ("namespace", "shop"),
+        ("deployment", "web"),
+        ("direction", "inbound"),
+    ];
     let total: f64 = value(&all, "response_total", &target).iter().sum();
-    let good: f64 = value(&all, "response_total", &[&target[..], &[("classification", "success")]].concat()).iter().sum();
+    let good: f64 = value(
+        &all,
+        "response_total",
+        &[&target[..], &[("classification", "success")]].concat(),
+    )
+    .iter()
+    .sum();
     assert_eq!((good, total), (1.0, 2.0));
-    let le = |le| value(&all, "response_latency_ms_bucket", &[&target[..], &[("le", le)]].concat());
+    let le = |le| {
+        value(
+            &all,
+            "response_latency_ms_bucket",
+            &[&target[..], &[("le", le)]].concat(),
+        )
+    };
     assert_eq!((le("5"), le("10")), (vec![0.0], vec![2.0]));
 }
 
@@ -128,13 +220,33 @@ fn aliases_add_up_series_that_their_labels_cannot_tell_apart() {
     }
     for protocol in ["http1", "http2"] {
         let peer = Group::new("shop", "deploy/web", true);
-        let labels = ConnectionLabels { direction: Direction::Outbound, side: Side::Dst, peer, no_tls: "", protocol };
+        let labels = ConnectionLabels {
+            direction: Direction::Outbound,
+            side: Side::Dst,
+            peer,
+            no_tls: "",
+            protocol,
+        };
         metrics.connection(labels).opened();
     }
     let all = parse(&metrics.render());
     assert_eq!(value(&all, "weft_requests_total", &[]), [1.0, 1.0]);
-    assert_eq!(value(&all, "request_total", &[("dst_service", "web-v2"), ("dst_deployment", "web")]), [2.0]);
-    assert_eq!(value(&all, "tcp_open_connections", &[("tls", "true"), ("peer", "dst")]), [2.0]);
+    assert_eq!(
+        value(
+            &all,
+            "request_total",
+            &[("dst_service", "web-v2"), ("dst_deployment", "web")]
+        ),
+        [2.0]
+    );
+    assert_eq!(
+        value(
+            &all,
+            "tcp_open_connections",
+            &[("tls", "true"), ("peer", "dst")]
+        ),
+        [2.0]
+    );
     metrics.set_aliases(false);
     assert!(!parse(&metrics.render()).contains_key("request_total"));
 }
@@ -143,12 +255,24 @@ fn aliases_add_up_series_that_their_labels_cannot_tell_apart() {
 fn too_many_series_become_one_and_are_counted() {
     let metrics = Metrics::with_cap("shop", 3);
     for n in 0..10 {
-        metrics.edge(outbound("", &format!("deploy/w{n}"))).request();
+        metrics
+            .edge(outbound("", &format!("deploy/w{n}")))
+            .request();
     }
     let all = parse(&metrics.render());
     assert_eq!(all["weft_requests_total"].len(), 4);
-    assert_eq!(value(&all, "weft_requests_total", &[("peer_workload", OTHER), ("direction", "outbound")]), [7.0]);
-    assert_eq!(value(&all, "weft_metrics_dropped_total", &[("family", "edges")]), [7.0]);
+    assert_eq!(
+        value(
+            &all,
+            "weft_requests_total",
+            &[("peer_workload", OTHER), ("direction", "outbound")]
+        ),
+        [7.0]
+    );
+    assert_eq!(
+        value(&all, "weft_metrics_dropped_total", &[("family", "edges")]),
+        [7.0]
+    );
 }
 
 #[test]
@@ -157,9 +281,14 @@ fn counting_from_many_threads_loses_nothing() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             let edge: Arc<_> = metrics.edge(outbound("", "deploy/web"));
-            scope.spawn(move || (0..10_000).for_each(|_| edge.answered(Code::Grpc(0), Duration::from_micros(300))));
+            scope.spawn(move || {
+                (0..10_000).for_each(|_| edge.answered(Code::Grpc(0), Duration::from_micros(300)))
+            });
         }
     });
     let all = parse(&metrics.render());
-    assert_eq!(value(&all, "weft_responses_total", &[("grpc_status", "0")]), [40_000.0]);
+    assert_eq!(
+        value(&all, "weft_responses_total", &[("grpc_status", "0")]),
+        [40_000.0]
+    );
 }

@@ -5,8 +5,8 @@ use super::bundle::Code;
 
 /// HTTP statuses with a slot of their own.
 const COMMON: [u16; 30] = [
-    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415,
-    422, 429, 500, 501, 502, 503, 504,
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409,
+    410, 412, 413, 415, 422, 429, 500, 501, 502, 503, 504,
 ];
 const CLASSES: usize = 6;
 const GRPC: usize = 18;
@@ -34,7 +34,9 @@ const fn http_slots() -> [u8; 600] {
 /// The slot of an answer.
 pub(super) fn slot(code: Code) -> usize {
     match code {
-        Code::Http(status) => usize::from(*HTTP_SLOT.get(usize::from(status)).unwrap_or(&HTTP_SLOT[0])),
+        Code::Http(status) => {
+            usize::from(*HTTP_SLOT.get(usize::from(status)).unwrap_or(&HTTP_SLOT[0]))
+        }
         Code::Grpc(code) => COMMON.len() + CLASSES + usize::from(code).min(GRPC - 1),
     }
 }
@@ -58,22 +60,32 @@ impl Name {
 }
 
 const STATUS_NAMES: [&str; COMMON.len() + CLASSES] = [
-    "101", "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400", "401", "403", "404",
-    "405", "408", "409", "410", "412", "413", "415", "422", "429", "500", "501", "502", "503", "504", "1xx", "2xx",
-    "3xx", "4xx", "5xx", "other",
+    "101", "200", "201", "202", "204", "206", "301", "302", "303", "304", "307", "308", "400",
+    "401", "403", "404", "405", "408", "409", "410", "412", "413", "415", "422", "429", "500",
+    "501", "502", "503", "504", "1xx", "2xx", "3xx", "4xx", "5xx", "other",
 ];
-const GRPC_NAMES: [&str; GRPC] =
-    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "other"];
+const GRPC_NAMES: [&str; GRPC] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    "other",
+];
 
 /// The name of a slot.
 pub fn name(slot: usize) -> Name {
     let http = COMMON.len() + CLASSES;
     if slot < http {
         let status = STATUS_NAMES[slot];
-        return Name { status, grpc: "", success: !(status.starts_with('5') || status == "other") };
+        return Name {
+            status,
+            grpc: "",
+            success: !(status.starts_with('5') || status == "other"),
+        };
     }
     let grpc = (slot - http).min(GRPC - 1);
-    Name { status: "200", grpc: GRPC_NAMES[grpc], success: grpc_success(grpc as u8) }
+    Name {
+        status: "200",
+        grpc: GRPC_NAMES[grpc],
+        success: grpc_success(grpc as u8),
+    }
 }
 
 /// Not so: unknown, deadline exceeded, permission denied, internal, unavailable, data loss (Linkerd's list), and what is no
@@ -88,11 +100,18 @@ mod tests {
 
     #[test]
     fn every_status_lands_in_its_slot() {
-        for (status, expected, success) in
-            [(200, "200", true), (207, "2xx", true), (418, "4xx", true), (503, "503", false), (599, "5xx", false)]
-        {
+        for (status, expected, success) in [
+            (200, "200", true),
+            (207, "2xx", true),
+            (418, "4xx", true),
+            (503, "503", false),
+            (599, "5xx", false),
+        ] {
             let name = name(slot(Code::Http(status)));
-            assert_eq!((name.status, name.grpc, name.success), (expected, "", success));
+            assert_eq!(
+                (name.status, name.grpc, name.success),
+                (expected, "", success)
+            );
         }
         assert_eq!(name(slot(Code::Http(999))).status, "other");
         assert_eq!(name(slot(Code::Http(0))).status, "other");
@@ -100,9 +119,30 @@ mod tests {
 
     #[test]
     fn grpc_codes_have_slots_of_their_own() {
-        assert_eq!(name(slot(Code::Grpc(0))), Name { status: "200", grpc: "0", success: true });
-        assert_eq!(name(slot(Code::Grpc(14))), Name { status: "200", grpc: "14", success: false });
-        assert_eq!(name(slot(Code::Grpc(200))), Name { status: "200", grpc: "other", success: false });
+        assert_eq!(
+            name(slot(Code::Grpc(0))),
+            Name {
+                status: "200",
+                grpc: "0",
+                success: true
+            }
+        );
+        assert_eq!(
+            name(slot(Code::Grpc(14))),
+            Name {
+                status: "200",
+                grpc: "14",
+                success: false
+            }
+        );
+        assert_eq!(
+            name(slot(Code::Grpc(200))),
+            Name {
+                status: "200",
+                grpc: "other",
+                success: false
+            }
+        );
         assert_eq!(slot(Code::Grpc(255)), SLOTS - 1);
     }
 }

@@ -17,7 +17,11 @@ impl Text {
     /// Name, kind and help of what follows. All samples of a metric stand together.
     pub(super) fn head(&mut self, metric: &Metric) {
         let (name, kind) = (metric.name, metric.kind.label());
-        let _ = writeln!(self.out, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
+        let _ = writeln!(
+            self.out,
+            "# HELP {name} {}\n# TYPE {name} {kind}",
+            metric.help
+        );
     }
 
     pub(super) fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
@@ -26,7 +30,13 @@ impl Text {
     }
 
     /// A histogram in units of `per_unit` microseconds.
-    pub(super) fn histogram(&mut self, name: &str, labels: &[Label<'_>], seen: &Snapshot, per_unit: u64) {
+    pub(super) fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[Label<'_>],
+        seen: &Snapshot,
+        per_unit: u64,
+    ) {
         let mut cumulative = 0;
         for (at, n) in seen.buckets.iter().enumerate() {
             cumulative += n;

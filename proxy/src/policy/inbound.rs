@@ -2,9 +2,11 @@
 
 use crate::metrics::{Count, Metrics};
 use foldhash::HashMap;
-use weft_proxy_api::policy::inbound::{AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Ports, Verdict};
-use weft_proxy_api::policy::matching::RequestView;
 use weft_proxy_api::policy::Protocol;
+use weft_proxy_api::policy::inbound::{
+    AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Ports, Verdict,
+};
+use weft_proxy_api::policy::matching::RequestView;
 
 /// Policy of one version, with its counters.
 pub struct InboundPlan {
@@ -37,10 +39,18 @@ struct Counters {
 impl InboundPlan {
     /// Compiles a policy.
     pub fn new(inbound: Inbound, version: u64, metrics: &Metrics) -> Self {
-        let ports = named_ports(&inbound).map(|port| (port, Port::of(&inbound, port))).collect();
+        let ports = named_ports(&inbound)
+            .map(|port| (port, Port::of(&inbound, port)))
+            .collect();
         let counters = Counters::new(&inbound, metrics);
         let other = Port::of(&inbound, unnamed_port(&inbound));
-        Self { version, ports, other, counters, inbound }
+        Self {
+            version,
+            ports,
+            other,
+            counters,
+            inbound,
+        }
     }
 
     /// What the port was declared to speak.
@@ -67,7 +77,10 @@ impl InboundPlan {
 
     /// Judges a connection without counting: is one that is already open still allowed?
     pub fn still_allows(&self, caller: Caller<'_>, port: u16) -> bool {
-        !matches!(self.inbound.judge_connection(caller, port), ConnectionVerdict::Deny { .. })
+        !matches!(
+            self.inbound.judge_connection(caller, port),
+            ConnectionVerdict::Deny { .. }
+        )
     }
 
     /// Judges a request and counts the verdict.
@@ -90,7 +103,10 @@ impl Port {
     fn of(inbound: &Inbound, port: u16) -> Self {
         let protocol = inbound.protocol(port);
         let declared = matches!(protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
-        Self { protocol, http_only: declared || inbound.has_http_rules(port) }
+        Self {
+            protocol,
+            http_only: declared || inbound.has_http_rules(port),
+        }
     }
 }
 
@@ -101,13 +117,17 @@ fn named_ports(inbound: &Inbound) -> impl Iterator<Item = u16> {
         Ports::Only(ports) => ports,
     });
     let declared = inbound.ports.iter().map(|(port, _)| *port);
-    declared.chain(ruled.copied()).chain(inbound.probes.iter().map(|probe| probe.port))
+    declared
+        .chain(ruled.copied())
+        .chain(inbound.probes.iter().map(|probe| probe.port))
 }
 
 /// A port that nothing names, to ask what holds for all of those.
 fn unnamed_port(inbound: &Inbound) -> u16 {
     let named: std::collections::HashSet<u16> = named_ports(inbound).collect();
-    (1..=u16::MAX).find(|port| !named.contains(port)).unwrap_or(0)
+    (1..=u16::MAX)
+        .find(|port| !named.contains(port))
+        .unwrap_or(0)
 }
 
 impl Counters {
@@ -115,7 +135,11 @@ impl Counters {
         let rule = |by: &str| metrics.allowed(by);
         let denied = |reason: DenyReason, audit| metrics.denied(reason.label(), audit);
         Self {
-            rules: inbound.allow.iter().map(|allow| rule(&allow.object)).collect(),
+            rules: inbound
+                .allow
+                .iter()
+                .map(|allow| rule(&allow.object))
+                .collect(),
             permissive: rule(inbound.by(AllowedBy::Permissive)),
             probe: rule(inbound.by(AllowedBy::Probe)),
             denied: DenyReason::ALL.map(|reason| (denied(reason, false), denied(reason, true))),
@@ -146,9 +170,9 @@ impl Counters {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use weft_proxy_api::identity::SpiffeId;
     use weft_proxy_api::policy::Access;
     use weft_proxy_api::policy::inbound::{Allow, Probe, Source, Traffic};
-    use weft_proxy_api::identity::SpiffeId;
 
     fn id(account: &str) -> SpiffeId {
         SpiffeId::new("cluster.local", "shop", account).unwrap()
@@ -157,7 +181,10 @@ mod tests {
     fn policy(access: Access) -> Inbound {
         let allow = |object: &str, account, ports, traffic| Allow {
             object: object.into(),
-            sources: vec![Source { identity: id(account), addresses: None }],
+            sources: vec![Source {
+                identity: id(account),
+                addresses: None,
+            }],
             ports: Ports::Only(ports),
             traffic,
         };
@@ -167,14 +194,25 @@ mod tests {
             ports: vec![(9000, Protocol::Opaque), (8000, Protocol::Http1)],
             allow: vec![
                 allow("TrafficTarget shop/tcp", "front", vec![9000], Traffic::Any),
-                allow("TrafficTarget shop/http", "front", vec![8080], Traffic::Http(Vec::new())),
+                allow(
+                    "TrafficTarget shop/http",
+                    "front",
+                    vec![8080],
+                    Traffic::Http(Vec::new()),
+                ),
             ],
-            probes: vec![Probe { port: 8081, path: Some("/healthz".into()) }],
+            probes: vec![Probe {
+                port: 8081,
+                path: Some("/healthz".into()),
+            }],
         }
     }
 
     fn caller(identity: Option<&SpiffeId>) -> Caller<'_> {
-        Caller { identity, address: [10, 0, 0, 1].into() }
+        Caller {
+            identity,
+            address: [10, 0, 0, 1].into(),
+        }
     }
 
     #[test]
@@ -188,7 +226,11 @@ mod tests {
             (8081, Protocol::Detect, true),
             (1234, Protocol::Detect, false),
         ] {
-            assert_eq!((plan.protocol(port), plan.http_only(port)), (protocol, http_only), "{port}");
+            assert_eq!(
+                (plan.protocol(port), plan.http_only(port)),
+                (protocol, http_only),
+                "{port}"
+            );
         }
     }
 
@@ -197,21 +239,40 @@ mod tests {
         let metrics = Metrics::new("shop");
         let plan = InboundPlan::new(policy(Access::Strict), 1, &metrics);
         let (front, other) = (id("front"), id("other"));
-        assert!(matches!(plan.connection(caller(Some(&front)), 9000), ConnectionVerdict::Allow(_)));
-        assert!(matches!(plan.connection(caller(Some(&front)), 8080), ConnectionVerdict::HttpOnly));
-        assert!(matches!(plan.connection(caller(Some(&other)), 9000), ConnectionVerdict::Deny(_)));
-        assert!(matches!(plan.connection(caller(None), 9000), ConnectionVerdict::Deny(_)));
+        assert!(matches!(
+            plan.connection(caller(Some(&front)), 9000),
+            ConnectionVerdict::Allow(_)
+        ));
+        assert!(matches!(
+            plan.connection(caller(Some(&front)), 8080),
+            ConnectionVerdict::HttpOnly
+        ));
+        assert!(matches!(
+            plan.connection(caller(Some(&other)), 9000),
+            ConnectionVerdict::Deny(_)
+        ));
+        assert!(matches!(
+            plan.connection(caller(None), 9000),
+            ConnectionVerdict::Deny(_)
+        ));
         assert!(!plan.still_allows(caller(None), 9000));
         assert_eq!(metrics.allowed("TrafficTarget shop/tcp").get(), 1);
         assert_eq!(metrics.denied("not_a_source", false).get(), 1);
-        assert_eq!(metrics.denied("no_identity", false).get(), 1, "asking again is not counted");
+        assert_eq!(
+            metrics.denied("no_identity", false).get(),
+            1,
+            "asking again is not counted"
+        );
     }
 
     #[test]
     fn audit_counts_what_it_would_deny() {
         let metrics = Metrics::new("shop");
         let plan = InboundPlan::new(policy(Access::Audit), 1, &metrics);
-        assert!(matches!(plan.connection(caller(None), 9000), ConnectionVerdict::Audit(_)));
+        assert!(matches!(
+            plan.connection(caller(None), 9000),
+            ConnectionVerdict::Audit(_)
+        ));
         assert!(plan.still_allows(caller(None), 9000));
         assert_eq!(metrics.denied("no_identity", true).get(), 1);
         assert_eq!(metrics.denied("no_identity", false).get(), 0);

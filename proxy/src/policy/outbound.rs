@@ -97,7 +97,12 @@ impl Destination {
     pub(crate) fn new(target: SocketAddr) -> Arc<Self> {
         let plan = OutboundPlan::Refused("nothing is known about this address yet".to_owned());
         let (plan, used) = (ArcSwap::from_pointee(plan), AtomicU64::new(now()));
-        Arc::new(Self { target, plan, version: watch::Sender::new(0), used })
+        Arc::new(Self {
+            target,
+            plan,
+            version: watch::Sender::new(0),
+            used,
+        })
     }
 
     /// The plan in force.
@@ -113,7 +118,10 @@ impl Destination {
     /// Waits until the version is not `seen`; returns the new one.
     pub async fn changed(&self, seen: u64) -> u64 {
         let mut version = self.version.subscribe();
-        let next = version.wait_for(|version| *version != seen).await.map(|version| *version);
+        let next = version
+            .wait_for(|version| *version != seen)
+            .await
+            .map(|version| *version);
         match next {
             Ok(version) => version,
             // The sender lives as long as `self`.
@@ -140,7 +148,11 @@ impl ServicePlan {
     /// The route of an HTTP request.
     pub fn route_http(&self, request: &RequestView<'_>) -> &RoutePlan {
         // Most services have one route: nothing to match.
-        if self.routes.len() == 1 { &self.routes[0] } else { &self.routes[self.service.route_http(request)] }
+        if self.routes.len() == 1 {
+            &self.routes[0]
+        } else {
+            &self.routes[self.service.route_http(request)]
+        }
     }
 
     /// The route of bytes.
@@ -156,7 +168,8 @@ impl RoutePlan {
         if let [only] = self.backends.as_slice() {
             return Some(only);
         }
-        self.backends.get(choice.pick(fastrand::u64(..), fastrand::u64(..)))
+        self.backends
+            .get(choice.pick(fastrand::u64(..), fastrand::u64(..)))
     }
 }
 
@@ -177,10 +190,17 @@ impl Edges {
     }
 
     fn bind(&self, group: &Group) -> Arc<EdgeMetrics> {
-        let edge = self.metrics.edge(EdgeLabels { peer: group.clone(), ..self.labels.clone() });
+        let edge = self.metrics.edge(EdgeLabels {
+            peer: group.clone(),
+            ..self.labels.clone()
+        });
         self.known.rcu(|known| {
             // Workloads come and go; what is still used is bound again.
-            let keep = if known.len() < EDGES_AT_HAND { known.as_slice() } else { &[] };
+            let keep = if known.len() < EDGES_AT_HAND {
+                known.as_slice()
+            } else {
+                &[]
+            };
             let mut known = keep.to_vec();
             known.push((group.clone(), edge.clone()));
             known
@@ -195,43 +215,79 @@ impl Compiler<'_> {
         match outbound {
             Outbound::Service(service) => OutboundPlan::Service(Arc::new(self.service(service))),
             Outbound::Endpoint(spec) => OutboundPlan::Endpoint(Arc::new(self.endpoint(spec))),
-            Outbound::PassThrough => OutboundPlan::PassThrough(self.metrics.edge(labels("", "", ""))),
+            Outbound::PassThrough => {
+                OutboundPlan::PassThrough(self.metrics.edge(labels("", "", "")))
+            }
             Outbound::Refused { reason } => OutboundPlan::Refused(reason),
         }
     }
 
     fn service(&mut self, service: outbound::Service) -> ServicePlan {
         let called = service.name.to_string();
-        let routes = service.routes.iter().map(|route| self.route(&called, route)).collect();
-        ServicePlan { metrics: self.metrics.edge(labels(&called, "", "")), routes, service }
+        let routes = service
+            .routes
+            .iter()
+            .map(|route| self.route(&called, route))
+            .collect();
+        ServicePlan {
+            metrics: self.metrics.edge(labels(&called, "", "")),
+            routes,
+            service,
+        }
     }
 
     fn route(&mut self, called: &str, route: &outbound::Route) -> RoutePlan {
         let object = route.object.as_deref().unwrap_or_default();
-        let weights: Vec<u64> = route.backends.iter().map(|backend| backend.weight).collect();
+        let weights: Vec<u64> = route
+            .backends
+            .iter()
+            .map(|backend| backend.weight)
+            .collect();
         let backend = |backend| Arc::new(self.backend(called, object, backend));
         let backends = route.backends.iter().map(backend).collect();
         let metrics = self.metrics.edge(labels(called, "", object));
-        RoutePlan { choice: Alias::new(&weights), backends, metrics }
+        RoutePlan {
+            choice: Alias::new(&weights),
+            backends,
+            metrics,
+        }
     }
 
     fn backend(&mut self, called: &str, route: &str, backend: &outbound::Backend) -> BackendPlan {
         let labels = labels(called, &backend.name.to_string(), route);
         let metrics = self.metrics.edge(labels.clone());
-        let edges = Edges { labels, known: ArcSwap::default(), metrics: self.metrics.clone() };
-        BackendPlan { endpoints: (self.sets)(&backend.endpoints), backend: backend.clone(), metrics, edges }
+        let edges = Edges {
+            labels,
+            known: ArcSwap::default(),
+            metrics: self.metrics.clone(),
+        };
+        BackendPlan {
+            endpoints: (self.sets)(&backend.endpoints),
+            backend: backend.clone(),
+            metrics,
+            edges,
+        }
     }
 
     fn endpoint(&mut self, spec: outbound::Endpoint) -> EndpointPlan {
         let endpoint = Endpoint::new(spec);
-        let metrics = self.metrics.edge(EdgeLabels { peer: endpoint.group.clone(), ..labels("", "", "") });
+        let metrics = self.metrics.edge(EdgeLabels {
+            peer: endpoint.group.clone(),
+            ..labels("", "", "")
+        });
         EndpointPlan { endpoint, metrics }
     }
 }
 
 fn labels(service: &str, backend: &str, route: &str) -> EdgeLabels {
     let peer = Group::unknown();
-    EdgeLabels { direction: Direction::Outbound, peer, service: service.into(), backend: backend.into(), route: route.into() }
+    EdgeLabels {
+        direction: Direction::Outbound,
+        peer,
+        service: service.into(),
+        backend: backend.into(),
+        route: route.into(),
+    }
 }
 
 impl Drop for EndpointPlan {
