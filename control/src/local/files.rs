@@ -47,12 +47,12 @@ impl Applied {
         Ok(said)
     }
 
-    /// Forget a whole file.
-    pub(crate) fn forget_file(&self, name: &str) -> Result<()> {
-        if fs::remove_file(self.dir.join(safe(name))).is_err() {
-            bail!("{name} was not applied");
-        }
-        Ok(())
+    /// Forget a whole file; returns what was in it.
+    pub(crate) fn forget_file(&self, name: &str) -> Result<Vec<ObjectKey>> {
+        let file = self.dir.join(safe(name));
+        let Ok(text) = fs::read_to_string(&file) else { bail!("{name} was not applied") };
+        fs::remove_file(file)?;
+        Ok(manifest::parse(name, &text).0.into_iter().map(|l| l.key).collect())
     }
 
     /// Forget one object; `false`: it was never applied.

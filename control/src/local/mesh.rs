@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde_json::Value;
+
 use crate::manifest::{Kind, Loaded, Object, ObjectKey};
 use weft_proxy_api::names::keys;
 
@@ -45,4 +47,70 @@ fn namespace_asks(namespace: &str, objects: &BTreeMap<ObjectKey, Loaded>) -> boo
 
 fn inject(loaded: &Loaded, _namespace_asks: bool) -> Result<Object, String> {
     Ok(loaded.object.clone())
+}
+
+#[cfg_attr(not(test), allow(dead_code, reason = "the injector is called from here"))]
+/// An object as a manifest again: what the injector reads. Only the fields the node knows of are left, which are all
+/// that it runs.
+fn manifest(loaded: &Loaded) -> Result<String, String> {
+    let (api_version, fields) = match &loaded.object {
+        Object::Pod(o) => ("v1", serde_json::to_value(&**o)),
+        Object::Deployment(o) | Object::StatefulSet(o) | Object::DaemonSet(o) | Object::ReplicaSet(o) => {
+            ("apps/v1", serde_json::to_value(&**o))
+        }
+        Object::Job(o) => ("batch/v1", serde_json::to_value(&**o)),
+        _ => return Err("it makes no pods".into()),
+    };
+    let mut all = serde_json::Map::new();
+    all.insert("apiVersion".into(), api_version.into());
+    all.insert("kind".into(), loaded.key.kind.as_str().into());
+    if let Value::Object(fields) = without_nulls(fields.map_err(|e| e.to_string())?) {
+        all.extend(fields);
+    }
+    // JSON is YAML in which nothing can be taken for a number or for "yes".
+    serde_json::to_string_pretty(&all).map_err(|e| e.to_string())
+}
+
+#[cfg_attr(not(test), allow(dead_code, reason = "the injector is called from here"))]
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        plain => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const POD: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop, labels: {a: "true", b: "0123"}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}, annotations: {weft.mesh/inject: enabled}}
+    spec:
+      containers:
+      - name: app
+        command: [sh, -c, "while true; do\n  echo 'x: # y'; sleep 1\ndone\n"]
+        env: [{name: PORT, value: "8080"}, {name: M, value: "off"}, {name: E, value: ""}]
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /, port: http}}
+"#;
+
+    #[test]
+    fn a_manifest_written_again_means_the_same() {
+        let (loaded, problems) = crate::manifest::parse("f", POD);
+        assert_eq!(problems, []);
+        let text = manifest(&loaded[0]).unwrap();
+        let (again, problems) = crate::manifest::parse("f", &text);
+        assert_eq!((problems.len(), &again[0].object), (0, &loaded[0].object), "{text}");
+    }
 }

@@ -50,6 +50,12 @@ struct Unseen {
     answer: Answer,
 }
 
+impl Unseen {
+    fn gone(gone: Vec<ObjectKey>, answer: Answer) -> Self {
+        Self { there: vec![], gone, said: Value::Null, deadline: Instant::now() + SEEN, answer }
+    }
+}
+
 impl Desk {
     pub(crate) fn new(controller: Option<Controller>, applied: Applied, reason: String) -> Self {
         Self { controller, applied, reason, waiting: vec![], unseen: vec![], last: vec![] }
@@ -64,6 +70,7 @@ impl Desk {
             }
             Request::Wait { seconds } => self.waiting.push((Instant::now() + Duration::from_secs(seconds), reply)),
             Request::Apply { name, text } => self.apply(&name, &text, reply),
+            Request::DeleteFile { name } => self.delete_file(&name, reply),
             Request::DeleteObject { kind, namespace, name } => self.delete(&kind, &namespace, &name, cluster, reply),
             Request::Exec { namespace, pod, container, command, env } => {
                 if let Err((error, reply)) = exec(cluster, &namespace, &pod, container.as_deref(), command, env, fds, reply) {
@@ -94,7 +101,6 @@ impl Desk {
             Request::Status => value(&self.status(cluster)),
             Request::Pods => value(&cluster.pods.values().map(info).collect::<Vec<_>>()),
             Request::Services => value(&cluster.services.iter().map(super::services::Resolved::info).collect::<Vec<_>>()),
-            Request::DeleteFile { name } => value(&self.applied.forget_file(&name)?),
             Request::Restart { kind, namespace, name } => value(&restart(cluster, &kind, &namespace, &name)?),
             Request::LogFile { namespace, pod, container } => value(&log_file(cluster, &namespace, &pod, container.as_deref())?),
             Request::Control { signal, start } => value(&self.control(signal, start)?),
@@ -144,6 +150,13 @@ impl Desk {
         }
     }
 
+    fn delete_file(&mut self, name: &str, answer: Answer) {
+        match self.applied.forget_file(name) {
+            Ok(gone) => self.unseen.push(Unseen::gone(gone, answer)),
+            Err(error) => tell(answer, Err::<(), _>(error)),
+        }
+    }
+
     fn delete(&mut self, kind: &str, namespace: &str, name: &str, cluster: &mut Cluster, answer: Answer) {
         let deleted = (|| {
             let kind = kind_named(kind)?;
@@ -163,13 +176,7 @@ impl Desk {
             }
         })();
         match deleted {
-            Ok(gone) => self.unseen.push(Unseen {
-                there: vec![],
-                gone,
-                said: Value::Null,
-                deadline: Instant::now() + SEEN,
-                answer,
-            }),
+            Ok(gone) => self.unseen.push(Unseen::gone(gone, answer)),
             Err(error) => tell(answer, Err::<(), _>(error)),
         }
     }
