@@ -33,6 +33,7 @@ use crate::tls::identity::{Renewal, State};
 use crate::worker::Worker;
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,17 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 type LogHandle = reload::Handle<EnvFilter, Registry>;
+
+/// Runs, and says on one line what went wrong.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The whole life of the proxy.
 pub fn run() -> anyhow::Result<()> {
