@@ -247,7 +247,9 @@ async fn a_new_stream_resumes_with_what_is_held() {
     drop(stream);
     let mut stream = world.stream().await;
     assert!(stream.at - lost <= Duration::from_millis(100), "back soon");
-    assert!(world.discover.shared.metrics.control_staleness().is_some() || handle.load().is_some());
+    let metrics = &world.discover.shared.metrics;
+    let reconnects = metrics.counter(&catalogue::CONTROL_RECONNECTS, &[]);
+    assert_eq!(reconnects.get(), 1);
     assert_eq!(stream.subscribed(Resource::Inbound).await, (id, 5));
     stream.say(id, 5, Body::Unchanged);
     assert_eq!(
