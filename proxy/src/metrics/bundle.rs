@@ -1,7 +1,7 @@
 //! Handles that are counted through together. A bundle is shared by everything that counts the same edge, and owned by
 //! the registry as long as anyone does.
 
-use super::histogram::Histogram;
+use super::histogram::{Histogram, Snapshot};
 use super::statuses::{SLOTS, slot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -116,6 +116,11 @@ impl EdgeMetrics {
     pub fn bytes(&self, received: u64, sent: u64) {
         self.bytes_in.fetch_add(received, Relaxed);
         self.bytes_out.fetch_add(sent, Relaxed);
+    }
+
+    /// Durations as counted.
+    pub fn latency(&self) -> Snapshot {
+        self.latency.snapshot()
     }
 
     pub(super) fn answers_where(&self, success: bool) -> u64 {
