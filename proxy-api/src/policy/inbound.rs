@@ -8,6 +8,9 @@ use std::net::IpAddr;
 #[cfg(test)]
 mod tests;
 
+/// The path of gRPC health checking, as an orchestrator asks it.
+pub const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";
+
 /// The policy of one workload, for every port of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
@@ -63,7 +66,8 @@ pub enum Traffic {
     Http(Vec<HttpMatch>),
 }
 
-/// A health probe of the orchestrator. An HTTP probe admits GET and HEAD of one exact path, whoever asks. A TCP probe
+/// A health probe of the orchestrator. An HTTP probe admits GET and HEAD of one exact path (POST where that path is
+/// [`GRPC_HEALTH`]), whoever asks. A TCP probe
 /// admits nothing: it connects and closes, and a caller that sends no byte needs no permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
@@ -260,7 +264,12 @@ impl Inbound {
     }
 
     fn is_probe(&self, port: u16, request: &RequestView<'_>) -> bool {
-        matches!(request.method, "GET" | "HEAD")
+        let is_harmless = match request.method {
+            "GET" | "HEAD" => true,
+            "POST" => request.path == GRPC_HEALTH,
+            _ => false,
+        };
+        is_harmless
             && self
                 .probes
                 .iter()

@@ -362,3 +362,17 @@ fn a_verdict_has_words() {
             .all(|reason| !reason.explain().is_empty())
     );
 }
+
+#[test]
+fn d12_a_grpc_health_probe_is_a_post() {
+    let mut policy = policy(vec![]);
+    policy.probes = vec![Probe {
+        port: 9000,
+        path: Some(GRPC_HEALTH.into()),
+    }];
+    let allowed = Verdict::Allow(AllowedBy::Probe);
+    assert_eq!(request(&policy, None, 9000, "POST", GRPC_HEALTH), allowed);
+    let denied = Verdict::Deny(DenyReason::NoIdentity);
+    let other = "/grpc.health.v1.Health/Watch";
+    assert_eq!(request(&policy, None, 9000, "POST", other), denied);
+}

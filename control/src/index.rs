@@ -1,0 +1,145 @@
+//! The index: everything the sources said, and the views that proxies subscribe to. Synchronous: events go in, the views
+//! they touch are computed anew, and what really changed is published through watch channels.
+
+mod published;
+#[cfg(test)]
+mod tests;
+
+use crate::manifest::Problem;
+use crate::serve::{PodInfo, PodRef, View, Views};
+use crate::source::Event;
+use crate::views::world::{Topic, World};
+use crate::views::{self, Mesh, ViewKey};
+use parking_lot::Mutex;
+use published::Published;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use tokio::sync::watch;
+use weft_proxy_api::wire::{Body, Resource, Trust, encode};
+
+/// The index. Shared behind an `Arc`; every call returns without waiting for anything but the lock.
+///
+/// Do not serve from it before [`Index::synced`] says true: what is missing at the start looks like deleted.
+#[derive(Debug)]
+pub struct Index {
+    state: Mutex<State>,
+    synced: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    world: World,
+    files: BTreeMap<Arc<str>, Vec<Problem>>,
+    published: Published,
+}
+
+impl Index {
+    /// An empty index. `enrolled`: pods whose proxies got a certificate in an earlier life of the controller.
+    pub fn new(mesh: Mesh, enrolled: impl IntoIterator<Item = PodRef>) -> Self {
+        let world = World::new(mesh, enrolled.into_iter().collect());
+        let state = State {
+            world,
+            files: BTreeMap::new(),
+            published: Published::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            synced: watch::Sender::new(false),
+        }
+    }
+
+    /// Takes all the events in, then publishes every view that differs.
+    pub fn apply(&self, events: Vec<Event>) {
+        let mut synced = false;
+        let mut state = self.state.lock();
+        let mut touched = HashSet::new();
+        for event in events {
+            synced |= event == Event::Synced;
+            state.take(event, &mut touched);
+        }
+        state.publish(&touched);
+        drop(state);
+        if synced {
+            self.synced.send_replace(true);
+        }
+    }
+
+    /// True once the sources have told all they had at the start.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// All that is wrong: in the files, and between the objects (a split whose backend does not exist, …).
+    pub fn problems(&self) -> Vec<Problem> {
+        let state = self.state.lock();
+        let mut problems: Vec<Problem> = state.files.values().flatten().cloned().collect();
+        problems.extend(views::findings::all(&state.world));
+        problems.sort_by(|a, b| {
+            (&a.origin, &a.object, &a.field).cmp(&(&b.origin, &b.object, &b.field))
+        });
+        problems
+    }
+
+    /// Pods whose proxies ever got a certificate.
+    pub fn enrolled(&self) -> BTreeSet<PodRef> {
+        self.state.lock().world.enrolled().clone()
+    }
+
+    /// Reads the world as it is now, e.g. to explain it.
+    pub fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
+        read(&self.state.lock().world)
+    }
+}
+
+impl Views for Index {
+    fn subscribe(&self, proxy: &PodRef, resource: &Resource) -> watch::Receiver<Arc<View>> {
+        let mut state = self.state.lock();
+        let State {
+            world, published, ..
+        } = &mut *state;
+        match ViewKey::of(proxy, resource) {
+            Some(key) => published.subscribe(world, key),
+            // The trust bundle is not made of resources; whoever serves it answers from the CA.
+            None => watch::Sender::new(Arc::new(no_roots(world.mesh()))).subscribe(),
+        }
+    }
+
+    fn pod(&self, pod: &PodRef) -> Option<PodInfo> {
+        views::pod::info(&self.state.lock().world, pod)
+    }
+
+    fn enroll(&self, pod: &PodRef) {
+        let mut state = self.state.lock();
+        let touched = state.world.enroll(pod);
+        state.publish(&touched);
+    }
+}
+
+impl State {
+    fn take(&mut self, event: Event, touched: &mut HashSet<Topic>) {
+        match event {
+            Event::Apply(loaded) => self.world.apply(loaded, touched),
+            Event::Delete(key) => self.world.delete(&key, touched),
+            Event::Problems { file, problems } if problems.is_empty() => {
+                drop(self.files.remove(&file))
+            }
+            Event::Problems { file, problems } => drop(self.files.insert(file, problems)),
+            Event::Synced => {}
+        }
+    }
+
+    fn publish(&mut self, touched: &HashSet<Topic>) {
+        self.published.refresh(&self.world, touched);
+    }
+}
+
+fn no_roots(mesh: &Mesh) -> View {
+    let body = Body::Trust(Trust {
+        roots: vec![],
+        domain: mesh.trust_domain.clone(),
+    });
+    View {
+        version: encode::version(&body),
+        body,
+    }
+}

@@ -1,0 +1,81 @@
+//! Views: resources in, the answer for a proxy out. Pure, and where the meaning of SMI lives; D-numbers in the comments
+//! and tests are those of the decisions in the documentation.
+//!
+//! * [`world`]: the objects, and a reader that notes what a view was computed from.
+//! * [`inbound`]: the policy of a pod; [`access`]: who may call it; [`ports`]: what its ports speak.
+//! * [`outbound`]: where an address leads; [`split`]: which Services share it; [`endpoints`]: which pods serve.
+//! * [`pod`]: what a pod is in the mesh: identity, labels, whether it has a proxy.
+//! * [`findings`]: what is suspicious between the objects.
+
+pub mod access;
+pub mod endpoints;
+pub mod findings;
+pub mod inbound;
+pub mod outbound;
+pub mod pod;
+pub mod ports;
+pub mod split;
+pub mod world;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+use crate::serve::PodRef;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use weft_proxy_api::names;
+use weft_proxy_api::policy::Access;
+use weft_proxy_api::wire::{Body, Resource};
+use world::{Reader, Topic, World};
+
+/// What holds for the whole mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mesh {
+    /// Trust domain of every identity.
+    pub trust_domain: String,
+    /// Access where neither pod nor namespace says anything.
+    pub access: Access,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            trust_domain: names::DEFAULT_TRUST_DOMAIN.to_owned(),
+            access: Access::Permissive,
+        }
+    }
+}
+
+/// Which view: proxies with the same key see the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ViewKey {
+    /// The policy of a pod.
+    Inbound(PodRef),
+    /// Where an address leads.
+    Outbound(SocketAddr),
+    /// An endpoint set, `namespace/service:port`.
+    Endpoints(String),
+}
+
+impl ViewKey {
+    /// The view a proxy means; `None` for the trust bundle.
+    pub fn of(proxy: &PodRef, resource: &Resource) -> Option<Self> {
+        match resource {
+            Resource::Inbound => Some(Self::Inbound(proxy.clone())),
+            Resource::Outbound(address) => Some(Self::Outbound(*address)),
+            Resource::Endpoints(name) => Some(Self::Endpoints(name.clone())),
+            Resource::Trust => None,
+        }
+    }
+}
+
+/// The body of a view, and every topic it was computed from: as long as none is touched, the body stays.
+pub fn compute(world: &World, key: &ViewKey) -> (Body, HashSet<Topic>) {
+    let reader = Reader::new(world);
+    let body = match key {
+        ViewKey::Inbound(pod) => Body::Inbound(inbound::view(&reader, pod)),
+        ViewKey::Outbound(address) => Body::Outbound(outbound::view(&reader, *address)),
+        ViewKey::Endpoints(name) => Body::Endpoints(endpoints::view(&reader, name)),
+    };
+    (body, reader.into_topics())
+}
