@@ -162,18 +162,22 @@ impl Resolved {
 
     /// Its lines in hosts files.
     pub(crate) fn named(&self) -> Named {
+        // One family, as Services have where nothing is said: an application often listens on IPv4 only.
+        let usual = |ip: &IpAddr| ip.is_ipv4() || self.members.iter().all(|(_, ip)| ip.is_ipv6());
         let mut ips = self.cluster_ips.clone();
         if self.headless {
             ips = self.members.iter().map(|(_, ip)| *ip).collect();
             ips.extend(self.ports.iter().flat_map(|(_, endpoints)| endpoints.iter().map(SocketAddr::ip)));
+            ips.retain(usual);
             ips.sort_unstable();
             ips.dedup();
         }
+        let members = if self.headless { self.members.as_slice() } else { &[] };
         Named {
             namespace: self.service.metadata.namespace.clone(),
             name: self.service.metadata.name.clone(),
             ips,
-            members: if self.headless { self.members.clone() } else { vec![] },
+            members: members.iter().filter(|(_, ip)| usual(ip)).cloned().collect(),
         }
     }
 
@@ -257,7 +261,7 @@ mod tests {
         assert_eq!(resolved.object().spec.cluster_ip.as_deref(), Some("10.43.1.1"));
 
         let headless = resolve(&service(Some("None")), vec![], &members, NOTHING);
-        assert_eq!(headless.named().ips, ips_a);
+        assert_eq!(headless.named().ips, ips_a[..1], "one family, as in Kubernetes");
         assert!(headless.forwards().is_empty());
         assert_eq!(headless.object().spec.cluster_ip.as_deref(), Some("None"));
     }
