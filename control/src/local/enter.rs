@@ -55,8 +55,10 @@ fn become_program(file: &Path) -> Result<std::convert::Infallible> {
     join(&spec)?;
     if let Some(mounts) = &spec.mounts {
         unshare(CloneFlags::CLONE_NEWNS).context("cannot make the container's mounts")?;
+        let mut done = Vec::new();
         for volume in mounts {
-            mount(volume)?;
+            mount(volume, &done)?;
+            done.push(volume.target.clone());
         }
         // The rest of the pod's folder is nobody's business.
         let _ = umount2(rootfs::POD, MntFlags::MNT_DETACH);
@@ -89,9 +91,9 @@ fn join(spec: &Enter) -> Result<()> {
     Ok(())
 }
 
-fn mount(volume: &Mount) -> Result<()> {
+fn mount(volume: &Mount, done: &[PathBuf]) -> Result<()> {
     let is_file = volume.source.is_file();
-    rootfs::mount_point(&volume.target, is_file)?;
+    rootfs::mount_point(&volume.target, is_file, done)?;
     rootfs::bind(&volume.source, &volume.target)?;
     if volume.read_only {
         rootfs::read_only(&volume.target)?;

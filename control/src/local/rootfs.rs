@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Where the programs of Weft are, inside a pod.
-pub(crate) const BIN: &str = "/run/weft/bin";
+pub(crate) const BIN: &str = "/.weft/bin";
 /// Where the pod's own folder is until a container is about to start.
-pub(crate) const POD: &str = "/run/weft/pod";
+pub(crate) const POD: &str = "/.weft/pod";
 
 const NONE: Option<&str> = None;
 /// The new root grows here; it hides the host's `/run`, which a pod must not see anyway.
@@ -56,8 +56,8 @@ pub(crate) fn read_only(at: &Path) -> Result<()> {
 }
 
 /// A folder (or file) to mount on: made where it is missing. Parts of the host are covered by an overlay first, so that
-/// nothing is ever made on the host itself.
-pub(crate) fn mount_point(target: &Path, file: bool) -> Result<()> {
+/// nothing is ever made on the host itself. `volumes` are mounted already, and may be made folders in.
+pub(crate) fn mount_point(target: &Path, file: bool, volumes: &[PathBuf]) -> Result<()> {
     if target.exists() {
         return Ok(());
     }
@@ -66,7 +66,7 @@ pub(crate) fn mount_point(target: &Path, file: bool) -> Result<()> {
     while !there.exists() {
         there = there.parent().context("no folder to mount in")?;
     }
-    if !is_ours(there) {
+    if !is_ours(there) && !volumes.iter().any(|volume| there.starts_with(volume)) {
         overlay(there).with_context(|| format!("cannot make {} (its folder belongs to the host)", target.display()))?;
     }
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -78,14 +78,20 @@ pub(crate) fn mount_point(target: &Path, file: bool) -> Result<()> {
     .with_context(|| format!("cannot make {}", target.display()))
 }
 
+/// The pod's own root, `/run` and `/dev/shm`, or an overlay of ours: nothing made there reaches the host.
 fn is_ours(dir: &Path) -> bool {
-    matches!(nix::sys::statfs::statfs(dir), Ok(found) if found.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
-        && (dir == Path::new("/") || dir.starts_with("/run") || dir.starts_with("/dev/shm"))
-        || matches!(nix::sys::statfs::statfs(dir), Ok(found) if found.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC && dir.join(".weft-overlay").exists())
+    use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+    let Ok(found) = statfs(dir) else { return false };
+    let place = dir == Path::new("/") || dir.starts_with("/run") || dir.starts_with("/dev/shm");
+    match found.filesystem_type() {
+        TMPFS_MAGIC => place,
+        OVERLAYFS_SUPER_MAGIC => dir.ancestors().any(|above| above.join(".weft-overlay").exists()),
+        _ => false,
+    }
 }
 
 fn overlay(dir: &Path) -> Result<()> {
-    let scratch = tempfile::Builder::new().prefix("overlay-").tempdir_in("/run/weft")?.keep();
+    let scratch = tempfile::Builder::new().prefix("overlay-").tempdir_in("/.weft")?.keep();
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
@@ -157,6 +163,7 @@ fn own_run(root: &Path, pod: &OwnedFd, programs: &[(std::ffi::OsString, OwnedFd)
     let run = root.join("run");
     fs::create_dir(&run)?;
     tmpfs(&run)?;
+    // Beside /run, which a volume may cover.
     for path in [POD, BIN, "/run/lock"] {
         fs::create_dir_all(root.join(&path[1..]))?;
     }
@@ -172,7 +179,7 @@ fn own_run(root: &Path, pod: &OwnedFd, programs: &[(std::ffi::OsString, OwnedFd)
 /// /etc/hosts and /etc/resolv.conf. A host without one of them gets along without.
 fn names(root: &Path, pod: &OwnedFd) {
     let hosts = held(pod).join("hosts");
-    let resolv = root.join("run/weft/resolv.conf");
+    let resolv = root.join(".weft/resolv.conf");
     let _ = fs::write(&resolv, RESOLV);
     for (from, name) in [(hosts, "etc/hosts"), (resolv, "etc/resolv.conf")] {
         let to = root.join(name);

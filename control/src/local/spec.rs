@@ -228,8 +228,9 @@ fn identity(container: &Container, pod: Option<&SecurityContext>) -> (Option<u32
     (user, group)
 }
 
+/// In the order of their paths, so that one inside another comes after it.
 fn mounts(container: &Container, volumes: &[Volume]) -> Result<Vec<Mount>, String> {
-    container
+    let mut mounts: Vec<_> = container
         .volume_mounts
         .iter()
         .map(|mount| {
@@ -254,7 +255,9 @@ fn mounts(container: &Container, volumes: &[Volume]) -> Result<Vec<Mount>, Strin
             }
             Ok(Mount { source, target, read_only: mount.read_only })
         })
-        .collect()
+        .collect::<Result<_, String>>()?;
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(mounts)
 }
 
 #[cfg(test)]

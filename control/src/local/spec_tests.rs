@@ -61,7 +61,7 @@ fn environment_in_order_with_fields_of_the_pod() {
     ];
     let run = run(&c, Rung::Root).unwrap();
     assert_eq!(run.argv, ["serve", "shop/web-1@10.42.1.1/web"]);
-    assert!(run.env.contains(&("PATH".into(), "/run/weft/bin:/bin".into())));
+    assert!(run.env.contains(&("PATH".into(), "/.weft/bin:/bin".into())));
     c.env = vec![field("X", "status.phase")];
     assert!(super::resolve(&c, &Facts { pod: &pod(), ips: &[], rung: Rung::Root, base: &[], configs: &Configs::new() })
         .unwrap_err()
@@ -107,7 +107,7 @@ fn mounts_stay_inside_their_volume() {
     };
     c.volume_mounts = vec![mount("data", "/data", Some("a/b"))];
     let found = run(&c, Rung::Root).unwrap().mounts;
-    assert_eq!(found[0].source, PathBuf::from("/run/weft/pod/volumes/data/a/b"));
+    assert_eq!(found[0].source, PathBuf::from("/.weft/pod/volumes/data/a/b"));
     for bad in [mount("none", "/data", None), mount("data", "data", None), mount("data", "/d", Some("../x")), mount("data", "/a/../b", None)] {
         c.volume_mounts = vec![bad];
         assert!(run(&c, Rung::Root).is_err());
