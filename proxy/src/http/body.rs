@@ -214,6 +214,19 @@ impl Counting {
     }
 }
 
+/// A body that breaks the rules is not the same as one that stops.
+fn broken_body(kind: ErrorKind, error: hyper::Error) -> Error {
+    use std::error::Error as _;
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let malformed = cause.is_some_and(|cause| matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData));
+    let kind = match kind {
+        ErrorKind::ClientGone if malformed => ErrorKind::BadRequest,
+        ErrorKind::UpstreamReset if malformed => ErrorKind::UpstreamProtocol,
+        kind => kind,
+    };
+    Error::new(kind).with_source(error)
+}
+
 /// A gRPC call that ends without a status ended with UNKNOWN, by gRPC's own rules.
 fn code(status: u16, is_grpc: bool, grpc: Option<u8>) -> Code {
     match grpc {
@@ -348,7 +361,7 @@ impl Source {
             }
             Source::Incoming(incoming, kind) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|e| Error::new(*kind).with_source(e))))
+                Poll::Ready(frame.map(|frame| frame.map_err(|e| broken_body(*kind, e))))
             }
             #[cfg(test)]
             Source::Frames(frames) => Poll::Ready(frames.pop_front()),

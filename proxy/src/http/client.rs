@@ -302,7 +302,7 @@ fn failed(error: hyper::Error, version: HttpVersion) -> Error {
     let refused = h2.is_some_and(|e| e.is_remote() && is_unprocessed(e));
     let kind = if error.is_user() {
         // The body we were sending broke: that was the client's.
-        ErrorKind::ClientGone
+        body_error(&error).map_or(ErrorKind::ClientGone, Error::kind)
     } else if error.is_parse() || h2.is_some_and(|e| version == Http2 && e.is_library()) {
         ErrorKind::UpstreamProtocol
     } else {
@@ -317,6 +317,10 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     let reason = error.reason();
     (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
         || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+}
+
+fn body_error(error: &hyper::Error) -> Option<&Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {

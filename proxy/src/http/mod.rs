@@ -11,6 +11,9 @@ pub mod headers;
 pub mod pool;
 pub mod server;
 mod service;
+pub mod strict;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 pub use body::{Attribution, Body};

@@ -3,6 +3,7 @@
 use super::bridge::Upgrade;
 use super::client::{CONNECTION_WINDOW, MAX_FIELDS, MAX_HEAD, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW};
 use super::service::ServiceFuture;
+use super::strict::{Strict, Tunnel};
 use super::{Body, HttpService, HttpVersion, Request, Response};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -36,15 +37,16 @@ pub async fn serve(
     drain: DrainWatch,
 ) -> Result<(), Error> {
     let upgrade = Arc::new(Mutex::new(None));
-    let entry = Entry { service, upgrade: upgrade.clone() };
-    let io = TokioIo::new(io);
+    let tunnel = Tunnel::default();
+    let entry = Entry { service, upgrade: upgrade.clone(), tunnel: tunnel.clone() };
     match version {
         HttpVersion::Http1 => {
+            let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, MAX_HEAD, tunnel));
             let serving = http1().serve_connection(io, entry).with_upgrades();
             drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
         }
         HttpVersion::Http2 => {
-            let serving = http2().serve_connection(io, entry);
+            let serving = http2().serve_connection(TokioIo::new(io), entry);
             drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
         }
     }
@@ -61,13 +63,13 @@ pub async fn serve(
 fn http1() -> http1::Builder {
     let mut codec = http1::Builder::new();
     codec
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // Heads are timed by `Strict`: the codec's own timer runs while the connection is idle, and costs a box a request.
+        .header_read_timeout(None)
         // A client that has said everything still wants its answer.
         .half_close(true)
         .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD)
-        .pipeline_flush(true);
+        .max_buf_size(MAX_HEAD);
+    // Not `pipeline_flush`: it loses the last answer when the connection is closed with requests still unread.
     codec
 }
 
@@ -130,6 +132,7 @@ struct Entry {
     service: HttpService,
     /// Run by the connection's own task when the codec has let go of the socket.
     upgrade: Arc<Mutex<Option<Upgrade>>>,
+    tunnel: Tunnel,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Entry {
@@ -140,7 +143,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         let mut request: Request = request.map(Body::request);
         let client = request.extensions_mut().remove::<OnUpgrade>();
-        let wanted = client.map(|client| (client, self.upgrade.clone()));
+        let wanted = client.map(|client| Wanted { client, granted: self.upgrade.clone(), tunnel: self.tunnel.clone() });
         Answer { inner: self.service.send(request), wanted }
     }
 }
@@ -148,7 +151,14 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
 /// The answer of the stack; a granted upgrade is put aside on its way out.
 struct Answer {
     inner: ServiceFuture,
-    wanted: Option<(OnUpgrade, Arc<Mutex<Option<Upgrade>>>)>,
+    wanted: Option<Wanted>,
+}
+
+/// An upgrade the client asked for.
+struct Wanted {
+    client: OnUpgrade,
+    granted: Arc<Mutex<Option<Upgrade>>>,
+    tunnel: Tunnel,
 }
 
 impl Future for Answer {
@@ -157,10 +167,11 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.inner.as_mut().poll(cx))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some((client, granted)) = self.wanted.take()
+            && let Some(wanted) = self.wanted.take()
             && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
         {
-            *granted.lock() = Some(Upgrade { client, endpoint });
+            wanted.tunnel.open();
+            *wanted.granted.lock() = Some(Upgrade { client: wanted.client, endpoint });
         }
         Poll::Ready(Ok(response))
     }

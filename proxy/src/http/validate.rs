@@ -2,6 +2,7 @@
 //! are judged and forwarded. Pure; nothing is repaired.
 
 use super::Request;
+use super::strict::{self, Refusal};
 use crate::error::{Error, ErrorKind};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,6 +14,9 @@ use weft_proxy_api::policy::path;
 /// Checks the head of a request and brings its target into canonical form, in place. `target` is the Host of an
 /// HTTP/1.0 request that names none.
 pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
+    if let Some(refusal) = request.headers().get(strict::REFUSED) {
+        return Err(refused_before(refusal.as_bytes()));
+    }
     if request.method() == Method::CONNECT {
         let detail = "CONNECT is not carried: connect to the target itself, or list this port as opaque";
         return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
@@ -24,6 +28,15 @@ pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
     }
     .map_err(refused)?;
     canonical_path(request).map_err(refused)
+}
+
+/// [`strict`] cut the head off.
+fn refused_before(value: &[u8]) -> Error {
+    match Refusal::from_value(value) {
+        Some(Refusal::Late) => Error::new(ErrorKind::HeaderTimeout),
+        Some(refusal) => refused(refusal.explain()),
+        None => refused("a reserved header field"),
+    }
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {

@@ -101,40 +101,67 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::http::Body;
-    use crate::metrics::EdgeMetrics;
+    use crate::metrics::Metrics;
     use http_body_util::BodyExt;
-    use std::sync::Arc;
+    use std::str::FromStr;
     use tower::service_fn;
+    use weft_proxy_api::identity::SpiffeId;
 
-    fn answered(edge: &EdgeMetrics) -> u64 {
-        edge.latency().count()
+    /// Requests, successes and failures of every edge.
+    fn counted(metrics: &Metrics) -> Vec<(u64, u64, u64)> {
+        metrics.summary().into_iter().map(|edge| (edge.requests, edge.success, edge.failure)).collect()
     }
 
     #[tokio::test]
     async fn an_answer_is_counted_when_its_body_has_ended() {
-        let edge = Arc::new(EdgeMetrics::default());
+        let metrics = Metrics::new("shop");
         let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("hello"))));
-        let mut stack = RecordLayer::new(edge.clone()).layer(below);
+        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
         let response = stack.call(Request::new(Body::empty())).await.unwrap();
-        assert_eq!(answered(&edge), 0);
+        assert_eq!(counted(&metrics), [(1, 0, 0)]);
         response.into_body().collect().await.unwrap();
-        assert_eq!(answered(&edge), 1);
+        assert_eq!(counted(&metrics), [(1, 1, 0)]);
+    }
+
+    #[tokio::test]
+    async fn the_status_in_the_trailers_of_grpc_decides() {
+        let metrics = Metrics::new("shop");
+        let below = service_fn(async |_: Request| {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("14"));
+            let mut response = Response::new(Body::frames([Ok(http_body::Frame::trailers(trailers))]));
+            response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+            Ok::<_, Error>(response)
+        });
+        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
+        let response = stack.call(Request::new(Body::empty())).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert_eq!(counted(&metrics), [(1, 0, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_nobodys_failure() {
+        let metrics = Metrics::new("shop");
+        let below = service_fn(async |_: Request| std::future::pending::<Result<Response, Error>>().await);
+        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
+        drop(stack.call(Request::new(Body::empty())));
+        assert_eq!(counted(&metrics), [(1, 0, 0)]);
     }
 
     #[tokio::test]
     async fn whoever_knows_the_backend_says_where_to_count() {
-        let (top, backend) = (Arc::new(EdgeMetrics::default()), Arc::new(EdgeMetrics::default()));
-        let known = backend.clone();
+        let metrics = Metrics::new("shop");
+        let id = SpiffeId::from_str("spiffe://cluster.local/ns/shop/sa/web").unwrap();
+        let (top, backend) = (metrics.inbound_edge(None), metrics.inbound_edge(Some(&id)));
         let below = service_fn(move |_: Request| {
-            let known = known.clone();
-            async move {
-                let mut response = Response::new(Body::empty());
-                response.body_mut().attribute(known);
-                Ok::<_, Error>(response)
-            }
+            let mut response = Response::new(Body::empty());
+            response.body_mut().attribute(backend.clone());
+            std::future::ready(Ok::<_, Error>(response))
         });
-        let mut stack = RecordLayer::new(top.clone()).layer(below);
+        let mut stack = RecordLayer::new(top).layer(below);
         drop(stack.call(Request::new(Body::empty())).await.unwrap());
-        assert_eq!((answered(&top), answered(&backend)), (0, 1));
+        let mut counted = counted(&metrics);
+        counted.sort_unstable();
+        assert_eq!(counted, [(0, 0, 0), (1, 1, 0)]);
     }
 }

@@ -110,7 +110,8 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
         response.headers_mut().insert(headers::ERROR, named);
     }
     // After a head that could be read in two ways, what follows on the connection could be as well.
-    let ends = matches!(error.kind(), ErrorKind::BadRequest | ErrorKind::NotHttp | ErrorKind::ShuttingDown);
+    use ErrorKind::{BadRequest, HeaderTimeout, NotHttp, ShuttingDown};
+    let ends = matches!(error.kind(), BadRequest | HeaderTimeout | NotHttp | ShuttingDown);
     if ends && asked.version == HttpVersion::Http1 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
