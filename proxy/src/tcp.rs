@@ -6,7 +6,7 @@ pub use copy::copy;
 
 use crate::balance::{self, EndpointSet, InFlight, Outcome};
 use crate::connect::Connector;
-use crate::connection::Connection;
+use crate::connection::{CloseReason, Connection};
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
 use crate::metrics::{ConnectionMetrics, EdgeMetrics};
@@ -124,12 +124,18 @@ impl Upstream {
     ) -> Result<(), Error> {
         self.edge.connection();
         let edge = self.edge.clone();
+        let count = |received, sent| {
+            edge.bytes(received, sent);
+            accepted.bytes(received, sent);
+        };
         let copied = tokio::select! {
-            copied = copy(client, &mut self.io, |received, sent| {
-                edge.bytes(received, sent);
-                accepted.bytes(received, sent);
-            }) => copied,
-            _ = conn.closed.closed() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+            copied = copy(client, &mut self.io, count) => {
+                copied.map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))
+            }
+            why = conn.closed.closed() => Err(Error::new(match why {
+                CloseReason::Withdrawn => ErrorKind::Denied,
+                CloseReason::Shutdown => ErrorKind::ShuttingDown,
+            })),
         };
         if copied.is_err() {
             // A connection that broke must not look like one that ended.
@@ -139,6 +145,6 @@ impl Upstream {
         if let Some((in_flight, connect)) = self.in_flight {
             in_flight.done(Outcome::Success, connect);
         }
-        copied.map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))
+        copied
     }
 }
