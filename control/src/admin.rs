@@ -30,10 +30,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 pub struct Facts {
     /// Objects in force.
     pub objects: usize,
-    /// Views somebody is subscribed to.
-    pub views: usize,
-    /// How often a view was computed.
-    pub computed: u64,
     /// Everything wrong with the manifests.
     pub problems: Vec<Problem>,
 }
@@ -192,13 +188,6 @@ impl Admin {
             .bare(shared.edges.len() as u64);
         page.gauge("objects", "Objects in force.")
             .bare(facts.objects as u64);
-        page.gauge("views", "Views that proxies are subscribed to.")
-            .bare(facts.views as u64);
-        page.counter(
-            "view_recomputations_total",
-            "How often a view was computed.",
-        )
-        .bare(facts.computed);
         page.gauge("problems", "Problems in the manifests, by severity.")
             .one("severity", "error", problems(Severity::Error) as u64)
             .one("severity", "warning", problems(Severity::Warning) as u64)

@@ -28,8 +28,6 @@ impl Overview for Nothing {
         };
         Facts {
             objects: 12,
-            views: 3,
-            computed: 45,
             problems: vec![problem],
         }
     }
@@ -164,7 +162,6 @@ async fn measures_are_told_in_the_text_format() {
         "weft_control_items_sent_total{kind=\"delta\"} 5",
         "weft_control_certificates_refused_total{reason=\"csr_name\"} 1",
         "weft_control_objects 12",
-        "weft_control_view_recomputations_total 45",
         "weft_control_problems{severity=\"warning\"} 1",
         "weft_control_problems{severity=\"error\"} 0",
     ] {

@@ -1,1 +1,287 @@
-//! Starts the controller.
+//! Starts the controller and says so.
+//!
+//! Listeners: the control API (`--listen`, gRPC over TLS, for proxies) and admin (`--admin-addr`, HTTP, loopback).
+//! Tasks, all on one thread and all ended by [`run`]: the source (watches folders), the index (takes its events in),
+//! the control API with its connections, admin with its connections, the renewal of the controller's own certificate.
+//!
+//! The control API opens only after every folder has been read once: a controller that just started must not tell
+//! proxies that what it has not read yet is gone.
+
+use crate::admin::{Admin, Facts, Overview};
+use crate::args::Config;
+use crate::ca::Ca;
+use crate::index::Index;
+use crate::manifest::{Problem, Severity};
+use crate::serve::identity::Enrolled;
+use crate::serve::tls::OwnIdentity;
+use crate::serve::{self, Shared};
+use crate::source::dir;
+use crate::state::StateDir;
+use crate::token::TokenKey;
+use crate::views::Mesh;
+use anyhow::{Context, Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use weft_proxy_api::names::ports;
+use weft_proxy_api::policy::Access;
+
+/// Batches of events that may wait for the index.
+const EVENT_BATCHES: usize = 16;
+/// Connections the kernel may hold for us: a restarted controller is met by every proxy at once.
+const BACKLOG: i32 = 4096;
+
+/// The program.
+pub fn main() -> ExitCode {
+    let config = Config::from_env();
+    start_log(&config.log);
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_default();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn start(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(run(config, terminated()))
+}
+
+/// Resolves with the first SIGTERM or SIGINT; a second one ends the program at once.
+async fn terminated() {
+    let (Ok(mut term), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await; // signals keep their default: the program ends without grace
+    };
+    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+}
+
+/// Runs the controller until `stop`, and says on standard output when it is ready.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+    let access = config.access;
+    say_access(&config);
+    run_and_tell(config, stop, |ready| announce(&ready, access)).await
+}
+
+/// What a controller tells when it begins to serve.
+struct Ready {
+    control: SocketAddr,
+    admin: SocketAddr,
+    facts: Facts,
+}
+
+async fn run_and_tell(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    tell: impl FnOnce(Ready),
+) -> Result<()> {
+    let (index, shared, own) = open(&config)?;
+    // Both addresses are taken before anything runs: a second controller says so at once.
+    let (listener, control) = listen(config.listen)?;
+    let admin_listener = TcpListener::bind(config.admin)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.admin))?;
+    let admin = admin_listener.local_addr()?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin_of(&index, &shared, &own).run(admin_listener));
+    tasks.spawn(follow(config.dirs, index.clone()));
+    tasks.spawn(renew(own.clone()));
+    let mut synced = index.synced();
+    tokio::pin!(stop);
+    tokio::select! {
+        () = &mut stop => return Ok(()),
+        Some(ended) = tasks.join_next() => bail!("a task ended: {ended:?}"),
+        synced = synced.wait_for(|synced| *synced) => { synced.context("the index is gone")?; }
+    }
+    let listener = listener.into_tokio()?;
+    let facts = index.facts();
+    tell(Ready {
+        control,
+        admin,
+        facts,
+    });
+    serve_until(stop, shared, listener, own, &mut tasks).await?;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+fn admin_of(index: &Arc<Index>, shared: &Arc<Shared>, own: &Arc<OwnIdentity>) -> Admin {
+    Admin {
+        overview: index.clone(),
+        shared: shared.clone(),
+        own: own.clone(),
+        ready: index.synced(),
+    }
+}
+
+async fn renew(own: Arc<OwnIdentity>) {
+    own.keep_current().await;
+}
+
+async fn serve_until(
+    stop: impl Future<Output = ()>,
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    own: Arc<OwnIdentity>,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let serving = serve::run(shared.clone(), listener, own);
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return result.context("the control API ended"),
+        Some(ended) = tasks.join_next() => bail!("a task ended: {ended:?}"),
+        () = stop => {}
+    }
+    tracing::info!("stopping");
+    shared.stopping.send_replace(true);
+    serving.await
+}
+
+/// Opens the state folder, and makes what lives on it: an index that remembers who is enrolled, and the services.
+fn open(config: &Config) -> Result<(Arc<Index>, Arc<Shared>, Arc<OwnIdentity>)> {
+    let state = StateDir::open(&config.state)?;
+    let ca = Arc::new(Ca::open_or_create(&state, &config.trust_domain)?);
+    let tokens = TokenKey::open_or_create(&state)?;
+    let own = OwnIdentity::new(ca.clone(), config.cert_ttl)?;
+    let enrolled = Enrolled::open(state)?;
+    let mesh = Mesh {
+        trust_domain: config.trust_domain.clone(),
+        access: config.access,
+    };
+    let index = Arc::new(Index::new(mesh, enrolled.all()));
+    let shared = Shared::new(index.clone(), ca, tokens, enrolled, config.cert_ttl);
+    Ok((index, shared, own))
+}
+
+/// Takes the events of the source into the index; ends with the source.
+async fn follow(dirs: Vec<PathBuf>, index: Arc<Index>) {
+    let (tx, mut events) = mpsc::channel(EVENT_BATCHES);
+    let source = dir::watch(dirs, tx);
+    let mut problems = Vec::new();
+    while let Some(batch) = events.recv().await {
+        index.apply(batch);
+        let now = index.problems();
+        tell_problems(&problems, &now);
+        problems = now;
+    }
+    source.abort();
+    tracing::error!("the folders are not watched any more");
+}
+
+impl Overview for Index {
+    fn facts(&self) -> Facts {
+        let objects = self.read(|world| world.objects().count());
+        Facts {
+            objects,
+            problems: self.problems(),
+        }
+    }
+}
+
+/// Logs what is newly wrong, and what is right again.
+fn tell_problems(before: &[Problem], after: &[Problem]) {
+    for problem in after.iter().filter(|problem| !before.contains(problem)) {
+        match problem.severity {
+            Severity::Info => tracing::info!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+            Severity::Error => tracing::error!("{problem}"),
+        }
+    }
+    for problem in before.iter().filter(|problem| !after.contains(problem)) {
+        tracing::info!("no longer: {problem}");
+    }
+}
+
+fn say_access(config: &Config) {
+    if !config.access_chosen && config.access == Access::Permissive {
+        tracing::warn!(
+            "access is permissive, because nothing else was said: every caller is let through, whatever the \
+             TrafficTargets say; use --access strict to enforce them"
+        );
+    }
+}
+
+fn announce(ready: &Ready, access: Access) {
+    let (control, admin, facts) = (ready.control, ready.admin, &ready.facts);
+    let (objects, problems) = (facts.objects, facts.problems.len());
+    // Whoever started us may have closed standard output; that must not end the controller.
+    let _ = writeln!(
+        std::io::stdout(),
+        "weft-control: serving on {control}, admin on {admin}, access {access}, {objects} objects, {problems} problems"
+    );
+}
+
+/// A listener that is bound but does not take connections before [`Bound::into_tokio`].
+struct Bound(Socket);
+
+impl Bound {
+    fn into_tokio(self) -> Result<TcpListener> {
+        self.0.listen(BACKLOG).context("cannot listen")?;
+        TcpListener::from_std(self.0.into()).context("cannot listen")
+    }
+}
+
+/// The address asked for, or port 8086 of every address, of both families where there are two.
+fn listen(address: Option<SocketAddr>) -> Result<(Bound, SocketAddr)> {
+    let everywhere: SocketAddr = (Ipv6Addr::UNSPECIFIED, ports::CONTROL).into();
+    let everywhere_v4: SocketAddr = (Ipv4Addr::UNSPECIFIED, ports::CONTROL).into();
+    let socket = match address {
+        Some(address) => bind(address).with_context(|| format!("cannot listen on {address}"))?,
+        None => bind(everywhere)
+            .or_else(|_| bind(everywhere_v4))
+            .with_context(|| format!("cannot listen on {everywhere} or {everywhere_v4}"))?,
+    };
+    let address = socket
+        .local_addr()?
+        .as_socket()
+        .context("not an internet address")?;
+    Ok((Bound(socket), address))
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?; // [::] takes IPv4 as well, whatever the host's default
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

@@ -1,2 +1,7 @@
-//! The controller.
-fn main() {}
+//! The controller as a program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft_control::app::main()
+}

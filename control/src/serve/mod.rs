@@ -18,7 +18,7 @@ pub mod proxies;
 pub mod rate;
 pub mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tls;
 
 use crate::ca::Ca;

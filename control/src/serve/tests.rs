@@ -148,15 +148,16 @@ impl Controller {
     }
 
     async fn channel(&self, certificate: Option<Certificate>) -> Channel {
-        connect(self, certificate).await.unwrap()
+        connect(self.address, certificate).await.unwrap()
     }
 }
 
-type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// A chain and its key.
+pub(crate) type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// As much of a gRPC channel as the generated clients need: one HTTP/2 connection.
 #[derive(Clone)]
-struct Channel(http2::SendRequest<tonic::body::Body>);
+pub(crate) struct Channel(http2::SendRequest<tonic::body::Body>);
 
 impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     type Response = http::Response<hyper::body::Incoming>;
@@ -177,8 +178,9 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     }
 }
 
-async fn connect(
-    controller: &Controller,
+/// A connection to a controller, with a client certificate or without.
+pub(crate) async fn connect(
+    address: SocketAddr,
     certificate: Option<Certificate>,
 ) -> anyhow::Result<Channel> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -191,7 +193,7 @@ async fn connect(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = TcpStream::connect(controller.address).await?;
+    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("weft-control")?;
     let tls = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
