@@ -35,6 +35,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A container that ran this long has earned a quick restart.
 const HEALTHY: Duration = Duration::from_secs(60);
 
+/// How long a container without a readiness probe may take to listen on its ports.
+const LISTENING: Duration = Duration::from_secs(5);
+
 /// Set to the grace when the container must end.
 pub(crate) type Stop = watch::Receiver<Option<Duration>>;
 
@@ -113,7 +116,7 @@ fn start(pod: &Shared, index: usize, container: &Container) -> Result<(Child, Ru
         info.state = "Running".into();
         info.reason = None;
         info.started = container.startup_probe.is_none() && post_start(container).is_none();
-        info.ready = info.started && container.readiness_probe.is_none();
+        info.ready = info.started && container.readiness_probe.is_none() && container.ports.is_empty();
     });
     Ok((child, run))
 }
@@ -181,6 +184,9 @@ impl Probed<'_> {
             return format!("its startup probe failed: {why}");
         }
         let unprobed = self.container.readiness_probe.is_none();
+        if unprobed {
+            self.until_listening().await;
+        }
         self.pod.set(self.index, |info| {
             info.started = true;
             info.ready |= unprobed;
@@ -200,6 +206,20 @@ impl Probed<'_> {
         tokio::select! {
             () = ready => String::new(),
             why = alive => format!("its liveness probe failed: {why}"),
+        }
+    }
+
+    /// Without a probe a container is ready once it listens on the ports it names. Kubernetes would not wait, and the
+    /// first requests would fail.
+    async fn until_listening(&self) {
+        let ports: Vec<_> = self.container.ports.iter().filter(|p| probes::is_tcp(p)).map(|p| p.container_port).collect();
+        let deadline = Instant::now() + LISTENING;
+        while Instant::now() < deadline {
+            let listening = probes::listening(self.pid);
+            if ports.iter().all(|port| listening.contains(port)) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
+use crate::inject;
 use crate::manifest::{Kind, Loaded, Object, ObjectKey};
 use weft_proxy_api::names::keys;
 
@@ -11,6 +12,7 @@ use weft_proxy_api::names::keys;
 #[derive(Default)]
 pub(crate) struct Injected {
     done: HashMap<ObjectKey, Result<Object, String>>,
+    settings: inject::Settings,
 }
 
 impl Injected {
@@ -28,7 +30,7 @@ impl Injected {
         if let Some(done) = self.done.get(&loaded.key) {
             return done.clone();
         }
-        let done = inject(loaded, namespace_asks(&loaded.key.namespace, objects));
+        let done = with_sidecar(loaded, namespace_asks(&loaded.key.namespace, objects), &self.settings);
         self.done.insert(loaded.key.clone(), done.clone());
         done
     }
@@ -61,13 +63,24 @@ fn asks(loaded: &Loaded, namespace_asks: bool) -> bool {
     }
 }
 
-fn inject(loaded: &Loaded, namespace_asks: bool) -> Result<Object, String> {
+fn outcome(outcome: &inject::Outcome) -> String {
+    match outcome {
+        inject::Outcome::Error(why) | inject::Outcome::Warning(why) => why.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn with_sidecar(loaded: &Loaded, namespace_asks: bool, settings: &inject::Settings) -> Result<Object, String> {
     if !asks(loaded, namespace_asks) {
         return Ok(loaded.object.clone());
     }
     let text = manifest(loaded)?;
-    let injected = text; // INJECT
-    let (again, problems) = crate::manifest::parse("injected", &injected);
+    let output = inject::inject(&text, settings);
+    if output.failed() {
+        let mistakes: Vec<_> = output.report.iter().filter(|l| l.is_error()).map(|l| outcome(&l.outcome)).collect();
+        return Err(mistakes.join("; "));
+    }
+    let (again, problems) = crate::manifest::parse("injected", &output.text);
     match again.into_iter().find(|l| l.key == loaded.key) {
         Some(loaded) => Ok(loaded.object),
         None => Err(problems.first().map_or("the injector lost it".into(), ToString::to_string)),
@@ -127,6 +140,34 @@ spec:
         ports: [{name: http, containerPort: 8080}]
         readinessProbe: {httpGet: {path: /, port: http}}
 "#;
+
+    fn containers(namespace: Option<&str>, pod: &str) -> Vec<String> {
+        let word = |word: &str| format!("{{weft.mesh/inject: {word}}}");
+        let text = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {}}}\n---\n{}",
+            namespace.map_or("{}".into(), word),
+            POD.replace("{weft.mesh/inject: enabled}", pod)
+        );
+        let objects: BTreeMap<_, _> =
+            crate::manifest::parse("f", &text).0.into_iter().map(|l| (l.key.clone(), l)).collect();
+        let key = ObjectKey::new(Kind::Deployment, "shop", "web");
+        match Injected::default().of(&objects[&key], &objects).unwrap() {
+            Object::Deployment(o) => {
+                let spec = &o.spec.template.spec;
+                spec.init_containers.iter().chain(&spec.containers).map(|c| c.name.clone()).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    #[test]
+    fn the_pod_decides_else_its_namespace() {
+        let meshed = ["weft-init", "weft-proxy", "app"];
+        assert_eq!(containers(None, "{weft.mesh/inject: enabled}"), meshed);
+        assert_eq!(containers(Some("enabled"), "{}"), meshed);
+        assert_eq!(containers(Some("enabled"), "{weft.mesh/inject: disabled}"), ["app"]);
+        assert_eq!(containers(None, "{}"), ["app"]);
+    }
 
     #[test]
     fn a_manifest_written_again_means_the_same() {

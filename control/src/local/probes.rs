@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::manifest::k8s::IntOrString;
-use crate::manifest::workload::{Container, HttpGet, Probe};
+use crate::manifest::workload::{Container, ContainerPort, HttpGet, Probe};
 
 /// Times and thresholds with the defaults of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,29 @@ pub(crate) async fn network(probe: &Probe, container: &Container, pod: IpAddr) -
     Ok(())
 }
 
+/// A port that can be connected to.
+pub(crate) fn is_tcp(port: &ContainerPort) -> bool {
+    matches!(port.protocol.as_deref(), None | Some("TCP"))
+}
+
+/// TCP ports somebody listens on in the network namespace of a process. Looking sends nothing, so a proxy in between
+/// cannot answer for the application.
+pub(crate) fn listening(pid: i32) -> Vec<u16> {
+    let read = |table: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+    [read("tcp"), read("tcp6")].iter().flat_map(|table| listeners(table)).collect()
+}
+
+fn listeners(table: &str) -> Vec<u16> {
+    const LISTEN: &str = "0A";
+    let port = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+        (state == LISTEN).then_some(port)
+    };
+    table.lines().skip(1).filter_map(port).collect()
+}
+
 async fn http(get: &HttpGet, container: &Container, pod: IpAddr) -> Result<(), String> {
     let to = address(get.host.as_deref(), &get.port, container, pod)?;
     if get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
@@ -125,6 +148,14 @@ mod tests {
         let mut streak = Streak::default();
         let notes = [true, false, false, true, true].map(|ok| streak.note(ok, &pace));
         assert_eq!(notes, [None, None, Some(false), None, Some(true)]);
+    }
+
+    #[test]
+    fn listeners_are_read_from_the_kernel_s_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+                        0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n\
+                        1: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000\n";
+        assert_eq!(listeners(table), [8080]);
     }
 
     #[test]
