@@ -34,8 +34,20 @@ enum Replay {
 impl Error {
     /// A failure of this kind. What never leaves this proxy is known to be unprocessed.
     pub fn new(kind: ErrorKind) -> Self {
-        let replay = if unprocessed(kind) { Replay::Always } else { Replay::No };
-        Self { kind, replay, detail: None, source: None, request: None, attribution: None, endpoint: None }
+        let replay = if unprocessed(kind) {
+            Replay::Always
+        } else {
+            Replay::No
+        };
+        Self {
+            kind,
+            replay,
+            detail: None,
+            source: None,
+            request: None,
+            attribution: None,
+            endpoint: None,
+        }
     }
 
     /// With the error it was made of.
@@ -110,7 +122,8 @@ impl Error {
 
     /// Status of the answer to an HTTP client.
     pub fn status(&self) -> http::StatusCode {
-        http::StatusCode::from_u16(self.kind.http_status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
+        http::StatusCode::from_u16(self.kind.http_status())
+            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Status of the answer to a gRPC client.
@@ -138,7 +151,13 @@ impl Error {
         use ErrorKind::*;
         matches!(
             self.kind,
-            ConnectFailed | ConnectTimeout | PeerIdentity | TlsHandshake | UpstreamReset | UpstreamProtocol | ResponseTimeout
+            ConnectFailed
+                | ConnectTimeout
+                | PeerIdentity
+                | TlsHandshake
+                | UpstreamReset
+                | UpstreamProtocol
+                | ResponseTimeout
         )
     }
 
@@ -161,7 +180,10 @@ impl Error {
 /// Kinds that can only happen before a byte of the request has left.
 fn unprocessed(kind: ErrorKind) -> bool {
     use ErrorKind::*;
-    matches!(kind, ConnectFailed | ConnectTimeout | PeerIdentity | TlsHandshake | NoIdentity)
+    matches!(
+        kind,
+        ConnectFailed | ConnectTimeout | PeerIdentity | TlsHandshake | NoIdentity
+    )
 }
 
 impl From<ErrorKind> for Error {
@@ -185,7 +207,11 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("kind", &self.kind).field("detail", &self.detail).field("source", &self.source).finish()
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("detail", &self.detail)
+            .field("source", &self.source)
+            .finish()
     }
 }
 
@@ -213,7 +239,10 @@ mod tests {
         ];
         for (kind, code, status, grpc, safe) in rows {
             let error = Error::new(kind);
-            assert_eq!((error.code(), error.status().as_u16(), error.grpc_status()), (code, status, grpc));
+            assert_eq!(
+                (error.code(), error.status().as_u16(), error.grpc_status()),
+                (code, status, grpc)
+            );
             assert_eq!(error.retry_is_safe(), safe, "{kind:?}");
             assert_eq!(error.label(), kind.name());
         }
@@ -222,13 +251,20 @@ mod tests {
     #[test]
     fn a_reset_is_safe_to_retry_only_when_the_peer_said_so() {
         assert!(!Error::new(ErrorKind::UpstreamReset).retry_is_safe());
-        assert!(Error::new(ErrorKind::UpstreamReset).never_processed().retry_is_safe());
+        assert!(
+            Error::new(ErrorKind::UpstreamReset)
+                .never_processed()
+                .retry_is_safe()
+        );
     }
 
     #[test]
     fn the_text_names_the_whole_chain() {
         let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused by 10.0.0.1");
-        let text = Error::new(ErrorKind::ConnectFailed).with_detail("no luck").with_source(io).to_string();
+        let text = Error::new(ErrorKind::ConnectFailed)
+            .with_detail("no luck")
+            .with_source(io)
+            .to_string();
         assert_eq!(text, "E106 connect-failed: no luck: refused by 10.0.0.1");
     }
 }

@@ -34,6 +34,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use tower::ServiceBuilder;
 
+#[cfg(test)]
+mod tests;
+
 /// What every stack of a worker uses.
 pub struct Shared {
     /// Where everything is counted.

@@ -69,7 +69,11 @@ enum Counting {
     /// A request body: its bytes.
     Request,
     /// A response body: its bytes and the answer.
-    Response { started: Instant, status: u16, grpc: bool },
+    Response {
+        started: Instant,
+        status: u16,
+        grpc: bool,
+    },
 }
 
 /// An exchange under way to an endpoint.
@@ -114,7 +118,13 @@ impl Body {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, bytes: 0, grpc: None, clean_trailers: false, at_end: AtEnd::default() }
+        Self {
+            source,
+            bytes: 0,
+            grpc: None,
+            clean_trailers: false,
+            at_end: AtEnd::default(),
+        }
     }
 
     /// Frames one after the other; an error ends them.
@@ -141,16 +151,31 @@ impl Body {
 
     /// Counts the response to a request that came at `started`; `otherwise` where nobody called [`Self::attribute`].
     /// Returns where it will be counted.
-    pub fn count_response(&mut self, head: &ResponseHead, started: Instant, otherwise: &Attribution) -> &Attribution {
+    pub fn count_response(
+        &mut self,
+        head: &ResponseHead,
+        started: Instant,
+        otherwise: &Attribution,
+    ) -> &Attribution {
         self.grpc = self.grpc.or(head.grpc);
-        self.at_end.direction = Counting::Response { started, status: head.status, grpc: head.is_grpc };
-        self.at_end.attribution.get_or_insert_with(|| otherwise.clone())
+        self.at_end.direction = Counting::Response {
+            started,
+            status: head.status,
+            grpc: head.is_grpc,
+        };
+        self.at_end
+            .attribution
+            .get_or_insert_with(|| otherwise.clone())
     }
 
     /// Tells the balancer how it went when the response has ended.
     pub fn in_flight(&mut self, guard: InFlight, latency: Duration, head: &ResponseHead) {
         self.grpc = self.grpc.or(head.grpc);
-        self.at_end.flight = Some(Flight { guard, latency, outcome: head.outcome() });
+        self.at_end.flight = Some(Flight {
+            guard,
+            latency,
+            outcome: head.outcome(),
+        });
     }
 
     /// Gives the connection back when the body has ended.
@@ -184,7 +209,12 @@ impl Body {
         if let Some(lease) = at_end.lease {
             lease.end(end);
         }
-        if let Some(Flight { guard, latency, outcome }) = at_end.flight {
+        if let Some(Flight {
+            guard,
+            latency,
+            outcome,
+        }) = at_end.flight
+        {
             guard.done(final_outcome(outcome, self.grpc, end), latency);
         }
         if let Some(edge) = at_end.attribution {
@@ -199,7 +229,11 @@ impl Counting {
             Counting::Nothing => {}
             Counting::Request if bytes == 0 => {}
             Counting::Request => edge.bytes(bytes, 0),
-            Counting::Response { started, status, grpc: is_grpc } => {
+            Counting::Response {
+                started,
+                status,
+                grpc: is_grpc,
+            } => {
                 if bytes > 0 {
                     edge.bytes(0, bytes);
                 }
@@ -217,8 +251,15 @@ impl Counting {
 /// A body that breaks the rules is not the same as one that stops.
 fn broken_body(kind: ErrorKind, error: hyper::Error) -> Error {
     use std::error::Error as _;
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let malformed = cause.is_some_and(|cause| matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData));
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let malformed = cause.is_some_and(|cause| {
+        matches!(
+            cause.kind(),
+            std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
+        )
+    });
     let kind = match kind {
         ErrorKind::ClientGone if malformed => ErrorKind::BadRequest,
         ErrorKind::UpstreamReset if malformed => ErrorKind::UpstreamProtocol,
@@ -237,7 +278,11 @@ fn code(status: u16, is_grpc: bool, grpc: Option<u8>) -> Code {
 }
 
 fn broken(is_grpc: bool) -> Code {
-    if is_grpc { Code::Grpc(14) } else { Code::Http(502) }
+    if is_grpc {
+        Code::Grpc(14)
+    } else {
+        Code::Http(502)
+    }
 }
 
 fn final_outcome(head: Outcome, grpc: Option<u8>, end: End) -> Outcome {
@@ -257,7 +302,12 @@ pub fn grpc_failed(code: u8) -> bool {
 fn grpc_status(fields: &HeaderMap) -> Option<u8> {
     let value = fields.get("grpc-status").map(HeaderValue::as_bytes)?;
     // What is not a number is "unknown".
-    Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(2))
+    Some(
+        std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(2),
+    )
 }
 
 /// What the head of a response says about how it went.
@@ -272,14 +322,26 @@ impl ResponseHead {
     /// Reads it.
     pub fn of(response: &super::Response) -> Self {
         let is_grpc = super::is_grpc(response.headers());
-        let grpc = if is_grpc { grpc_status(response.headers()) } else { None };
-        Self { status: response.status().as_u16(), is_grpc, grpc }
+        let grpc = if is_grpc {
+            grpc_status(response.headers())
+        } else {
+            None
+        };
+        Self {
+            status: response.status().as_u16(),
+            is_grpc,
+            grpc,
+        }
     }
 
     /// What is known before the body.
     pub fn outcome(&self) -> Outcome {
         let failed = self.status >= 500 || self.grpc.is_some_and(grpc_failed);
-        if failed { Outcome::Failure } else { Outcome::Success }
+        if failed {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        }
     }
 }
 
@@ -303,7 +365,11 @@ impl Drop for Permit {
 impl Drop for Body {
     fn drop(&mut self) {
         // A server does not ask an ended body for one more frame; it just drops it.
-        let end = if http_body::Body::is_end_stream(self) { End::Complete } else { End::Dropped };
+        let end = if http_body::Body::is_end_stream(self) {
+            End::Complete
+        } else {
+            End::Dropped
+        };
         self.end(end);
     }
 }
@@ -312,7 +378,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let mut frame = match ready!(this.source.poll_frame(cx)) {
             None => {

@@ -85,12 +85,23 @@ impl Pools {
     }
 
     /// The service of an endpoint; `make` puts it on top of its client the first time.
-    pub fn endpoint(self: &Arc<Self>, at: &Arc<balance::Endpoint>, make: impl FnOnce(Client) -> HttpService) -> HttpService {
+    pub fn endpoint(
+        self: &Arc<Self>,
+        at: &Arc<balance::Endpoint>,
+        make: impl FnOnce(Client) -> HttpService,
+    ) -> HttpService {
         self.start_sweeping();
         let mut endpoints = self.endpoints.lock();
         let cached = endpoints.entry(at.id).or_insert_with(|| {
-            let client = Client(Pool::new(Target::Endpoint(self.connector.clone(), at.clone())));
-            Cached { service: make(client.clone()), client, endpoint: at.clone() }
+            let client = Client(Pool::new(Target::Endpoint(
+                self.connector.clone(),
+                at.clone(),
+            )));
+            Cached {
+                service: make(client.clone()),
+                client,
+                endpoint: at.clone(),
+            }
         });
         cached.service.clone()
     }
@@ -236,7 +247,12 @@ impl Client {
         }
     }
 
-    fn lend(&self, sender: Http1Sender, response: http::Response<Incoming>, upgrade: bool) -> Result<Response, Error> {
+    fn lend(
+        &self,
+        sender: Http1Sender,
+        response: http::Response<Incoming>,
+        upgrade: bool,
+    ) -> Result<Response, Error> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
             let detail = "the endpoint switched protocols although nobody asked for it";
             return Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(detail));
@@ -244,7 +260,10 @@ impl Client {
         let ends = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut response = response.map(Body::response);
         if !ends {
-            response.body_mut().lease(Lease::Http1 { sender, pool: self.0.clone() });
+            response.body_mut().lease(Lease::Http1 {
+                sender,
+                pool: self.0.clone(),
+            });
         }
         Ok(response)
     }
@@ -264,7 +283,9 @@ impl Client {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(untouched) if reused && !last => request = untouched,
-                    Some(untouched) => return Err(failed(error.into_error(), Http2).with_request(untouched)),
+                    Some(untouched) => {
+                        return Err(failed(error.into_error(), Http2).with_request(untouched));
+                    }
                     None => return Err(failed(error.into_error(), Http2)),
                 },
             }
@@ -309,7 +330,11 @@ fn failed(error: hyper::Error, version: HttpVersion) -> Error {
         ErrorKind::UpstreamReset
     };
     let error = Error::new(kind).with_source(error);
-    if refused { error.never_processed() } else { error }
+    if refused {
+        error.never_processed()
+    } else {
+        error
+    }
 }
 
 /// RFC 9113 section 8.7: a refused stream, or one above the last of a graceful GOAWAY, was not processed.

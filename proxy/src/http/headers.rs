@@ -8,6 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use weft_proxy_api::names::headers as names;
 
+#[cfg(test)]
+mod tests;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -38,7 +41,9 @@ pub fn clean_request(request: &mut Request, trust: Trust) {
     }
     let http1 = HttpVersion::of(request.version()) == HttpVersion::Http1;
     if found.hop_by_hop {
-        let upgrade = (request.version() == http::Version::HTTP_11).then(|| upgrade_to(request.headers())).flatten();
+        let upgrade = (request.version() == http::Version::HTTP_11)
+            .then(|| upgrade_to(request.headers()))
+            .flatten();
         remove_hop_by_hop(request.headers_mut(), http1);
         if let Some(protocol) = upgrade {
             write_upgrade(request.headers_mut(), protocol);
@@ -60,7 +65,9 @@ pub fn clean_response(response: &mut Response, trust: Trust) {
     }
     if found.hop_by_hop {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upgrade = switching.then(|| response.headers().get(UPGRADE).cloned()).flatten();
+        let upgrade = switching
+            .then(|| response.headers().get(UPGRADE).cloned())
+            .flatten();
         remove_hop_by_hop(response.headers_mut(), true);
         if let Some(protocol) = upgrade {
             write_upgrade(response.headers_mut(), protocol);
@@ -70,7 +77,11 @@ pub fn clean_response(response: &mut Response, trust: Trust) {
 
 /// Removes every reserved name, in every spelling.
 pub fn remove_reserved(headers: &mut HeaderMap) {
-    let names: Vec<_> = headers.keys().filter(|name| is_reserved(name)).cloned().collect();
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| is_reserved(name))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -82,7 +93,10 @@ struct Found {
 }
 
 fn look(headers: &HeaderMap) -> Found {
-    let mut found = Found { hop_by_hop: false, reserved: false };
+    let mut found = Found {
+        hop_by_hop: false,
+        reserved: false,
+    };
     for name in headers.keys() {
         found.hop_by_hop |= is_hop_by_hop(name);
         found.reserved |= is_reserved(name);
@@ -111,7 +125,9 @@ pub fn is_reserved(name: &HeaderName) -> bool {
         return false;
     }
     starts_alike(name, names::RESERVED_PREFIX.as_bytes())
-        || names::FOREIGN.iter().any(|foreign| foreign.len() == name.len() && starts_alike(name, foreign.as_bytes()))
+        || names::FOREIGN
+            .iter()
+            .any(|foreign| foreign.len() == name.len() && starts_alike(name, foreign.as_bytes()))
 }
 
 fn starts_alike(name: &[u8], prefix: &[u8]) -> bool {
@@ -121,12 +137,23 @@ fn starts_alike(name: &[u8], prefix: &[u8]) -> bool {
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, http1: bool) {
     // HTTP/2 has no Connection, and its TE may only say `trailers`, which gRPC insists on.
-    let nominated: Vec<HeaderName> =
-        headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
     for name in nominated.iter().filter(|name| may_be_nominated(name)) {
         headers.remove(name);
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ] {
         headers.remove(name);
     }
     if http1 {
@@ -136,7 +163,13 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, http1: bool) {
 
 /// `Connection` cannot take away what the meaning of the message, or our policy, depends on.
 fn may_be_nominated(name: &HeaderName) -> bool {
-    let protected = [HOST, CONTENT_LENGTH, TRAILER, http::header::AUTHORIZATION, http::header::COOKIE];
+    let protected = [
+        HOST,
+        CONTENT_LENGTH,
+        TRAILER,
+        http::header::AUTHORIZATION,
+        http::header::COOKIE,
+    ];
     !protected.contains(name) && !is_reserved(name)
 }
 
@@ -146,7 +179,8 @@ fn upgrade_to(headers: &HeaderMap) -> Option<HeaderValue> {
         return None;
     }
     let mut wanted = headers.get_all(UPGRADE).iter().flat_map(tokens);
-    let is_http = |word: &[u8]| word.eq_ignore_ascii_case(b"h2c") || word.eq_ignore_ascii_case(b"h2");
+    let is_http =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"h2c") || word.eq_ignore_ascii_case(b"h2");
     let first = wanted.find(|word| !is_http(word))?;
     HeaderValue::from_bytes(first).ok()
 }
@@ -164,117 +198,16 @@ fn write_framing(request: &mut Request) {
     match request.body().size_hint().exact() {
         Some(length) => {
             if !request.headers().contains_key(CONTENT_LENGTH) {
-                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+                request
+                    .headers_mut()
+                    .insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
         }
         None => {
             request.headers_mut().remove(CONTENT_LENGTH);
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            request
+                .headers_mut()
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::http::Body;
-    use http::Version;
-
-    fn request(version: Version, fields: &[(&str, &str)], body: Body) -> Request {
-        let mut head = http::Request::builder().version(version).uri("http://web/");
-        for (name, value) in fields {
-            head = head.header(*name, *value);
-        }
-        head.body(body).unwrap()
-    }
-
-    fn names_of(headers: &HeaderMap) -> Vec<&str> {
-        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    #[test]
-    fn reserved_names_are_known_in_every_spelling() {
-        for name in ["weft-client-id", "weft_client_id", "weft-anything", "WEFT-X", "x-forwarded-client-cert", "x_forwarded_client_cert", "L5d-Client-Id"] {
-            assert!(is_reserved(&HeaderName::from_bytes(name.as_bytes()).unwrap()), "{name}");
-        }
-        for name in ["weft", "x-forwarded-for", "location", "l5d-client-idx", "wefty", "x-weft-id"] {
-            assert!(!is_reserved(&HeaderName::from_bytes(name.as_bytes()).unwrap()), "{name}");
-        }
-    }
-
-    #[test]
-    fn only_a_peer_proxy_may_send_reserved_names() {
-        let fields = [("host", "web"), ("weft-deadline-ms", "5"), ("weft_client_id", "a"), ("x-forwarded-client-cert", "b")];
-        let mut from_peer = request(Version::HTTP_11, &fields, Body::empty());
-        clean_request(&mut from_peer, Trust::Peer);
-        assert_eq!(from_peer.headers().len(), 4);
-        let mut from_app = request(Version::HTTP_11, &fields, Body::empty());
-        clean_request(&mut from_app, Trust::Nobody);
-        assert_eq!(names_of(from_app.headers()), ["host"]);
-    }
-
-    #[test]
-    fn hop_by_hop_fields_stay_on_their_connection() {
-        let rows: &[(&[(&str, &str)], &[&str])] = &[
-            (&[("host", "w"), ("connection", "keep-alive"), ("keep-alive", "5")], &["host"]),
-            (&[("host", "w"), ("connection", "x-hop, close"), ("x-hop", "1"), ("x-end", "2")], &["host", "x-end"]),
-            (&[("host", "w"), ("connection", "x-a"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "2")], &["host"]),
-            (&[("host", "w"), ("connection", "host, content-length, cookie"), ("cookie", "a")], &["cookie", "host"]),
-            (&[("host", "w"), ("proxy-connection", "keep-alive"), ("te", "trailers")], &["host"]),
-            (&[("host", "w"), ("upgrade", "websocket")], &["host"]),
-            (&[("host", "w"), ("connection", "upgrade, http2-settings"), ("upgrade", "h2c"), ("http2-settings", "AAA")], &["host"]),
-            (&[("host", "w"), ("connection", "Upgrade"), ("upgrade", "websocket")], &["connection", "host", "upgrade"]),
-        ];
-        for (fields, left) in rows {
-            let mut request = request(Version::HTTP_11, fields, Body::empty());
-            clean_request(&mut request, Trust::Nobody);
-            assert_eq!(names_of(request.headers()), *left, "{fields:?}");
-        }
-    }
-
-    #[test]
-    fn http2_keeps_te_and_http10_never_upgrades() {
-        let mut grpc = request(Version::HTTP_2, &[("te", "trailers")], Body::empty());
-        clean_request(&mut grpc, Trust::Nobody);
-        assert_eq!(names_of(grpc.headers()), ["te"]);
-        let fields = [("host", "w"), ("connection", "upgrade"), ("upgrade", "websocket")];
-        let mut old = request(Version::HTTP_10, &fields, Body::empty());
-        clean_request(&mut old, Trust::Nobody);
-        assert_eq!(names_of(old.headers()), ["host"]);
-    }
-
-    #[test]
-    fn connection_cannot_take_our_own_names_away() {
-        let fields = [("host", "w"), ("connection", "weft-client-id"), ("weft-client-id", "a")];
-        let mut request = request(Version::HTTP_11, &fields, Body::empty());
-        clean_request(&mut request, Trust::Peer);
-        assert_eq!(names_of(request.headers()), ["host", "weft-client-id"]);
-    }
-
-    #[test]
-    fn framing_is_written_from_the_body() {
-        let mut known = request(Version::HTTP_11, &[("host", "w"), ("transfer-encoding", "chunked")], Body::full("abc"));
-        clean_request(&mut known, Trust::Nobody);
-        assert_eq!(known.headers().get(CONTENT_LENGTH).unwrap(), "3");
-        assert!(!known.headers().contains_key(TRANSFER_ENCODING));
-        let frames = [Ok(http_body::Frame::data(bytes::Bytes::from_static(b"abc")))];
-        let mut unknown = request(Version::HTTP_11, &[("host", "w")], Body::frames(frames));
-        clean_request(&mut unknown, Trust::Nobody);
-        assert_eq!(unknown.headers().get(TRANSFER_ENCODING).unwrap(), "chunked");
-    }
-
-    #[test]
-    fn a_response_keeps_its_upgrade_only_when_it_switches() {
-        let response = |status: u16| {
-            let head = http::Response::builder().status(status).header("connection", "upgrade").header("upgrade", "websocket");
-            let mut response = head.header("weft-error", "E103").body(Body::empty()).unwrap();
-            clean_response(&mut response, Trust::Nobody);
-            names_of(response.headers()).join(" ")
-        };
-        assert_eq!(response(101), "connection upgrade");
-        assert_eq!(response(426), "");
     }
 }

@@ -55,7 +55,10 @@ pub(super) struct Shared {
 /// A connection lent to an exchange.
 pub(super) enum Lease {
     /// All of it.
-    Http1 { sender: Http1Sender, pool: Arc<Pool> },
+    Http1 {
+        sender: Http1Sender,
+        pool: Arc<Pool>,
+    },
     /// One stream.
     Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
 }
@@ -99,7 +102,10 @@ impl Pool {
         }
         let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: self.sweep.load(Relaxed) });
+            idle.push(Idle {
+                sender,
+                since: self.sweep.load(Relaxed),
+            });
         }
     }
 
@@ -117,7 +123,9 @@ impl Pool {
             };
             waited = true;
             match attempt.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(Err((kind, detail)))) => return Err(Error::new(*kind).with_detail(detail.clone())),
+                Ok(Some(Err((kind, detail)))) => {
+                    return Err(Error::new(*kind).with_detail(detail.clone()));
+                }
                 Ok(_) => {}
                 Err(_) => return Err(Error::new(ErrorKind::ConnectFailed)),
             }
@@ -134,7 +142,12 @@ impl Pool {
             http2.dialing = None;
             let outcome = dialed.map(|(sender, peer_allows)| {
                 let idle_since = AtomicU32::new(pool.sweep.load(Relaxed));
-                http2.open.push(Arc::new(Shared { sender, streams: AtomicUsize::new(0), peer_allows, idle_since }));
+                http2.open.push(Arc::new(Shared {
+                    sender,
+                    streams: AtomicUsize::new(0),
+                    peer_allows,
+                    idle_since,
+                }));
             });
             done.send_replace(Some(outcome.map_err(|e| (e.kind(), e.to_string()))));
         });
@@ -145,7 +158,9 @@ impl Pool {
     pub(super) fn sweep(&self) -> bool {
         let now = self.sweep.fetch_add(1, Relaxed).wrapping_add(1);
         let stale = |since: u32| now.wrapping_sub(since) >= IDLE_SWEEPS;
-        self.idle.lock().retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
+        self.idle
+            .lock()
+            .retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
         let mut http2 = self.http2.lock();
         http2.open.retain(|conn| {
             if conn.streams.load(Relaxed) > 0 {
@@ -177,8 +192,15 @@ impl Http2 {
     /// A stream on the first connection with room; on the least used one where no more may be opened.
     fn stream(&mut self, now: u32) -> Option<Stream> {
         self.open.retain(|conn| !conn.sender.is_closed());
-        let with_room = self.open.iter().find(|conn| conn.streams.load(Relaxed) < conn.room());
-        let least_used = || self.open.iter().min_by_key(|conn| conn.streams.load(Relaxed));
+        let with_room = self
+            .open
+            .iter()
+            .find(|conn| conn.streams.load(Relaxed) < conn.room());
+        let least_used = || {
+            self.open
+                .iter()
+                .min_by_key(|conn| conn.streams.load(Relaxed))
+        };
         let conn = match with_room {
             None if self.open.len() >= MAX_HTTP2 => least_used()?,
             found => found?,

@@ -1,7 +1,9 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
 use super::bridge::Upgrade;
-use super::client::{CONNECTION_WINDOW, MAX_FIELDS, MAX_HEAD, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::client::{
+    CONNECTION_WINDOW, MAX_FIELDS, MAX_HEAD, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW,
+};
 use super::service::ServiceFuture;
 use super::strict::{Strict, Tunnel};
 use super::{Body, HttpService, HttpVersion, Request, Response};
@@ -38,16 +40,26 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let upgrade = Arc::new(Mutex::new(None));
     let tunnel = Tunnel::default();
-    let entry = Entry { service, upgrade: upgrade.clone(), tunnel: tunnel.clone() };
+    let entry = Entry {
+        service,
+        upgrade: upgrade.clone(),
+        tunnel: tunnel.clone(),
+    };
     match version {
         HttpVersion::Http1 => {
             let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, MAX_HEAD, tunnel));
             let serving = http1().serve_connection(io, entry).with_upgrades();
-            drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
+            drive(pin!(serving), &conn, &drain, |serving| {
+                serving.graceful_shutdown()
+            })
+            .await?;
         }
         HttpVersion::Http2 => {
             let serving = http2().serve_connection(TokioIo::new(io), entry);
-            drive(pin!(serving), &conn, &drain, |serving| serving.graceful_shutdown()).await?;
+            drive(pin!(serving), &conn, &drain, |serving| {
+                serving.graceful_shutdown()
+            })
+            .await?;
         }
     }
     let granted = upgrade.lock().take();
@@ -143,8 +155,15 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         let mut request: Request = request.map(Body::request);
         let client = request.extensions_mut().remove::<OnUpgrade>();
-        let wanted = client.map(|client| Wanted { client, granted: self.upgrade.clone(), tunnel: self.tunnel.clone() });
-        Answer { inner: self.service.send(request), wanted }
+        let wanted = client.map(|client| Wanted {
+            client,
+            granted: self.upgrade.clone(),
+            tunnel: self.tunnel.clone(),
+        });
+        Answer {
+            inner: self.service.send(request),
+            wanted,
+        }
     }
 }
 
@@ -171,7 +190,10 @@ impl Future for Answer {
             && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
         {
             wanted.tunnel.open();
-            *wanted.granted.lock() = Some(Upgrade { client: wanted.client, endpoint });
+            *wanted.granted.lock() = Some(Upgrade {
+                client: wanted.client,
+                endpoint,
+            });
         }
         Poll::Ready(Ok(response))
     }

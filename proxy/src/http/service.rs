@@ -32,7 +32,11 @@ impl HttpService {
     /// A service that boxes its futures itself, as the lowest one does: they are not boxed again.
     pub fn at_seam<S>(service: S) -> Self
     where
-        S: Service<Request, Response = Response, Error = Error, Future = ServiceFuture> + Clone + Send + Sync + 'static,
+        S: Service<Request, Response = Response, Error = Error, Future = ServiceFuture>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
     {
         Self(Arc::new(Seam(service)))
     }
@@ -60,7 +64,11 @@ struct Seam<S>(S);
 
 impl<S> Call for Seam<S>
 where
-    S: Service<Request, Response = Response, Error = Error, Future = ServiceFuture> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Error, Future = ServiceFuture>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     fn call(&self, request: Request) -> ServiceFuture {
         self.0.clone().call(request)

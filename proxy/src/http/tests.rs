@@ -86,7 +86,13 @@ fn proxy(client: Client, version: HttpVersion) -> Proxy {
     let (io, theirs) = duplex(1 << 16);
     let (drain, watch) = Drain::new();
     let service = stack(client, &conn);
-    let serving = tokio::spawn(server::serve(Io::Memory(theirs), version, service, conn, watch));
+    let serving = tokio::spawn(server::serve(
+        Io::Memory(theirs),
+        version,
+        service,
+        conn,
+        watch,
+    ));
     Proxy { io, serving, drain }
 }
 
@@ -117,9 +123,18 @@ impl Proxy {
 async fn echo(request: Request) -> Result<Response, Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let fields = head.headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap()));
+    let fields = head
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()));
     let fields: Vec<_> = fields.collect();
-    let text = format!("<{} {} {} [{}]>", head.method, head.uri, fields.join(","), body.escape_ascii());
+    let text = format!(
+        "<{} {} {} [{}]>",
+        head.method,
+        head.uri,
+        fields.join(","),
+        body.escape_ascii()
+    );
     Ok(Response::new(Body::full(text)))
 }
 
@@ -132,7 +147,10 @@ async fn requests_of_one_connection_share_one_to_the_application() {
         let answer = proxy.until(">").await;
         let path = path.replace("//", "/").replace("%64", "d");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.ends_with(&format!("<GET {path} host=web,x-weft=1 []>")), "{answer}");
+        assert!(
+            answer.ends_with(&format!("<GET {path} host=web,x-weft=1 []>")),
+            "{answer}"
+        );
     }
     assert_eq!((dialled.load(Relaxed), client.counts()), (1, (1, 0)));
 }
@@ -143,7 +161,10 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut proxy = proxy(client, HttpVersion::Http1);
     proxy.send("POST /1 HTTP/1.1\r\nHost: w\r\nContent-Length: 2\r\n\r\nabGET /2 HTTP/1.1\r\nHost: w\r\n\r\n").await;
     let answers = proxy.until("</2 ".replace("</", "<GET /").as_str()).await;
-    assert!(answers.contains("<POST /1 host=w,content-length=2 [ab]>"), "{answers}");
+    assert!(
+        answers.contains("<POST /1 host=w,content-length=2 [ab]>"),
+        "{answers}"
+    );
 }
 
 #[tokio::test]
@@ -153,19 +174,36 @@ async fn chunked_bodies_arrive_with_framing_of_their_own() {
     for method in ["POST", "GET"] {
         proxy.send(&format!("{method} / HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n1\r\nd\r\n0\r\n\r\n")).await;
         let answer = proxy.until(">").await;
-        assert!(answer.ends_with(&format!("<{method} / host=w,transfer-encoding=chunked [abcd]>")), "{answer}");
+        assert!(
+            answer.ends_with(&format!(
+                "<{method} / host=w,transfer-encoding=chunked [abcd]>"
+            )),
+            "{answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_end_the_connection() {
     let rows = [
-        ("POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both Content-Length"),
-        ("POST / HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", "both Content-Length"),
-        ("POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "more than one Content-Length"),
+        (
+            "POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "both Content-Length",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            "both Content-Length",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+            "more than one Content-Length",
+        ),
         ("GET / HTTP/1.1\r\nHost: w\nX: y\r\n\r\n", "without CR"),
         ("GET / HTTP/1.1\r\nHost: w\r\nX: y\r\n z\r\n\r\n", "folded"),
-        ("GET / HTTP/1.1\r\nHost: w\r\nHost: w\r\n\r\n", "more than one Host"),
+        (
+            "GET / HTTP/1.1\r\nHost: w\r\nHost: w\r\n\r\n",
+            "more than one Host",
+        ),
         ("GET / HTTP/1.1\r\n\r\n", "no Host"),
         ("GET /a%2fb HTTP/1.1\r\nHost: w\r\n\r\n", "escaped slash"),
     ];
@@ -173,10 +211,18 @@ async fn ambiguous_requests_are_refused_and_end_the_connection() {
     for (request, why) in rows {
         let mut proxy = proxy(client.clone(), HttpVersion::Http1);
         proxy.send(request).await;
-        proxy.send("GET /smuggled HTTP/1.1\r\nHost: w\r\n\r\n").await;
+        proxy
+            .send("GET /smuggled HTTP/1.1\r\nHost: w\r\n\r\n")
+            .await;
         let answer = proxy.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{why}: {answer}");
-        assert!(answer.contains("weft-error: E101 bad-request\r\n") && answer.contains(why), "{why}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+            "{why}: {answer}"
+        );
+        assert!(
+            answer.contains("weft-error: E101 bad-request\r\n") && answer.contains(why),
+            "{why}: {answer}"
+        );
         assert!(!answer.contains("smuggled"), "{answer}");
     }
     assert_eq!(dialled.load(Relaxed), 0);
@@ -191,7 +237,10 @@ async fn a_head_has_ten_seconds_and_silence_between_requests_has_not() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     proxy.send("GET / HTTP/1.1\r\nHo").await;
     let answer = proxy.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("weft-error: E124 header-timeout"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("weft-error: E124 header-timeout"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -201,14 +250,19 @@ async fn an_old_client_is_answered_and_the_connection_ends() {
     proxy.send("GET /old HTTP/1.0\r\n\r\n").await;
     let answer = proxy.rest().await;
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with("<GET /old host=10.0.0.7:8080 []>"), "{answer}");
+    assert!(
+        answer.ends_with("<GET /old host=10.0.0.7:8080 []>"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_waits_for_100_is_told_to_go_on() {
     let (client, _) = application(echo, HttpVersion::Http1);
     let mut proxy = proxy(client, HttpVersion::Http1);
-    proxy.send("POST / HTTP/1.1\r\nHost: w\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await;
+    proxy
+        .send("POST / HTTP/1.1\r\nHost: w\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        .await;
     proxy.until("HTTP/1.1 100 Continue\r\n\r\n").await;
     proxy.send("hi").await;
     assert!(proxy.until(">").await.contains("[hi]"));
@@ -243,15 +297,21 @@ fn switching(head: &'static str) -> (Client, Arc<AtomicUsize>) {
     })
 }
 
-const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello;";
+const SWITCH: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello;";
 
 #[tokio::test]
 async fn an_upgrade_turns_into_bytes_at_both_ends() {
     let (client, _) = switching(SWITCH);
     let mut proxy = proxy(client, HttpVersion::Http1);
-    proxy.send("GET /ws HTTP/1.1\r\nHost: w\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    proxy
+        .send("GET /ws HTTP/1.1\r\nHost: w\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
     let head = proxy.until("hello;").await;
-    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: websocket"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: websocket"),
+        "{head}"
+    );
     proxy.send("any\nbytes;").await;
     assert_eq!(proxy.until("bytes;").await, "any\nbytes;");
     proxy.io.shutdown().await.unwrap();
@@ -263,9 +323,14 @@ async fn an_upgrade_turns_into_bytes_at_both_ends() {
 async fn protocols_are_not_switched_unasked() {
     let (client, _) = switching(SWITCH);
     let mut proxy = proxy(client, HttpVersion::Http1);
-    proxy.send("GET / HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n").await;
+    proxy
+        .send("GET / HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n")
+        .await;
     let answer = proxy.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("E118 upstream-protocol"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("E118 upstream-protocol"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -277,7 +342,9 @@ async fn a_connection_closed_while_idle_costs_no_request() {
             while !asked.ends_with(b"\r\n\r\n") {
                 assert!(io.read_buf(&mut asked).await.unwrap() > 0);
             }
-            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n>").await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n>")
+                .await
+                .unwrap();
         });
     });
     let mut proxy = proxy(client, HttpVersion::Http1);
@@ -292,9 +359,14 @@ async fn a_connection_closed_while_idle_costs_no_request() {
 async fn what_cannot_be_connected_is_answered() {
     let client = Client::memory(|_| Err(Error::new(ErrorKind::ConnectFailed)));
     let mut proxy = proxy(client, HttpVersion::Http1);
-    proxy.send("GET / HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n").await;
+    proxy
+        .send("GET / HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n")
+        .await;
     let answer = proxy.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("weft-error: E106 connect-failed"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("weft-error: E106 connect-failed"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -316,7 +388,10 @@ async fn a_drain_lets_the_last_request_finish() {
     proxy.drain.start();
     go.send_replace(true);
     let answer = proxy.rest().await;
-    assert!(answer.contains("connection: close\r\n") && answer.contains("/last"), "{answer}");
+    assert!(
+        answer.contains("connection: close\r\n") && answer.contains("/last"),
+        "{answer}"
+    );
     proxy.serving.await.unwrap().unwrap();
 }
 
@@ -335,8 +410,14 @@ fn http2_client(upstream: Client) -> Client {
 
 fn http2(path: &str, body: Body) -> Request {
     let uri = format!("http://web{path}");
-    let head = http::Request::builder().version(http::Version::HTTP_2).method("POST").uri(uri);
-    head.header("te", "trailers").header("content-type", "application/grpc").body(body).unwrap()
+    let head = http::Request::builder()
+        .version(http::Version::HTTP_2)
+        .method("POST")
+        .uri(uri);
+    head.header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap()
 }
 
 async fn send(client: &Client, request: Request) -> Result<Response, Error> {
@@ -353,15 +434,31 @@ async fn http2_carries_trailers_both_ways() {
         assert_eq!(trailers["sum"], "1");
         assert!(!trailers.contains_key("weft-client-id"));
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-        Ok(Response::new(Body::frames([Ok(Frame::data(read.to_bytes())), Ok(Frame::trailers(trailers))])))
+        Ok(Response::new(Body::frames([
+            Ok(Frame::data(read.to_bytes())),
+            Ok(Frame::trailers(trailers)),
+        ])))
     };
     let (application, _) = application(answer, HttpVersion::Http2);
     let client = http2_client(application);
-    let trailers = http::HeaderMap::from_iter(
-        [("sum", "1"), ("weft-client-id", "me")].map(|(k, v)| (http::HeaderName::from_static(k), http::HeaderValue::from_static(v))),
-    );
-    let body = Body::frames([Ok(Frame::data(Bytes::from_static(b"payload"))), Ok(Frame::trailers(trailers))]);
-    let read = send(&client, http2("/p.S/m", body)).await.unwrap().into_body().collect().await.unwrap();
+    let trailers =
+        http::HeaderMap::from_iter([("sum", "1"), ("weft-client-id", "me")].map(|(k, v)| {
+            (
+                http::HeaderName::from_static(k),
+                http::HeaderValue::from_static(v),
+            )
+        }));
+    let body = Body::frames([
+        Ok(Frame::data(Bytes::from_static(b"payload"))),
+        Ok(Frame::trailers(trailers)),
+    ]);
+    let read = send(&client, http2("/p.S/m", body))
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
     assert_eq!(read.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(read.to_bytes(), "payload");
 }
@@ -395,7 +492,9 @@ async fn a_full_http2_connection_gets_a_second_one() {
 
 #[tokio::test]
 async fn an_http2_error_for_grpc_is_trailers_only() {
-    let client = http2_client(Client::memory(|_| Err(Error::new(ErrorKind::ConnectFailed))));
+    let client = http2_client(Client::memory(|_| {
+        Err(Error::new(ErrorKind::ConnectFailed))
+    }));
     let response = send(&client, http2("/p.S/m", Body::empty())).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["grpc-status"], "14");

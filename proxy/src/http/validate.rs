@@ -11,6 +11,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use weft_proxy_api::policy::path;
 
+#[cfg(test)]
+mod tests;
+
 /// Checks the head of a request and brings its target into canonical form, in place. `target` is the Host of an
 /// HTTP/1.0 request that names none.
 pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
@@ -18,7 +21,8 @@ pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
         return Err(refused_before(refusal.as_bytes()));
     }
     if request.method() == Method::CONNECT {
-        let detail = "CONNECT is not carried: connect to the target itself, or list this port as opaque";
+        let detail =
+            "CONNECT is not carried: connect to the target itself, or list this port as opaque";
         return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
     }
     framing(request.version(), request.headers()).map_err(refused)?;
@@ -84,14 +88,20 @@ fn authority_http1(request: &mut Request, target: SocketAddr) -> Result<(), &'st
         if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
             return Err("the scheme of the target is neither http nor https");
         }
-        let named = checked(authority.as_str().as_bytes()).ok_or("the authority of the target is not valid")?;
+        let named = checked(authority.as_str().as_bytes())
+            .ok_or("the authority of the target is not valid")?;
         match &host {
             Some(host) if !same(named, host) => return Err("Host contradicts the target"),
             _ => {}
         }
-        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| "the authority of the target is not valid")?;
+        let value = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| "the authority of the target is not valid")?;
         request.headers_mut().insert(HOST, value);
-        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let path = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
         return Ok(());
     }
@@ -116,10 +126,13 @@ fn authority_http2(request: &mut Request) -> Result<(), &'static str> {
         }
     } else {
         let host = host.ok_or("neither :authority nor Host")?;
-        let authority = Authority::from_maybe_shared(bytes::Bytes::from(host)).map_err(|_| "Host is not valid")?;
+        let authority = Authority::from_maybe_shared(bytes::Bytes::from(host))
+            .map_err(|_| "Host is not valid")?;
         let mut parts = request.uri().clone().into_parts();
         parts.scheme.get_or_insert(Scheme::HTTP);
-        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        parts
+            .path_and_query
+            .get_or_insert(PathAndQuery::from_static("/"));
         parts.authority = Some(authority);
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "Host is not valid")?;
     }
@@ -129,7 +142,9 @@ fn authority_http2(request: &mut Request) -> Result<(), &'static str> {
 
 fn single_host(headers: &HeaderMap) -> Result<Option<&[u8]>, &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
-    let Some(host) = hosts.next() else { return Ok(None) };
+    let Some(host) = hosts.next() else {
+        return Ok(None);
+    };
     if hosts.next().is_some() {
         return Err("more than one Host");
     }
@@ -146,8 +161,11 @@ fn checked(authority: &[u8]) -> Option<&str> {
 
 /// The same host and port, however they are spelled.
 fn same(a: &str, b: &[u8]) -> bool {
-    let Ok(b) = std::str::from_utf8(b) else { return false };
-    a.eq_ignore_ascii_case(b) || (path::normalise_host(a) == path::normalise_host(b) && port(a) == port(b))
+    let Ok(b) = std::str::from_utf8(b) else {
+        return false;
+    };
+    a.eq_ignore_ascii_case(b)
+        || (path::normalise_host(a) == path::normalise_host(b) && port(a) == port(b))
 }
 
 fn port(authority: &str) -> &str {
@@ -161,7 +179,11 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
     let uri = request.uri();
     if uri.path() == "*" {
         let whole = request.method() == Method::OPTIONS;
-        return if whole { Ok(()) } else { Err("the target `*` belongs to OPTIONS".into()) };
+        return if whole {
+            Ok(())
+        } else {
+            Err("the target `*` belongs to OPTIONS".into())
+        };
     }
     let canonical = match path::normalise(uri.path()) {
         Ok(Cow::Borrowed(_)) => return Ok(()),
@@ -172,7 +194,8 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
         Some(query) => format!("{canonical}?{query}"),
         None => canonical,
     };
-    let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(whole)).map_err(|_| "the path is not valid")?;
+    let path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(whole))
+        .map_err(|_| "the path is not valid")?;
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the path is not valid")?;
@@ -183,14 +206,22 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
 pub fn host(request: &Request) -> Cow<'_, str> {
     let text = match request.uri().authority() {
         Some(authority) => authority.as_str(),
-        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
     };
     path::normalise_host(text).unwrap_or_default()
 }
 
 /// Does the head ask to change the protocol of its connection?
 pub fn asks_for_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"))
+    headers.contains_key(UPGRADE)
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|value| has_token(value, "upgrade"))
 }
 
 /// Is `token` one of the comma-separated words of a field?
@@ -200,114 +231,9 @@ pub fn has_token(value: &HeaderValue, token: &str) -> bool {
 
 /// The comma-separated words of a field.
 pub fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::http::Body;
-
-    fn check(version: Version, method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Request, Error> {
-        let mut head = http::Request::builder().version(version).method(method).uri(uri);
-        for (name, value) in fields {
-            head = head.header(*name, *value);
-        }
-        let mut head = head.body(Body::empty()).unwrap();
-        request(&mut head, "10.0.0.7:8080".parse().unwrap()).map(|()| head)
-    }
-
-    const H1: Version = Version::HTTP_11;
-    const H10: Version = Version::HTTP_10;
-    const H2: Version = Version::HTTP_2;
-
-    #[test]
-    fn what_two_programs_could_read_differently_is_refused() {
-        let host = ("host", "web");
-        type Row<'a> = (Version, &'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
-        let rows: &[Row<'_>] = &[
-            (H1, "POST", "/", &[host, ("content-length", "3"), ("transfer-encoding", "chunked")], "both Content-Length"),
-            (H1, "POST", "/", &[host, ("content-length", "3"), ("content-length", "4")], "more than one Content-Length"),
-            (H1, "POST", "/", &[host, ("content-length", "3"), ("content-length", "3")], "more than one Content-Length"),
-            (H1, "POST", "/", &[host, ("content-length", "3, 3")], "not a number"),
-            (H1, "POST", "/", &[host, ("content-length", "+3")], "not a number"),
-            (H1, "POST", "/", &[host, ("content-length", "")], "not a number"),
-            (H1, "POST", "/", &[host, ("content-length", "9223372036854775808")], "not a number"),
-            (H1, "POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], "something else"),
-            (H1, "POST", "/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], "something else"),
-            (H10, "POST", "/", &[host, ("transfer-encoding", "chunked")], "HTTP/1.1 only"),
-            (H1, "GET", "/", &[], "no Host"),
-            (H1, "GET", "/", &[host, ("host", "web")], "more than one Host"),
-            (H1, "GET", "/", &[("host", "")], "Host is not valid"),
-            (H1, "GET", "/", &[("host", "we b")], "Host is not valid"),
-            (H1, "GET", "/", &[("host", "a@web")], "Host is not valid"),
-            (H1, "GET", "/", &[("host", "web:99999")], "Host is not valid"),
-            (H1, "GET", "/", &[("host", "web/path")], "Host is not valid"),
-            (H1, "GET", "http://a@web/", &[host], "authority of the target"),
-            (H1, "GET", "http://other/", &[host], "contradicts the target"),
-            (H1, "GET", "http://web:81/", &[host], "contradicts the target"),
-            (H1, "GET", "ftp://web/", &[host], "neither http nor https"),
-            (H1, "GET", "web:80", &[host], "no path"),
-            (H1, "GET", "*", &[host], "belongs to OPTIONS"),
-            (H1, "GET", "/a%2fb", &[host], "escaped slash"),
-            (H1, "GET", "/../x", &[host], "above the root"),
-            (H1, "GET", "/a%00", &[host], "NUL"),
-            (H1, "GET", "/a%zz", &[host], "hexadecimal"),
-            (H2, "GET", "http://web/", &[("host", "other")], "contradicts :authority"),
-            (H2, "GET", "http://web/", &[("host", "web"), ("host", "web")], "more than one Host"),
-            (H2, "GET", "http://a@web/", &[], ":authority is not valid"),
-            (H2, "GET", "/", &[], "neither"),
-        ];
-        for (version, method, uri, fields, why) in rows {
-            let error = check(*version, method, uri, fields).expect_err(why);
-            assert_eq!(error.kind(), ErrorKind::BadRequest, "{uri} {fields:?}");
-            assert!(error.detail().contains(why), "{uri} {fields:?}: {} has no {why:?}", error.detail());
-        }
-    }
-
-    #[test]
-    fn connect_is_refused_by_a_clear_error() {
-        let error = check(H1, "CONNECT", "web:443", &[("host", "web:443")]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnsupportedUpgrade);
-    }
-
-    #[test]
-    fn what_passes_is_in_one_form() {
-        type Row<'a> = (Version, &'a str, &'a [(&'a str, &'a str)], &'a str, Option<&'a str>, &'a str);
-        let rows: &[Row<'_>] = &[
-            (H1, "/a?b=%2f", &[("host", "Web:80")], "/a?b=%2f", Some("Web:80"), "web"),
-            (H1, "/a/./b//c/../d?x", &[("host", "web.")], "/a/b/d?x", Some("web."), "web"),
-            (H1, "/%61%7e", &[("host", "web")], "/a~", Some("web"), "web"),
-            (H1, "http://web/a", &[("host", "web:80")], "/a", Some("web"), "web"),
-            (H1, "http://WEB:8080", &[], "/", Some("WEB:8080"), "web"),
-            (H10, "/", &[], "/", Some("10.0.0.7:8080"), "10.0.0.7"),
-            (H1, "/", &[("host", "[::1]:80")], "/", Some("[::1]:80"), "[::1]"),
-            (H2, "http://web:50051/p.S/m", &[("host", "WEB:50051")], "http://web:50051/p.S/m", None, "web"),
-            (H2, "/m", &[("host", "web")], "http://web/m", None, "web"),
-            (H2, "https://web/a//b", &[], "https://web/a/b", None, "web"),
-        ];
-        for (version, uri, fields, target, host_field, seen) in rows {
-            let head = check(*version, "GET", uri, fields).unwrap();
-            assert_eq!(head.uri().to_string(), *target, "{uri}");
-            assert_eq!(head.headers().get(HOST).map(|host| host.to_str().unwrap()), *host_field, "{uri}");
-            assert_eq!(host(&head), *seen, "{uri}");
-        }
-    }
-
-    #[test]
-    fn an_upgrade_is_asked_for_by_two_fields() {
-        let asks = |fields: &[(&str, &str)]| {
-            let mut map = HeaderMap::new();
-            for (name, value) in fields {
-                map.append(http::HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
-            }
-            asks_for_upgrade(&map)
-        };
-        assert!(asks(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
-        assert!(asks(&[("connection", "keep-alive"), ("connection", "upgrade"), ("upgrade", "websocket")]));
-        assert!(!asks(&[("upgrade", "websocket")]));
-        assert!(!asks(&[("connection", "upgrade")]));
-        assert!(!asks(&[("connection", "upgraded"), ("upgrade", "websocket")]));
-    }
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|word| !word.is_empty())
 }

@@ -56,7 +56,10 @@ impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, layer: self.clone() }
+        Authorize {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -73,7 +76,9 @@ impl<S: Below> Service<Request> for Authorize<S> {
         match self.layer.judge(&request) {
             Ok(()) => {
                 request.body_mut().count_request(self.layer.edge.clone());
-                Call::Below { inner: self.inner.call(request) }
+                Call::Below {
+                    inner: self.inner.call(request),
+                }
             }
             Err(error) => Call::refused(error),
         }

@@ -40,12 +40,22 @@ impl CheckLayer {
             Peer::Mutual(id) => (Trust::Peer, HeaderValue::from_str(id.as_str()).ok()),
             Peer::Plain(_) => (Trust::Nobody, None),
         };
-        Self { target: conn.target, sender, client_id: id, answerer: Some(Trust::Nobody) }
+        Self {
+            target: conn.target,
+            sender,
+            client_id: id,
+            answerer: Some(Trust::Nobody),
+        }
     }
 
     /// Requests of the application. Responses are cleaned where the endpoint is known.
     pub fn outbound(target: SocketAddr) -> Self {
-        Self { target, sender: Trust::Nobody, client_id: None, answerer: None }
+        Self {
+            target,
+            sender: Trust::Nobody,
+            client_id: None,
+            answerer: None,
+        }
     }
 
     fn check(&self, request: &mut Request) -> Result<(), Error> {
@@ -62,7 +72,10 @@ impl<S> Layer<S> for CheckLayer {
     type Service = Check<S>;
 
     fn layer(&self, inner: S) -> Check<S> {
-        Check { inner, layer: self.clone() }
+        Check {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -77,10 +90,15 @@ impl<S: Below> Service<Request> for Check<S> {
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let inner = match self.layer.check(&mut request) {
-            Ok(()) => Call::Below { inner: self.inner.call(request) },
+            Ok(()) => Call::Below {
+                inner: self.inner.call(request),
+            },
             Err(error) => Call::refused(error),
         };
-        Checked { inner, answerer: self.layer.answerer }
+        Checked {
+            inner,
+            answerer: self.layer.answerer,
+        }
     }
 }
 

@@ -40,7 +40,10 @@ impl<S> Layer<S> for LimitLayer {
     type Service = Limit<S>;
 
     fn layer(&self, inner: S) -> Limit<S> {
-        Limit { inner, layer: self.clone() }
+        Limit {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -56,7 +59,9 @@ impl<S: Below> Service<Request> for Limit<S> {
     fn call(&mut self, request: Request) -> Self::Future {
         let permit = Permit::acquire(&self.layer.counter, self.layer.limit);
         let inner = match &permit {
-            Some(_) => Call::Below { inner: self.inner.call(request) },
+            Some(_) => Call::Below {
+                inner: self.inner.call(request),
+            },
             None => Call::refused(Error::new(ErrorKind::Overloaded)),
         };
         Limited { inner, permit }

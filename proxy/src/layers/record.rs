@@ -39,7 +39,10 @@ impl<S> Layer<S> for RecordLayer {
     type Service = Record<S>;
 
     fn layer(&self, inner: S) -> Record<S> {
-        Record { inner, otherwise: self.otherwise.clone() }
+        Record {
+            inner,
+            otherwise: self.otherwise.clone(),
+        }
     }
 }
 
@@ -53,8 +56,14 @@ impl<S: Below> Service<Request> for Record<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let unanswered = Unanswered { edge: Some(self.otherwise.clone()) };
-        Recorded { started: Instant::now(), unanswered, inner: self.inner.call(request) }
+        let unanswered = Unanswered {
+            edge: Some(self.otherwise.clone()),
+        };
+        Recorded {
+            started: Instant::now(),
+            unanswered,
+            inner: self.inner.call(request),
+        }
     }
 }
 
@@ -90,7 +99,10 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Recorded<F> {
         let mut response = ready!(this.inner.poll(cx))?;
         if let Some(otherwise) = this.unanswered.edge.take() {
             let head = ResponseHead::of(&response);
-            response.body_mut().count_response(&head, *this.started, &otherwise).request();
+            response
+                .body_mut()
+                .count_response(&head, *this.started, &otherwise)
+                .request();
         }
         Poll::Ready(Ok(response))
     }
@@ -109,13 +121,18 @@ mod tests {
 
     /// Requests, successes and failures of every edge.
     fn counted(metrics: &Metrics) -> Vec<(u64, u64, u64)> {
-        metrics.summary().into_iter().map(|edge| (edge.requests, edge.success, edge.failure)).collect()
+        metrics
+            .summary()
+            .into_iter()
+            .map(|edge| (edge.requests, edge.success, edge.failure))
+            .collect()
     }
 
     #[tokio::test]
     async fn an_answer_is_counted_when_its_body_has_ended() {
         let metrics = Metrics::new("shop");
-        let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("hello"))));
+        let below =
+            service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("hello"))));
         let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
         let response = stack.call(Request::new(Body::empty())).await.unwrap();
         assert_eq!(counted(&metrics), [(1, 0, 0)]);
@@ -129,8 +146,12 @@ mod tests {
         let below = service_fn(async |_: Request| {
             let mut trailers = http::HeaderMap::new();
             trailers.insert("grpc-status", http::HeaderValue::from_static("14"));
-            let mut response = Response::new(Body::frames([Ok(http_body::Frame::trailers(trailers))]));
-            response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+            let mut response =
+                Response::new(Body::frames([Ok(http_body::Frame::trailers(trailers))]));
+            response.headers_mut().insert(
+                "content-type",
+                http::HeaderValue::from_static("application/grpc"),
+            );
             Ok::<_, Error>(response)
         });
         let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
@@ -142,7 +163,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_leaves_is_nobodys_failure() {
         let metrics = Metrics::new("shop");
-        let below = service_fn(async |_: Request| std::future::pending::<Result<Response, Error>>().await);
+        let below =
+            service_fn(async |_: Request| std::future::pending::<Result<Response, Error>>().await);
         let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
         drop(stack.call(Request::new(Body::empty())));
         assert_eq!(counted(&metrics), [(1, 0, 0)]);

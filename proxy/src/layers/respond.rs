@@ -41,7 +41,10 @@ impl<S> Layer<S> for RespondLayer {
     type Service = Respond<S>;
 
     fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner, layer: self.clone() }
+        Respond {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -55,8 +58,15 @@ impl<S: Below> Service<Request> for Respond<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let asked = Asked { version: HttpVersion::of(request.version()), grpc: is_grpc(request.headers()) };
-        Responding { inner: self.inner.call(request), asked, layer: self.layer.clone() }
+        let asked = Asked {
+            version: HttpVersion::of(request.version()),
+            grpc: is_grpc(request.headers()),
+        };
+        Responding {
+            inner: self.inner.call(request),
+            asked,
+            layer: self.layer.clone(),
+        }
     }
 }
 
@@ -96,7 +106,9 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Responding<F> {
 
 impl RespondLayer {
     fn count(&self, error: &Error) {
-        self.metrics.error(self.direction, error.code(), error.name()).inc();
+        self.metrics
+            .error(self.direction, error.code(), error.name())
+            .inc();
         tracing::debug!(%error, direction = self.direction.label(), "request failed");
     }
 }
@@ -104,16 +116,25 @@ impl RespondLayer {
 /// The answer to a failure.
 pub fn answer(mut error: Error, asked: Asked) -> Response {
     let attribution = error.take_attribution();
-    let mut response = if asked.grpc { grpc(&error) } else { plain(&error) };
+    let mut response = if asked.grpc {
+        grpc(&error)
+    } else {
+        plain(&error)
+    };
     let named = HeaderValue::from_str(&error.kind().row().to_string());
     if let Ok(named) = named {
         response.headers_mut().insert(headers::ERROR, named);
     }
     // After a head that could be read in two ways, what follows on the connection could be as well.
     use ErrorKind::{BadRequest, HeaderTimeout, NotHttp, ShuttingDown};
-    let ends = matches!(error.kind(), BadRequest | HeaderTimeout | NotHttp | ShuttingDown);
+    let ends = matches!(
+        error.kind(),
+        BadRequest | HeaderTimeout | NotHttp | ShuttingDown
+    );
     if ends && asked.version == HttpVersion::Http1 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(edge) = attribution {
         response.body_mut().attribute(edge);
@@ -123,10 +144,19 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
 
 fn plain(error: &Error) -> Response {
     let row = error.kind().row();
-    let text = format!("{} {}: {}\n{}\n", row.code, row.name, error.detail(), row.remedy);
+    let text = format!(
+        "{} {}: {}\n{}\n",
+        row.code,
+        row.name,
+        error.detail(),
+        row.remedy
+    );
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = error.status();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
@@ -136,7 +166,10 @@ fn grpc(error: &Error) -> Response {
     *response.status_mut() = StatusCode::OK;
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    fields.insert("grpc-status", HeaderValue::from(u16::from(error.grpc_status())));
+    fields.insert(
+        "grpc-status",
+        HeaderValue::from(u16::from(error.grpc_status())),
+    );
     let text = format!("{} {}: {}", error.code(), error.name(), error.detail());
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
         fields.insert("grpc-message", message);
@@ -163,15 +196,26 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    const HTTP1: Asked = Asked { version: HttpVersion::Http1, grpc: false };
-    const GRPC: Asked = Asked { version: HttpVersion::Http2, grpc: true };
+    const HTTP1: Asked = Asked {
+        version: HttpVersion::Http1,
+        grpc: false,
+    };
+    const GRPC: Asked = Asked {
+        version: HttpVersion::Http2,
+        grpc: true,
+    };
 
     #[tokio::test]
     async fn a_plain_client_gets_code_name_and_remedy() {
         let response = answer(Error::new(ErrorKind::NoEndpoints), HTTP1);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["weft-error"], "E104 no-endpoints");
-        assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain"));
+        assert!(
+            response.headers()["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with("text/plain")
+        );
         assert!(!response.headers().contains_key(CONNECTION));
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(body.starts_with(b"E104 no-endpoints: "), "{body:?}");
@@ -180,8 +224,14 @@ mod tests {
     #[test]
     fn a_grpc_client_gets_a_status_without_a_body() {
         let response = answer(Error::new(ErrorKind::Denied).with_detail("50 % of é"), GRPC);
-        assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from(7)));
-        assert_eq!(response.headers()["grpc-message"], "E111 denied: 50 %25 of %C3%A9");
+        assert_eq!(
+            (response.status(), &response.headers()["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from(7))
+        );
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "E111 denied: 50 %25 of %C3%A9"
+        );
         assert!(http_body::Body::is_end_stream(response.body()));
     }
 

@@ -66,7 +66,10 @@ impl Budget {
 
     /// As it is for a destination nobody has called yet.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { packed: AtomicU64::new(Self::AT_START), start: Instant::now() })
+        Arc::new(Self {
+            packed: AtomicU64::new(Self::AT_START),
+            start: Instant::now(),
+        })
     }
 
     /// A request pays in.
@@ -75,7 +78,9 @@ impl Budget {
         let left = now & u64::from(u32::MAX);
         // Mostly it is full. A deposit lost to another one at the same moment is no harm.
         if left + Self::REQUEST <= Self::MOST {
-            let _ = self.packed.compare_exchange(now, now + Self::REQUEST, Relaxed, Relaxed);
+            let _ = self
+                .packed
+                .compare_exchange(now, now + Self::REQUEST, Relaxed, Relaxed);
         }
     }
 
@@ -88,7 +93,9 @@ impl Budget {
         let now = now & u64::from(u32::MAX);
         let paid = self.packed.fetch_update(Relaxed, Relaxed, |packed| {
             let (then, left) = (packed >> 32, packed & u64::from(u32::MAX));
-            let earned = now.saturating_sub(then).saturating_mul(Self::PER_MILLISECOND);
+            let earned = now
+                .saturating_sub(then)
+                .saturating_mul(Self::PER_MILLISECOND);
             let left = left.saturating_add(earned).min(Self::MOST);
             Some(now << 32 | left.checked_sub(Self::RETRY)?)
         });
@@ -120,7 +127,10 @@ impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, budget: self.budget.clone() }
+        Retry {
+            inner,
+            budget: self.budget.clone(),
+        }
     }
 }
 
@@ -136,9 +146,21 @@ impl<S: Below<Attempt> + Clone> Service<Request> for Retry<S> {
     fn call(&mut self, request: Request) -> Self::Future {
         self.budget.deposit();
         let spare = spare(&request);
-        let call = self.inner.call(Attempt { request, tried: Tried::default() });
-        let again = Again { spare, tried: Tried::default(), retries: 0 };
-        Retried { call, inner: self.inner.clone(), budget: self.budget.clone(), again }
+        let call = self.inner.call(Attempt {
+            request,
+            tried: Tried::default(),
+        });
+        let again = Again {
+            spare,
+            tried: Tried::default(),
+            retries: 0,
+        };
+        Retried {
+            call,
+            inner: self.inner.clone(),
+            budget: self.budget.clone(),
+            again,
+        }
     }
 }
 
@@ -169,7 +191,10 @@ impl Again {
         if self.retries >= MAX_RETRIES {
             return None;
         }
-        let idempotent = self.spare.as_ref().is_some_and(|spare| spare.method().is_idempotent());
+        let idempotent = self
+            .spare
+            .as_ref()
+            .is_some_and(|spare| spare.method().is_idempotent());
         let may = error.retry_is_safe() || (idempotent && error.retry_is_safe_if_idempotent());
         if !may {
             return None;
@@ -190,7 +215,10 @@ impl Again {
             }
             None => error.take_request()?,
         };
-        Some(Attempt { request, tried: self.tried })
+        Some(Attempt {
+            request,
+            tried: self.tried,
+        })
     }
 }
 
@@ -205,7 +233,9 @@ pin_project! {
     }
 }
 
-impl<S: Below<Attempt, Future = F>, F: Future<Output = Result<Response, Error>>> Future for Retried<S, F> {
+impl<S: Below<Attempt, Future = F>, F: Future<Output = Result<Response, Error>>> Future
+    for Retried<S, F>
+{
     type Output = Result<Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -231,14 +261,23 @@ mod tests {
     use tower::service_fn;
 
     /// Fails `times` times with what `fail` makes; tells how often it was called.
-    async fn tries(method: &str, body: Body, times: usize, fail: fn(Request) -> Error) -> (usize, bool) {
+    async fn tries(
+        method: &str,
+        body: Body,
+        times: usize,
+        fail: fn(Request) -> Error,
+    ) -> (usize, bool) {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
         let below = service_fn(move |attempt: Attempt| {
             let call = counted.fetch_add(1, Relaxed);
             assert_eq!(attempt.tried.ids().len(), call);
             async move {
-                if call < times { Err(fail(attempt.request).sent_to(call as u64)) } else { Ok(Response::new(Body::empty())) }
+                if call < times {
+                    Err(fail(attempt.request).sent_to(call as u64))
+                } else {
+                    Ok(Response::new(Body::empty()))
+                }
             }
         });
         let mut stack = RetryLayer::new(Budget::new()).layer(below);
@@ -253,7 +292,13 @@ mod tests {
         let raced = |_| Error::new(ErrorKind::UpstreamReset).raced_with_close();
         let refused = |_| Error::new(ErrorKind::UpstreamReset).never_processed();
         let reset = |_| Error::new(ErrorKind::UpstreamReset);
-        type Row = (&'static str, &'static str, usize, fn(Request) -> Error, (usize, bool));
+        type Row = (
+            &'static str,
+            &'static str,
+            usize,
+            fn(Request) -> Error,
+            (usize, bool),
+        );
         let rows: [Row; 9] = [
             ("GET", "", 1, connect, (2, true)),
             ("POST", "body", 1, connect, (2, true)),
@@ -266,7 +311,11 @@ mod tests {
             ("GET", "", 1, reset, (1, false)),
         ];
         for (at, (method, body, times, fail, expected)) in rows.into_iter().enumerate() {
-            let body = if body.is_empty() { Body::empty() } else { Body::full(body) };
+            let body = if body.is_empty() {
+                Body::empty()
+            } else {
+                Body::full(body)
+            };
             assert_eq!(tries(method, body, times, fail).await, expected, "row {at}");
         }
     }

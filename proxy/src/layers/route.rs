@@ -37,15 +37,27 @@ impl Route {
         match &**self.to.plan() {
             OutboundPlan::Service(plan) => self.service(plan, attempt),
             OutboundPlan::Endpoint(plan) => {
-                let chosen = Chosen { in_flight: plan.endpoint.start(), edge: plan.metrics.clone() };
+                let chosen = Chosen {
+                    in_flight: plan.endpoint.start(),
+                    edge: plan.metrics.clone(),
+                };
                 Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
             }
             OutboundPlan::PassThrough(edge) => {
                 let outside = HttpService::at_seam(self.shared.pools.plain(self.to.target));
-                Ok(Routed::Sent(Sent::new(&outside, attempt.request, edge.clone(), Trust::Nobody)))
+                Ok(Routed::Sent(Sent::new(
+                    &outside,
+                    attempt.request,
+                    edge.clone(),
+                    Trust::Nobody,
+                )))
             }
-            OutboundPlan::Refused(_) if self.to.version() == 0 => Err(ErrorKind::PolicyUnknown.into()),
-            OutboundPlan::Refused(why) => Err(Error::new(ErrorKind::RefusedTarget).with_detail(why.clone())),
+            OutboundPlan::Refused(_) if self.to.version() == 0 => {
+                Err(ErrorKind::PolicyUnknown.into())
+            }
+            OutboundPlan::Refused(why) => {
+                Err(Error::new(ErrorKind::RefusedTarget).with_detail(why.clone()))
+            }
         }
     }
 
@@ -75,22 +87,38 @@ fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Er
         &plan.routes[0]
     } else {
         let host = validate::host(request);
-        let (method, path, headers) = (request.method().as_str(), request.uri().path(), request.headers());
-        plan.route_http(&RequestView { method, path, host: &host, headers })
+        let (method, path, headers) = (
+            request.method().as_str(),
+            request.uri().path(),
+            request.headers(),
+        );
+        plan.route_http(&RequestView {
+            method,
+            path,
+            host: &host,
+            headers,
+        })
     };
     let all_zero = || Error::new(ErrorKind::AllWeightsZero).attributed_to(route.metrics.clone());
     route.choose().cloned().ok_or_else(all_zero)
 }
 
 fn choose(backend: &BackendPlan, attempt: &Attempt) -> Option<Chosen> {
-    let pick = backend.endpoints.pick_except(balance::now(), attempt.tried.ids())?;
+    let pick = backend
+        .endpoints
+        .pick_except(balance::now(), attempt.tried.ids())?;
     let edge = backend.edge(pick.endpoint());
-    Some(Chosen { in_flight: pick.in_flight, edge })
+    Some(Chosen {
+        in_flight: pick.in_flight,
+        edge,
+    })
 }
 
 fn no_endpoints(backend: &BackendPlan) -> Error {
     let detail = format!("the service {} has no ready endpoint", backend.backend.name);
-    Error::new(ErrorKind::NoEndpoints).with_detail(detail).attributed_to(backend.metrics.clone())
+    Error::new(ErrorKind::NoEndpoints)
+        .with_detail(detail)
+        .attributed_to(backend.metrics.clone())
 }
 
 /// An endpoint, and where requests to it are counted.
@@ -102,7 +130,11 @@ struct Chosen {
 impl Chosen {
     fn send(self, shared: &Arc<Shared>, request: Request) -> Sent {
         let endpoint = self.in_flight.endpoint();
-        let trust = if endpoint.spec.identity.is_some() { Trust::Peer } else { Trust::Nobody };
+        let trust = if endpoint.spec.identity.is_some() {
+            Trust::Peer
+        } else {
+            Trust::Nobody
+        };
         let service = stack::endpoint(shared, endpoint);
         let mut sent = Sent::new(&service, request, self.edge, trust);
         sent.in_flight = Some(self.in_flight);
@@ -120,7 +152,8 @@ impl Service<Attempt> for Route {
     }
 
     fn call(&mut self, attempt: Attempt) -> Routed {
-        self.send(attempt).unwrap_or_else(|error| Routed::Refused(Some(error)))
+        self.send(attempt)
+            .unwrap_or_else(|error| Routed::Refused(Some(error)))
     }
 }
 
@@ -146,7 +179,13 @@ pub struct Sent {
 impl Sent {
     fn new(service: &HttpService, mut request: Request, edge: Attribution, trust: Trust) -> Self {
         request.body_mut().count_request(edge.clone());
-        Self { inner: service.send(request), started: Instant::now(), in_flight: None, edge, trust }
+        Self {
+            inner: service.send(request),
+            started: Instant::now(),
+            in_flight: None,
+            edge,
+            trust,
+        }
     }
 
     fn answered(&mut self, mut response: Response) -> Response {
@@ -163,7 +202,9 @@ impl Sent {
 
     fn failed(&mut self, error: Error) -> Error {
         let error = error.attributed_to(self.edge.clone());
-        let Some(guard) = self.in_flight.take() else { return error };
+        let Some(guard) = self.in_flight.take() else {
+            return error;
+        };
         let id = guard.endpoint().id;
         guard.done(outcome(&error), self.started.elapsed());
         error.sent_to(id)
@@ -198,7 +239,9 @@ impl Future for Routed {
         match self.get_mut() {
             Routed::Sent(sent) => Pin::new(sent).poll(cx),
             Routed::Waiting(waiting) => waiting.as_mut().poll(cx),
-            Routed::Refused(error) => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            Routed::Refused(error) => error
+                .take()
+                .map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
         }
     }
 }

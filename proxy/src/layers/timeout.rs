@@ -39,13 +39,21 @@ impl<S: Below> Service<Request> for Timeout<S> {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let left = request.headers_mut().remove(headers::DEADLINE).and_then(|left| milliseconds(&left));
+        let left = request
+            .headers_mut()
+            .remove(headers::DEADLINE)
+            .and_then(|left| milliseconds(&left));
         let inner = match left {
             Some(Duration::ZERO) => Call::refused(Error::new(ErrorKind::RequestTimeout)),
-            _ => Call::Below { inner: self.inner.call(request) },
+            _ => Call::Below {
+                inner: self.inner.call(request),
+            },
         };
         // Boxed only where somebody set a deadline.
-        Timed { inner, deadline: left.map(|left| Box::pin(tokio::time::sleep(left))) }
+        Timed {
+            inner,
+            deadline: left.map(|left| Box::pin(tokio::time::sleep(left))),
+        }
     }
 }
 
@@ -70,8 +78,15 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Timed<F> {
         if let Poll::Ready(done) = this.inner.poll(cx) {
             return Poll::Ready(done);
         }
-        let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        if late { Poll::Ready(Err(Error::new(ErrorKind::RequestTimeout))) } else { Poll::Pending }
+        let late = this
+            .deadline
+            .as_mut()
+            .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if late {
+            Poll::Ready(Err(Error::new(ErrorKind::RequestTimeout)))
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -83,7 +98,10 @@ mod tests {
     use tower::service_fn;
 
     fn request(deadline: &str) -> Request {
-        http::Request::builder().header("weft-deadline-ms", deadline).body(Body::empty()).unwrap()
+        http::Request::builder()
+            .header("weft-deadline-ms", deadline)
+            .body(Body::empty())
+            .unwrap()
     }
 
     #[tokio::test(start_paused = true)]

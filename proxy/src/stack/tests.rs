@@ -1,0 +1,265 @@
+//! The outbound and inbound chains as they are, over loopback: real plans, balancer, pools and sockets.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::balance::EndpointSet;
+use crate::connection::{CloseSignal, NoTls, Peer};
+use crate::discover::{ControlClient, Discover, Whoami};
+use crate::http::{Body, HttpVersion, Request, Response, server};
+use crate::io::Io;
+use crate::policy::outbound::Compiler;
+use crate::tasks::Drain;
+use crate::tls::Tls;
+use http_body_util::BodyExt;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+use tower::service_fn;
+use weft_proxy_api::policy::outbound as checked;
+use weft_proxy_api::policy::{Protocol, ServicePort};
+
+const TARGET: &str = "10.96.0.1:80";
+
+fn shared() -> Arc<Shared> {
+    let metrics = Metrics::new("shop");
+    let client = ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
+    let whoami = Whoami {
+        namespace: "shop".into(),
+        pod: "web-0".into(),
+        zone: String::new(),
+    };
+    let (discover, _) = Discover::new(client, whoami, metrics.clone());
+    let connector = Connector::without_redirection(Tls::new("cluster.local", Vec::new()), None);
+    Shared::new(metrics, connector, discover.inbound())
+}
+
+/// An application that answers with `name`; the address it listens on.
+async fn application(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let answer = move |_: Request| std::future::ready(Ok(Response::new(Body::full(name))));
+    let service = HttpService::new(service_fn(answer));
+    tokio::spawn(async move {
+        let (_drain, watch) = Drain::new();
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let conn = connection(at);
+            let serving = server::serve(
+                Io::from(tcp),
+                HttpVersion::Http1,
+                service.clone(),
+                conn,
+                watch.clone(),
+            );
+            tokio::spawn(serving);
+        }
+    });
+    at
+}
+
+fn connection(target: SocketAddr) -> Arc<Connection> {
+    let client = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let (peer, closed) = (Peer::Plain(NoTls::NotTls), CloseSignal::new());
+    Arc::new(Connection {
+        direction: Direction::Inbound,
+        client,
+        target,
+        dial: target,
+        peer,
+        closed,
+    })
+}
+
+/// An address where nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn endpoint(address: SocketAddr) -> checked::Endpoint {
+    checked::Endpoint {
+        address,
+        identity: None,
+        namespace: "shop".into(),
+        pod: format!("pod-{}", address.port()),
+        workload: "deploy/web".into(),
+        zone: String::new(),
+        weight: 1,
+        protocol: Protocol::Http1,
+    }
+}
+
+fn backend(name: &str, weight: u64) -> checked::Backend {
+    let name = ServicePort {
+        namespace: "shop".into(),
+        name: name.into(),
+        port: 80,
+    };
+    checked::Backend {
+        endpoints: name.to_string(),
+        name,
+        weight,
+    }
+}
+
+fn service(backends: Vec<checked::Backend>) -> checked::Outbound {
+    let route = checked::Route {
+        object: None,
+        matches: Vec::new(),
+        backends,
+    };
+    let name = ServicePort {
+        namespace: "shop".into(),
+        name: "web".into(),
+        port: 80,
+    };
+    checked::Outbound::Service(checked::Service {
+        name,
+        protocol: Protocol::Http1,
+        routes: vec![route],
+    })
+}
+
+/// A destination where every backend has the endpoints at these addresses; `None`: not told yet.
+fn destination(
+    shared: &Shared,
+    policy: checked::Outbound,
+    at: Option<&[SocketAddr]>,
+) -> Arc<Destination> {
+    let to = Destination::new(TARGET.parse().unwrap());
+    let mut sets = |name: &str| {
+        let set = EndpointSet::new(name, shared.metrics.backend(name));
+        if let Some(at) = at {
+            set.update(at.iter().copied().map(endpoint).collect());
+        }
+        set
+    };
+    let plan = Compiler {
+        metrics: &shared.metrics,
+        sets: &mut sets,
+    }
+    .compile(policy);
+    to.put(plan, 1);
+    to
+}
+
+/// Sends one request; status, `weft-error` and body of the answer.
+async fn send(service: &HttpService) -> (u16, String, String) {
+    let request = http::Request::builder()
+        .uri("/")
+        .header("host", "web")
+        .body(Body::empty())
+        .unwrap();
+    let (head, body) = service.send(request).await.unwrap().into_parts();
+    let error = head
+        .headers
+        .get("weft-error")
+        .map_or("", |value| value.to_str().unwrap())
+        .to_owned();
+    let body = body.collect().await.unwrap().to_bytes();
+    (
+        head.status.as_u16(),
+        error,
+        String::from_utf8(body.to_vec()).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn requests_reach_an_endpoint_and_are_counted_on_its_edge() {
+    let shared = shared();
+    let at = application("v1").await;
+    let to = destination(&shared, service(vec![backend("web", 1)]), Some(&[at]));
+    let stack = outbound(&shared, &to);
+    for _ in 0..3 {
+        assert_eq!(send(&stack).await, (200, String::new(), "v1".into()));
+    }
+    let summary = shared.metrics.summary();
+    let counted: Vec<_> = summary.iter().filter(|edge| edge.requests > 0).collect();
+    assert_eq!(counted.len(), 1);
+    assert_eq!(
+        (
+            counted[0].requests,
+            counted[0].success,
+            counted[0].bytes_out
+        ),
+        (3, 3, 6)
+    );
+    assert_eq!(
+        counted[0].labels.peer,
+        Group::new("shop", "deploy/web", false)
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_reached_costs_no_request_while_there_is_another() {
+    let shared = shared();
+    let endpoints = [nobody().await, application("alive").await];
+    let to = destination(&shared, service(vec![backend("web", 1)]), Some(&endpoints));
+    let stack = outbound(&shared, &to);
+    for _ in 0..20 {
+        assert_eq!(send(&stack).await.2, "alive");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_says_why() {
+    let shared = shared();
+    let dead = [nobody().await];
+    let rows = [
+        (
+            service(vec![backend("web", 0)]),
+            Some(&dead[..]),
+            503,
+            "E105 all-weights-zero",
+        ),
+        (
+            service(vec![backend("web", 1)]),
+            Some(&[][..]),
+            503,
+            "E104 no-endpoints",
+        ),
+        (
+            service(vec![backend("web", 1)]),
+            Some(&dead[..]),
+            502,
+            "E106 connect-failed",
+        ),
+        (
+            checked::Outbound::Refused {
+                reason: "no".into(),
+            },
+            None,
+            403,
+            "E113 refused-target",
+        ),
+    ];
+    for (policy, at, status, error) in rows {
+        let to = destination(&shared, policy, at);
+        let answer = send(&outbound(&shared, &to)).await;
+        assert_eq!((answer.0, answer.1.as_str()), (status, error));
+    }
+    let unknown = Destination::new(TARGET.parse().unwrap());
+    assert_eq!(
+        send(&outbound(&shared, &unknown)).await.1,
+        "E110 policy-unknown"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_waits_a_moment_for_endpoints() {
+    let shared = shared();
+    let to = destination(&shared, service(vec![backend("web", 1)]), None);
+    let before = tokio::time::Instant::now();
+    assert_eq!(send(&outbound(&shared, &to)).await.1, "E104 no-endpoints");
+    assert_eq!(before.elapsed().as_secs(), 1);
+}
+
+#[tokio::test]
+async fn without_policy_nothing_reaches_the_application() {
+    let shared = shared();
+    let at = application("secret").await;
+    let answer = send(&inbound(&shared, &connection(at))).await;
+    assert_eq!((answer.0, answer.1.as_str()), (503, "E110 policy-unknown"));
+}
