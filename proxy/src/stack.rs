@@ -2,7 +2,7 @@
 //!
 //! | line | file | what it adds | errors it makes | counts |
 //! |---|---|---|---|---|
-//! | record | `layers/record.rs` | counts the answer when its body has ended | | `weft_http_*` of the edge |
+//! | record | `layers/record.rs` | counts the answer when its body has ended | | `weft_requests_total`, `weft_responses_total`, latency, bytes |
 //! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
 //! | limit | `layers/limit.rs` | bounds requests in flight | E114 | |
 //! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
