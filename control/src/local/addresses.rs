@@ -39,7 +39,10 @@ pub(crate) struct Numbers {
 
 impl Default for Numbers {
     fn default() -> Self {
-        Self { next: FIRST, used: HashMap::new() }
+        Self {
+            next: FIRST,
+            used: HashMap::new(),
+        }
     }
 }
 
@@ -96,7 +99,9 @@ pub(crate) fn service_number(ip: IpAddr) -> Option<u16> {
             [10, 43, high, low] => Some(u16::from_be_bytes([high, low])),
             _ => None,
         },
-        IpAddr::V6(ip) => (ip.segments()[..7] == SERVICES_V6.segments()[..7]).then(|| ip.segments()[7]),
+        IpAddr::V6(ip) => {
+            (ip.segments()[..7] == SERVICES_V6.segments()[..7]).then(|| ip.segments()[7])
+        }
     }
 }
 
@@ -111,7 +116,11 @@ mod tests {
         assert_eq!(numbers.take("a"), Some(257));
         assert_eq!(numbers.take("b"), Some(258));
         numbers.release("a");
-        assert_eq!(numbers.take("c"), Some(259), "a freed address is not the next one given");
+        assert_eq!(
+            numbers.take("c"),
+            Some(259),
+            "a freed address is not the next one given"
+        );
         assert!(numbers.reserve(300, "d"));
         assert!(numbers.reserve(300, "d"));
         assert!(!numbers.reserve(300, "e"));

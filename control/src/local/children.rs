@@ -76,7 +76,9 @@ impl Children {
             });
         }
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
         let pid = child.id().cast_signed();
         let (tell, exit) = oneshot::channel();
         self.waiting.lock().insert(pid, tell);
@@ -85,7 +87,10 @@ impl Children {
 
     /// Run a program on some input and wait for it; an error carries what it printed.
     pub(crate) async fn run(&self, command: &mut Command, input: &[u8]) -> Result<()> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let name = command.get_program().to_string_lossy().into_owned();
         let (mut child, mut pipes) = self.spawn(command)?;
         let (Some(stdin), Some(stderr)) = (pipes.stdin.take(), pipes.stderr.take()) else {

@@ -40,7 +40,11 @@ pub struct Exec {
 impl Exec {
     /// `command` in `pod` of the namespace `default`.
     pub fn new<S: Into<String>>(pod: &str, command: impl IntoIterator<Item = S>) -> Self {
-        Self { pod: pod.into(), command: command.into_iter().map(Into::into).collect(), ..Self::default() }
+        Self {
+            pod: pod.into(),
+            command: command.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -58,7 +62,9 @@ pub struct Output {
 impl Client {
     /// The node with this state folder; an error if none runs there.
     pub fn open(state: &Path) -> Result<Self> {
-        let client = Self { state: state.to_owned() };
+        let client = Self {
+            state: state.to_owned(),
+        };
         client.connect()?;
         Ok(client)
     }
@@ -86,7 +92,10 @@ impl Client {
 
     /// Keep these manifests under that file name; the same name again replaces them. Returns what is wrong with them.
     pub fn apply(&self, name: &str, text: &str) -> Result<Vec<String>> {
-        self.ask(&Request::Apply { name: name.into(), text: text.into() })
+        self.ask(&Request::Apply {
+            name: name.into(),
+            text: text.into(),
+        })
     }
 
     /// Forget what was applied under that file name.
@@ -96,17 +105,27 @@ impl Client {
 
     /// Forget one applied object; deleting a pod of a workload makes a new one.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
-        self.ask(&Request::DeleteObject { kind: kind.into(), namespace: or_default(namespace), name: name.into() })
+        self.ask(&Request::DeleteObject {
+            kind: kind.into(),
+            namespace: or_default(namespace),
+            name: name.into(),
+        })
     }
 
     /// Replace the pods of a workload one after another.
     pub fn restart(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
-        self.ask(&Request::Restart { kind: kind.into(), namespace: or_default(namespace), name: name.into() })
+        self.ask(&Request::Restart {
+            kind: kind.into(),
+            namespace: or_default(namespace),
+            name: name.into(),
+        })
     }
 
     /// Wait until every pod is ready (or finished) and every rollout is done.
     pub fn wait(&self, timeout: Duration) -> Result<()> {
-        self.ask(&Request::Wait { seconds: timeout.as_secs().max(1) })
+        self.ask(&Request::Wait {
+            seconds: timeout.as_secs().max(1),
+        })
     }
 
     /// Run a command in a pod on the given descriptors; returns its exit code.
@@ -139,14 +158,22 @@ impl Client {
         });
         let mut stdout = Vec::new();
         out.read_to_end(&mut stdout)?;
-        let stderr = errors.join().map_err(|_| anyhow!("reader of stderr ended"))??;
+        let stderr = errors
+            .join()
+            .map_err(|_| anyhow!("reader of stderr ended"))??;
         let code = run.join().map_err(|_| anyhow!("exec ended"))??;
-        Ok(Output { code, stdout, stderr })
+        Ok(Output {
+            code,
+            stdout,
+            stderr,
+        })
     }
 
     /// A TCP connection made inside the node (or inside `(namespace, pod)`), usable from outside.
     pub fn dial(&self, from: Option<(&str, &str)>, to: SocketAddr) -> Result<std::net::TcpStream> {
-        let (namespace, pod) = from.map_or((String::new(), None), |(ns, pod)| (ns.into(), Some(pod.into())));
+        let (namespace, pod) = from.map_or((String::new(), None), |(ns, pod)| {
+            (ns.into(), Some(pod.into()))
+        });
         let stream = self.connect()?;
         send(&stream, &Request::Dial { namespace, pod, to }, &[])?;
         let (reply, fd) = receive_with_descriptor(&stream)?;
@@ -165,12 +192,18 @@ impl Client {
 
     /// Send a signal to the controller (9 kills it, as a fault); it comes back by itself if it is restarted.
     pub fn signal_control(&self, signal: i32) -> Result<()> {
-        self.ask(&Request::Control { signal: Some(signal), start: false })
+        self.ask(&Request::Control {
+            signal: Some(signal),
+            start: false,
+        })
     }
 
     /// Start the controller if it is not running, with `restart_control` off.
     pub fn start_control(&self) -> Result<()> {
-        self.ask(&Request::Control { signal: None, start: true })
+        self.ask(&Request::Control {
+            signal: None,
+            start: true,
+        })
     }
 
     /// End the node; returns when everything is gone.
@@ -188,8 +221,12 @@ impl Client {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        super::sys::connect_in(&self.state, SOCKET)
-            .with_context(|| format!("no node runs at {} (start one: meshctl local up)", self.state.display()))
+        super::sys::connect_in(&self.state, SOCKET).with_context(|| {
+            format!(
+                "no node runs at {} (start one: meshctl local up)",
+                self.state.display()
+            )
+        })
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
@@ -200,7 +237,11 @@ impl Client {
 }
 
 fn or_default(namespace: &str) -> String {
-    if namespace.is_empty() { "default".into() } else { namespace.into() }
+    if namespace.is_empty() {
+        "default".into()
+    } else {
+        namespace.into()
+    }
 }
 
 fn send(stream: &UnixStream, request: &Request, fds: &[RawFd]) -> Result<()> {
@@ -208,7 +249,13 @@ fn send(stream: &UnixStream, request: &Request, fds: &[RawFd]) -> Result<()> {
     line.push(b'\n');
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[std::io::IoSlice::new(&line)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let sent = sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[std::io::IoSlice::new(&line)],
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
     let mut rest = stream;
     rest.write_all(&line[sent..])?;
     Ok(())
@@ -235,7 +282,12 @@ fn receive_with_descriptor(stream: &UnixStream) -> Result<(Vec<u8>, Option<Owned
     let mut bytes = vec![0; 64 * 1024];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(
+        stream.as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
     let mut found = None;
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = part {

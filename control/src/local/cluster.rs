@@ -151,7 +151,10 @@ impl Cluster {
         self.load_rules().await;
         self.write_hosts();
         if let Err(error) = self.write_objects() {
-            self.problem("objects", &format!("cannot tell the controller about pods: {error:#}"));
+            self.problem(
+                "objects",
+                &format!("cannot tell the controller about pods: {error:#}"),
+            );
         }
     }
 
@@ -161,7 +164,10 @@ impl Cluster {
         let mut problems = Vec::new();
         for (key, loaded) in &self.objects {
             if matches!(loaded.object, Object::CronJob(_)) {
-                problems.push((key.to_string(), Some("CronJobs are not run on this node".to_owned())));
+                problems.push((
+                    key.to_string(),
+                    Some("CronJobs are not run on this node".to_owned()),
+                ));
                 continue;
             }
             let stamp = self.stamps.get(key).copied().unwrap_or(0);
@@ -170,10 +176,14 @@ impl Cluster {
             }
             match self.injected.of(loaded, &self.objects) {
                 Ok(object) => all.extend(workloads::desired(key, &object, stamp)),
-                Err(why) => problems.push((key.to_string(), Some(format!("{}: {key}: {why}", loaded.origin)))),
+                Err(why) => problems.push((
+                    key.to_string(),
+                    Some(format!("{}: {key}: {why}", loaded.origin)),
+                )),
             }
         }
-        self.own_problems.retain(|key, _| !key.starts_with("inject "));
+        self.own_problems
+            .retain(|key, _| !key.starts_with("inject "));
         for (key, why) in problems {
             if let Some(why) = why {
                 self.problem(&format!("inject {key}"), &why);
@@ -190,20 +200,37 @@ impl Cluster {
         let mut missing = Vec::new();
         for wanted in self.desired() {
             let pods: Vec<_> = self.of(&wanted.key).map(Entry::actual).collect();
-            let settled = workloads::plan(&wanted, &pods).is_empty() && !pods.iter().any(|pod| pod.deleting);
-            let good = pods.iter().filter(|pod| pod.hash == wanted.hash && (pod.ready || pod.finished)).count();
+            let settled =
+                workloads::plan(&wanted, &pods).is_empty() && !pods.iter().any(|pod| pod.deleting);
+            let good = pods
+                .iter()
+                .filter(|pod| pod.hash == wanted.hash && (pod.ready || pod.finished))
+                .count();
             if !settled || good < wanted.replicas as usize {
-                missing.push(format!("{}: {good} of {} ready{}", wanted.key, wanted.replicas, self.why(&wanted.key)));
+                missing.push(format!(
+                    "{}: {good} of {} ready{}",
+                    wanted.key,
+                    wanted.replicas,
+                    self.why(&wanted.key)
+                ));
             }
         }
-        missing.extend(self.pods.values().filter(|e| e.deleting.is_some()).map(|e| format!("pod {} is ending", e.pod.metadata.name)));
+        missing.extend(
+            self.pods
+                .values()
+                .filter(|e| e.deleting.is_some())
+                .map(|e| format!("pod {} is ending", e.pod.metadata.name)),
+        );
         missing
     }
 
     fn why(&self, owner: &ObjectKey) -> String {
         let message = self.of(owner).find_map(|entry| {
             let state = entry.handle.state.borrow();
-            let container = state.containers.iter().find(|c| !c.ready && c.reason.is_some());
+            let container = state
+                .containers
+                .iter()
+                .find(|c| !c.ready && c.reason.is_some());
             state.message.clone().or_else(|| {
                 container.and_then(|c| Some(format!("container {}: {}", c.name, c.reason.clone()?)))
             })
@@ -212,7 +239,9 @@ impl Cluster {
     }
 
     fn of(&self, owner: &ObjectKey) -> impl Iterator<Item = &Entry> {
-        self.pods.values().filter(move |entry| entry.owner == *owner)
+        self.pods
+            .values()
+            .filter(move |entry| entry.owner == *owner)
     }
 
     fn problem(&mut self, about: &str, why: &str) {
@@ -223,7 +252,12 @@ impl Cluster {
     }
 
     fn bury(&mut self) {
-        let gone: Vec<_> = self.pods.iter().filter(|(_, e)| e.handle.state.borrow().gone).map(|(k, _)| k.clone()).collect();
+        let gone: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|(_, e)| e.handle.state.borrow().gone)
+            .map(|(k, _)| k.clone())
+            .collect();
         for key in gone {
             self.pods.remove(&key);
             self.pod_numbers.release(&format!("{}/{}", key.0, key.1));
@@ -246,7 +280,9 @@ impl Cluster {
                     let about = format!("pods of {}", wanted.key);
                     match self.create(wanted, number) {
                         Ok(()) => drop(self.own_problems.remove(&about)),
-                        Err(error) => return self.problem(&about, &format!("{}: {error:#}", wanted.key)),
+                        Err(error) => {
+                            return self.problem(&about, &format!("{}: {error:#}", wanted.key));
+                        }
                     }
                 }
                 Action::Delete(name) => {
@@ -270,12 +306,24 @@ impl Cluster {
         }
         anyhow::ensure!(self.pods.len() < MAX_PODS, "{MAX_PODS} pods run already");
         let name = format!("{}/{}", key.0, key.1);
-        let number = self.pod_numbers.take(&name).ok_or_else(|| anyhow::anyhow!("no pod address is left"))?;
+        let number = self
+            .pod_numbers
+            .take(&name)
+            .ok_or_else(|| anyhow::anyhow!("no pod address is left"))?;
         let own = own(&pod, number, self.node.network.v6);
         let hosts = hosts::render(&own, &self.names());
         let handle = kubelet::start(self.node.clone(), pod.clone(), number, &hosts)?;
         let owner = wanted.key.clone();
-        let entry = Entry { pod, owner, hash: wanted.hash.clone(), number, handle, began: Instant::now(), deleting: None, hosts };
+        let entry = Entry {
+            pod,
+            owner,
+            hash: wanted.hash.clone(),
+            number,
+            handle,
+            began: Instant::now(),
+            deleting: None,
+            hosts,
+        };
         self.pods.insert(key, entry);
         Ok(())
     }
@@ -284,10 +332,16 @@ impl Cluster {
         let mut configs = Configs::new();
         for loaded in self.objects.values() {
             if let Object::ConfigMap(map) = &loaded.object {
-                configs.insert((loaded.key.namespace.clone(), loaded.key.name.clone()), map.data.clone());
+                configs.insert(
+                    (loaded.key.namespace.clone(), loaded.key.name.clone()),
+                    map.data.clone(),
+                );
             }
             if let Some(trust) = &self.trust {
-                let key = (loaded.key.namespace.clone(), inject::TRUST_CONFIG_MAP.to_owned());
+                let key = (
+                    loaded.key.namespace.clone(),
+                    inject::TRUST_CONFIG_MAP.to_owned(),
+                );
                 configs.insert(key, [(inject::TRUST_KEY.to_owned(), trust.clone())].into());
             }
         }
@@ -297,24 +351,46 @@ impl Cluster {
     }
 
     fn resolve_services(&mut self) {
-        let states: Vec<_> = self.pods.values().map(|e| (&e.pod, e.handle.state.borrow().clone(), e.deleting.is_some())).collect();
+        let states: Vec<_> = self
+            .pods
+            .values()
+            .map(|e| {
+                (
+                    &e.pod,
+                    e.handle.state.borrow().clone(),
+                    e.deleting.is_some(),
+                )
+            })
+            .collect();
         let members: Vec<_> = states
             .iter()
-            .map(|(pod, state, deleting)| Member { pod, ips: &state.ips, ready: state.ready() && !deleting })
+            .map(|(pod, state, deleting)| Member {
+                pod,
+                ips: &state.ips,
+                ready: state.ready() && !deleting,
+            })
             .collect();
         let mut resolved = Vec::new();
         let mut problems = Vec::new();
         for loaded in self.objects.values() {
-            let Object::Service(service) = &loaded.object else { continue };
+            let Object::Service(service) = &loaded.object else {
+                continue;
+            };
             let about = format!("service {}", loaded.key);
             match services::cluster_ips(service, &mut self.service_numbers, &mut self.service_ips) {
                 Ok(ips) => {
                     problems.push((about, None));
                     let slices = slices(&self.objects, service);
-                    let given = Given { endpoints: endpoints(&self.objects, service), slices: &slices };
+                    let given = Given {
+                        endpoints: endpoints(&self.objects, service),
+                        slices: &slices,
+                    };
                     resolved.push(services::resolve(service, ips, &members, given));
                 }
-                Err(why) => problems.push((about, Some(format!("{}: {}: {why}", loaded.origin, loaded.key)))),
+                Err(why) => problems.push((
+                    about,
+                    Some(format!("{}: {}: {why}", loaded.origin, loaded.key)),
+                )),
             }
         }
         self.services = resolved;
@@ -326,9 +402,16 @@ impl Cluster {
         }
         let objects = &self.objects;
         let there = |owner: &str| {
-            owner.split_once('/').is_some_and(|(ns, name)| objects.contains_key(&ObjectKey::new(Kind::Service, ns, name)))
+            owner.split_once('/').is_some_and(|(ns, name)| {
+                objects.contains_key(&ObjectKey::new(Kind::Service, ns, name))
+            })
         };
-        let gone: Vec<_> = self.service_ips.keys().filter(|owner| !there(owner)).cloned().collect();
+        let gone: Vec<_> = self
+            .service_ips
+            .keys()
+            .filter(|owner| !there(owner))
+            .cloned()
+            .collect();
         for owner in gone {
             self.service_ips.remove(&owner);
             self.service_numbers.release(&owner);
@@ -340,7 +423,12 @@ impl Cluster {
         if self.loaded_rules.as_ref() == Some(&rules) {
             return;
         }
-        match self.node.network.load(&self.node.children, &rules, &self.node.options.state).await {
+        match self
+            .node
+            .network
+            .load(&self.node.children, &rules, &self.node.options.state)
+            .await
+        {
             Ok(()) => drop(self.own_problems.remove("rules")),
             Err(error) => self.problem("rules", &format!("Service addresses: {error:#}")),
         }
@@ -356,7 +444,11 @@ impl Cluster {
             ips: vec![NODE_V4.into()],
             members: vec![],
         };
-        let named = self.services.iter().map(Resolved::named).filter(|n| !n.ips.is_empty());
+        let named = self
+            .services
+            .iter()
+            .map(Resolved::named)
+            .filter(|n| !n.ips.is_empty());
         hosts::sorted(named.chain([control]))
     }
 
@@ -366,7 +458,8 @@ impl Cluster {
         for entry in self.pods.values_mut() {
             let text = hosts::render(&own(&entry.pod, entry.number, v6), &names);
             if text != entry.hosts {
-                let file = kubelet::pod_dir(&self.node.options.state, &entry.pod.metadata).join("hosts");
+                let file =
+                    kubelet::pod_dir(&self.node.options.state, &entry.pod.metadata).join("hosts");
                 // In place: the file is mounted, and a mount stays with the file it was made of.
                 if rewrite(&file, &text).is_ok() {
                     entry.hosts = text;
@@ -376,7 +469,11 @@ impl Cluster {
     }
 
     fn write_objects(&mut self) -> Result<()> {
-        let mut wanted: BTreeMap<String, String> = self.services.iter().map(|s| objects::service(&s.object())).collect();
+        let mut wanted: BTreeMap<String, String> = self
+            .services
+            .iter()
+            .map(|s| objects::service(&s.object()))
+            .collect();
         for entry in self.pods.values() {
             let state = entry.handle.state.borrow();
             if !state.ips.is_empty() {
@@ -398,7 +495,12 @@ fn own(pod: &Pod, number: u16, v6: bool) -> Own {
         namespace: pod.metadata.namespace.clone(),
         hostname: super::spec::hostname(pod),
         ips,
-        aliases: pod.spec.host_aliases.iter().map(|alias| (alias.ip.clone(), alias.hostnames.clone())).collect(),
+        aliases: pod
+            .spec
+            .host_aliases
+            .iter()
+            .map(|alias| (alias.ip.clone(), alias.hostnames.clone()))
+            .collect(),
     }
 }
 
@@ -409,18 +511,32 @@ fn rewrite(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     file.set_len(text.len() as u64)
 }
 
-fn endpoints<'a>(objects: &'a BTreeMap<ObjectKey, Loaded>, service: &Service) -> Option<&'a crate::manifest::k8s::Endpoints> {
+fn endpoints<'a>(
+    objects: &'a BTreeMap<ObjectKey, Loaded>,
+    service: &Service,
+) -> Option<&'a crate::manifest::k8s::Endpoints> {
     let meta = &service.metadata;
-    match objects.get(&ObjectKey::new(Kind::Endpoints, &meta.namespace, &meta.name)).map(|l| &l.object) {
+    match objects
+        .get(&ObjectKey::new(
+            Kind::Endpoints,
+            &meta.namespace,
+            &meta.name,
+        ))
+        .map(|l| &l.object)
+    {
         Some(Object::Endpoints(endpoints)) => Some(endpoints),
         _ => None,
     }
 }
 
-fn slices<'a>(objects: &'a BTreeMap<ObjectKey, Loaded>, service: &Service) -> Vec<&'a EndpointSlice> {
+fn slices<'a>(
+    objects: &'a BTreeMap<ObjectKey, Loaded>,
+    service: &Service,
+) -> Vec<&'a EndpointSlice> {
     let mine = |slice: &&EndpointSlice| {
         slice.metadata.namespace == service.metadata.namespace
-            && slice.metadata.labels.get(EndpointSlice::SERVICE_LABEL) == Some(&service.metadata.name)
+            && slice.metadata.labels.get(EndpointSlice::SERVICE_LABEL)
+                == Some(&service.metadata.name)
     };
     let all = objects.values().filter_map(|l| match &l.object {
         Object::EndpointSlice(slice) => Some(&**slice),

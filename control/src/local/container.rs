@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 use super::children::Child;
 use super::enter::Enter;
 use super::kubelet::Shared;
+use super::logs;
 use super::probes::{self, Pace, Streak};
 use super::spec::{self, Run};
 use super::wire::ContainerInfo;
-use super::logs;
 use crate::manifest::workload::{Container, Hook, Probe};
 
 /// What a container is to its pod.
@@ -42,7 +42,13 @@ const LISTENING: Duration = Duration::from_secs(5);
 pub(crate) type Stop = watch::Receiver<Option<Duration>>;
 
 /// Keep a container running until it is done or told to stop; returns its last exit code.
-pub(crate) async fn keep(pod: Arc<Shared>, index: usize, container: Container, role: Role, mut stop: Stop) -> i32 {
+pub(crate) async fn keep(
+    pod: Arc<Shared>,
+    index: usize,
+    container: Container,
+    role: Role,
+    mut stop: Stop,
+) -> i32 {
     let mut backoff = FIRST_BACKOFF;
     loop {
         let began = Instant::now();
@@ -80,7 +86,11 @@ fn ended(info: &mut ContainerInfo, code: i32, role: Role) {
     info.started = done && role == Role::Init;
     info.ready = done && role == Role::Init;
     info.state = "Terminated".into();
-    info.reason = Some(if done { "Completed".into() } else { "Error".into() });
+    info.reason = Some(if done {
+        "Completed".into()
+    } else {
+        "Error".into()
+    });
     info.exit_code = Some(code);
 }
 
@@ -110,19 +120,36 @@ fn start(pod: &Shared, index: usize, container: &Container) -> Result<(Child, Ru
     let (output, writer) = std::io::pipe()?;
     let (writer, null): (OwnedFd, OwnedFd) = (writer.into(), File::open("/dev/null")?.into());
     let child = pod.node.enter(&enter, null, writer.try_clone()?, writer)?;
-    logs::keep(output.into(), pod.node.log_file(&pod.pod.metadata, &container.name)?)?;
+    logs::keep(
+        output.into(),
+        pod.node.log_file(&pod.pod.metadata, &container.name)?,
+    )?;
     pod.set(index, |info| {
         info.pid = Some(child.pid);
         info.state = "Running".into();
         info.reason = None;
         info.started = container.startup_probe.is_none() && post_start(container).is_none();
-        info.ready = info.started && container.readiness_probe.is_none() && container.ports.is_empty();
+        info.ready =
+            info.started && container.readiness_probe.is_none() && container.ports.is_empty();
     });
     Ok((child, run))
 }
 
-async fn live(pod: &Shared, index: usize, container: &Container, run: &Run, mut child: Child, stop: &mut Stop) -> i32 {
-    let probed = Probed { pod, index, container, run, pid: child.pid };
+async fn live(
+    pod: &Shared,
+    index: usize,
+    container: &Container,
+    run: &Run,
+    mut child: Child,
+    stop: &mut Stop,
+) -> i32 {
+    let probed = Probed {
+        pod,
+        index,
+        container,
+        run,
+        pid: child.pid,
+    };
     let grace = pod.grace();
     let (grace, why) = tokio::select! {
         biased;
@@ -131,7 +158,10 @@ async fn live(pod: &Shared, index: usize, container: &Container, run: &Run, mut 
         why = probed.watch() => (grace, Some(why)),
     };
     if let Some(why) = why {
-        pod.note(format!("container {}: {why}; it is started again", container.name));
+        pod.note(format!(
+            "container {}: {why}; it is started again",
+            container.name
+        ));
     }
     pod.set(index, |info| info.ready = false);
     end(&probed, &mut child, grace).await
@@ -141,7 +171,12 @@ async fn live(pod: &Shared, index: usize, container: &Container, run: &Run, mut 
 async fn end(probed: &Probed<'_>, child: &mut Child, grace: Duration) -> i32 {
     let deadline = Instant::now() + grace;
     let left = || deadline.saturating_duration_since(Instant::now());
-    if let Some(hook) = probed.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) {
+    if let Some(hook) = probed
+        .container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.pre_stop.as_ref())
+    {
         tokio::select! {
             code = child.wait() => return code,
             _ = timeout(left(), probed.hook(hook)) => {}
@@ -212,7 +247,13 @@ impl Probed<'_> {
     /// Without a probe a container is ready once it listens on the ports it names. Kubernetes would not wait, and the
     /// first requests would fail.
     async fn until_listening(&self) {
-        let ports: Vec<_> = self.container.ports.iter().filter(|p| probes::is_tcp(p)).map(|p| p.container_port).collect();
+        let ports: Vec<_> = self
+            .container
+            .ports
+            .iter()
+            .filter(|p| probes::is_tcp(p))
+            .map(|p| p.container_port)
+            .collect();
         let deadline = Instant::now() + LISTENING;
         while Instant::now() < deadline {
             let listening = probes::listening(self.pid);
@@ -253,7 +294,12 @@ impl Probed<'_> {
                 });
             }
             tries += 1;
-            sleep(if ready { pace.period } else { wait_for_next(&pace, tries) }).await;
+            sleep(if ready {
+                pace.period
+            } else {
+                wait_for_next(&pace, tries)
+            })
+            .await;
         }
     }
 
@@ -277,7 +323,9 @@ impl Probed<'_> {
                 None => probes::network(probe, self.container, self.pod.addresses.v4.into()).await,
             }
         };
-        timeout(pace.timeout, check).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", pace.timeout)))
+        timeout(pace.timeout, check)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {:?}", pace.timeout)))
     }
 
     async fn hook(&self, hook: &Hook) -> Result<(), String> {
@@ -288,7 +336,10 @@ impl Probed<'_> {
             sleep(Duration::from_secs(pause.seconds)).await;
         }
         if let Some(get) = &hook.http_get {
-            let probe = Probe { http_get: Some(get.clone()), ..Probe::default() };
+            let probe = Probe {
+                http_get: Some(get.clone()),
+                ..Probe::default()
+            };
             return probes::network(&probe, self.container, self.pod.addresses.v4.into()).await;
         }
         Ok(())
@@ -296,7 +347,10 @@ impl Probed<'_> {
 
     /// Run beside the container, in its mounts. Dropped: killed.
     async fn command(&self, command: &[String]) -> Result<(), String> {
-        let argv = command.iter().map(|arg| spec::expand(arg, &self.run.env)).collect();
+        let argv = command
+            .iter()
+            .map(|arg| spec::expand(arg, &self.run.env))
+            .collect();
         let enter = Enter {
             join: self.pid,
             join_mounts: true,
@@ -308,14 +362,24 @@ impl Probed<'_> {
             group: self.run.group,
         };
         let spawned = || -> Result<Child> {
-            let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").context("/dev/null")?.into();
-            self.pod.node.enter(&enter, null.try_clone()?, null.try_clone()?, null)
+            let null: OwnedFd = File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .context("/dev/null")?
+                .into();
+            self.pod
+                .node
+                .enter(&enter, null.try_clone()?, null.try_clone()?, null)
         };
         let child = spawned().map_err(|error| format!("{error:#}"))?;
         let mut child = KillOnDrop(child);
         match child.0.wait().await {
             0 => Ok(()),
-            code => Err(format!("{} ended with {code}", command.first().map_or("", String::as_str))),
+            code => Err(format!(
+                "{} ended with {code}",
+                command.first().map_or("", String::as_str)
+            )),
         }
     }
 }
@@ -330,5 +394,9 @@ impl Drop for KillOnDrop {
 
 /// The first tries come quicker than the period: on one machine most things are up within a moment.
 fn wait_for_next(pace: &Pace, tries: u32) -> Duration {
-    if tries <= 20 { Duration::from_millis(200).min(pace.period) } else { pace.period }
+    if tries <= 20 {
+        Duration::from_millis(200).min(pace.period)
+    } else {
+        pace.period
+    }
 }

@@ -43,7 +43,10 @@ pub(crate) fn address() -> SocketAddr {
 
 impl Controller {
     /// Run it until `stop` is set.
-    pub(crate) fn start(node: Arc<Node>, stop: watch::Receiver<bool>) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(crate) fn start(
+        node: Arc<Node>,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let controller = Self::default();
         let task = tokio::spawn(controller.clone().keep(node, stop));
         (controller, task)
@@ -76,8 +79,16 @@ impl Controller {
             match spawn(&node) {
                 Ok(child) => {
                     self.note(&node, Some(child.pid), None);
-                    let Some(code) = attend(child, &mut stop).await else { return };
-                    self.note(&node, None, Some(format!("weft-control ended with {code} (meshctl local logs weft-control)")));
+                    let Some(code) = attend(child, &mut stop).await else {
+                        return;
+                    };
+                    self.note(
+                        &node,
+                        None,
+                        Some(format!(
+                            "weft-control ended with {code} (meshctl local logs weft-control)"
+                        )),
+                    );
                 }
                 Err(error) => self.note(&node, None, Some(format!("weft-control: {error:#}"))),
             }
@@ -128,14 +139,31 @@ fn spawn(node: &Node) -> Result<Child> {
     let (output, writer) = std::io::pipe()?;
     let writer: OwnedFd = writer.into();
     let mut command = Command::new(program);
-    for dir in options.dirs.iter().chain([&options.state.join("applied"), &options.state.join("objects")]) {
+    for dir in options.dirs.iter().chain([
+        &options.state.join("applied"),
+        &options.state.join("objects"),
+    ]) {
         command.arg("--dir").arg(dir);
     }
-    command.arg("--state").arg(options.state.join("control")).args(["--access", options.access.name()]);
-    command.envs(options.control_env.iter().map(|(name, value)| (name, value)));
+    command
+        .arg("--state")
+        .arg(options.state.join("control"))
+        .args(["--access", options.access.name()]);
+    command.envs(
+        options
+            .control_env
+            .iter()
+            .map(|(name, value)| (name, value)),
+    );
     let null: OwnedFd = File::open("/dev/null")?.into();
-    command.stdin(Stdio::from(null)).stdout(writer.try_clone()?).stderr(writer);
+    command
+        .stdin(Stdio::from(null))
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
     let (child, _) = node.children.spawn(&mut command)?;
-    logs::keep(output.into(), options.state.join("logs").join("weft-control.log"))?;
+    logs::keep(
+        output.into(),
+        options.state.join("logs").join("weft-control.log"),
+    )?;
     Ok(child)
 }

@@ -44,13 +44,18 @@ pub(crate) fn run(spec: &Path) -> i32 {
         Err(error) => {
             eprintln!("weft: {error:#}");
             let kind = error.downcast_ref::<nix::errno::Errno>();
-            if kind == Some(&nix::errno::Errno::ENOENT) { 127 } else { 126 }
+            if kind == Some(&nix::errno::Errno::ENOENT) {
+                127
+            } else {
+                126
+            }
         }
     }
 }
 
 fn become_program(file: &Path) -> Result<std::convert::Infallible> {
-    let spec: Enter = serde_json::from_slice(&std::fs::read(file).context("cannot read what to run")?)?;
+    let spec: Enter =
+        serde_json::from_slice(&std::fs::read(file).context("cannot read what to run")?)?;
     let _ = std::fs::remove_file(file);
     join(&spec)?;
     if let Some(mounts) = &spec.mounts {
@@ -65,11 +70,24 @@ fn become_program(file: &Path) -> Result<std::convert::Infallible> {
     }
     become_user(&spec)?;
     let workdir = spec.workdir.as_deref().unwrap_or("/");
-    nix::unistd::chdir(workdir).with_context(|| format!("cannot enter the working folder {workdir}"))?;
-    let Some(name) = spec.argv.first() else { bail!("no command") };
-    let program = find(name, &spec.env).ok_or(nix::errno::Errno::ENOENT).with_context(|| format!("cannot find {name}"))?;
-    let argv = spec.argv.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>()?;
-    let env = spec.env.iter().map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
+    nix::unistd::chdir(workdir)
+        .with_context(|| format!("cannot enter the working folder {workdir}"))?;
+    let Some(name) = spec.argv.first() else {
+        bail!("no command")
+    };
+    let program = find(name, &spec.env)
+        .ok_or(nix::errno::Errno::ENOENT)
+        .with_context(|| format!("cannot find {name}"))?;
+    let argv = spec
+        .argv
+        .iter()
+        .map(|arg| CString::new(arg.as_str()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let env = spec
+        .env
+        .iter()
+        .map(|(k, v)| CString::new(format!("{k}={v}")))
+        .collect::<Result<Vec<_>, _>>()?;
     let path = CString::new(program.as_os_str().as_bytes())?;
     nix::unistd::execve(&path, &argv, &env).with_context(|| format!("cannot run {name}"))
 }
@@ -85,7 +103,8 @@ fn join(spec: &Enter) -> Result<()> {
         kinds.push(("mnt", CloneFlags::CLONE_NEWNS));
     }
     for (name, kind) in kinds {
-        let namespace = File::open(format!("/proc/{}/ns/{name}", spec.join)).context("the pod is gone")?;
+        let namespace =
+            File::open(format!("/proc/{}/ns/{name}", spec.join)).context("the pod is gone")?;
         setns(namespace, kind).with_context(|| format!("cannot enter the pod ({name})"))?;
     }
     Ok(())
@@ -107,7 +126,8 @@ fn become_user(spec: &Enter) -> Result<()> {
     }
     let group = spec.group.or(spec.user).unwrap_or(0);
     nix::unistd::setgroups(&[]).context("cannot drop groups")?;
-    nix::unistd::setgid(Gid::from_raw(group)).with_context(|| format!("cannot become group {group}"))?;
+    nix::unistd::setgid(Gid::from_raw(group))
+        .with_context(|| format!("cannot become group {group}"))?;
     let user = spec.user.unwrap_or(0);
     nix::unistd::setuid(Uid::from_raw(user)).with_context(|| format!("cannot become user {user}"))
 }
@@ -116,6 +136,12 @@ fn find(name: &str, env: &[(String, String)]) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(name.into());
     }
-    let path = env.iter().rev().find(|(key, _)| key == "PATH").map_or("/usr/bin:/bin", |(_, value)| value);
-    path.split(':').map(|dir| Path::new(dir).join(name)).find(|candidate| super::programs::is_program(candidate))
+    let path = env
+        .iter()
+        .rev()
+        .find(|(key, _)| key == "PATH")
+        .map_or("/usr/bin:/bin", |(_, value)| value);
+    path.split(':')
+        .map(|dir| Path::new(dir).join(name))
+        .find(|candidate| super::programs::is_program(candidate))
 }

@@ -30,7 +30,10 @@ impl Applied {
         }
         let (loaded, problems) = manifest::parse(name, text);
         let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        if problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+        {
             bail!("nothing was applied:\n{}", said.join("\n"));
         }
         let file = self.dir.join(safe(name));
@@ -50,9 +53,15 @@ impl Applied {
     /// Forget a whole file; returns what was in it.
     pub(crate) fn forget_file(&self, name: &str) -> Result<Vec<ObjectKey>> {
         let file = self.dir.join(safe(name));
-        let Ok(text) = fs::read_to_string(&file) else { bail!("{name} was not applied") };
+        let Ok(text) = fs::read_to_string(&file) else {
+            bail!("{name} was not applied")
+        };
         fs::remove_file(file)?;
-        Ok(manifest::parse(name, &text).0.into_iter().map(|l| l.key).collect())
+        Ok(manifest::parse(name, &text)
+            .0
+            .into_iter()
+            .map(|l| l.key)
+            .collect())
     }
 
     /// Forget one object; `false`: it was never applied.
@@ -67,18 +76,28 @@ impl Applied {
 
     fn files(&self) -> Result<Vec<PathBuf>> {
         let files = fs::read_dir(&self.dir)?.flatten().map(|entry| entry.path());
-        Ok(files.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect())
+        Ok(files
+            .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
+            .collect())
     }
 }
 
 /// Remove the documents that hold these objects. `false`: none did.
 fn take_out(file: &Path, keys: &BTreeSet<ObjectKey>) -> Result<bool> {
     let text = fs::read_to_string(file)?;
-    let holds = |text: &str| manifest::parse("applied", text).0.iter().any(|l| keys.contains(&l.key));
+    let holds = |text: &str| {
+        manifest::parse("applied", text)
+            .0
+            .iter()
+            .any(|l| keys.contains(&l.key))
+    };
     if !holds(&text) {
         return Ok(false);
     }
-    let kept: Vec<_> = documents(&text).into_iter().filter(|document| !holds(document)).collect();
+    let kept: Vec<_> = documents(&text)
+        .into_iter()
+        .filter(|document| !holds(document))
+        .collect();
     if kept.iter().all(|document| document.trim().is_empty()) {
         fs::remove_file(file)?;
     } else {
@@ -93,7 +112,12 @@ fn documents(text: &str) -> Vec<String> {
     for line in text.split_inclusive('\n') {
         let marker = line.trim_end();
         if marker == "---" || marker.starts_with("--- ") || marker.starts_with("---\t") {
-            all.push(line.strip_prefix("---").unwrap_or("").trim_start().to_owned());
+            all.push(
+                line.strip_prefix("---")
+                    .unwrap_or("")
+                    .trim_start()
+                    .to_owned(),
+            );
         } else if let Some(last) = all.last_mut() {
             last.push_str(line);
         }
@@ -111,12 +135,30 @@ fn write(file: &Path, text: &str) -> Result<()> {
 
 /// A file name from any text.
 fn safe(name: &str) -> String {
-    let plain = name.trim_end_matches(".yaml").trim_end_matches(".yml").trim_end_matches(".json");
-    let mut safe: String =
-        plain.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let plain = name
+        .trim_end_matches(".yaml")
+        .trim_end_matches(".yml")
+        .trim_end_matches(".json");
+    let mut safe: String = plain
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     // The end of a path tells files apart better than its beginning.
     safe = safe.split_off(safe.len().saturating_sub(120));
-    format!("{}.yaml", if safe.is_empty() { "unnamed" } else { safe.trim_start_matches('_') })
+    format!(
+        "{}.yaml",
+        if safe.is_empty() {
+            "unnamed"
+        } else {
+            safe.trim_start_matches('_')
+        }
+    )
 }
 
 #[cfg(test)]
@@ -134,17 +176,27 @@ mod tests {
 
     #[test]
     fn documents_are_cut_at_their_markers() {
-        assert_eq!(documents("a: 1\n---\nb: |\n  ---\n--- # c\nc: 1\n"), ["a: 1\n", "b: |\n  ---\n", "# c\nc: 1\n"]);
+        assert_eq!(
+            documents("a: 1\n---\nb: |\n  ---\n--- # c\nc: 1\n"),
+            ["a: 1\n", "b: |\n  ---\n", "# c\nc: 1\n"]
+        );
     }
 
     #[test]
     fn the_newest_word_on_an_object_counts() {
         let dir = tempfile::tempdir().unwrap();
         let applied = Applied::new(dir.path().into());
-        let account = |name: &str| format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n");
-        applied.keep("two", &format!("{}---\n{}", account("a"), account("b"))).unwrap();
+        let account = |name: &str| {
+            format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n")
+        };
+        applied
+            .keep("two", &format!("{}---\n{}", account("a"), account("b")))
+            .unwrap();
         applied.keep("one", &account("a")).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("two.yaml")).unwrap(), account("b"));
+        assert_eq!(
+            fs::read_to_string(dir.path().join("two.yaml")).unwrap(),
+            account("b")
+        );
         let key = ObjectKey::new(manifest::Kind::ServiceAccount, "default", "b");
         assert!(applied.forget(&key).unwrap() && !applied.forget(&key).unwrap());
         assert!(!dir.path().join("two.yaml").exists());

@@ -26,7 +26,9 @@ pub(crate) struct Own {
 
 /// The whole file. `services` must be sorted, so that the same state gives the same bytes.
 pub(crate) fn render(own: &Own, services: &[Named]) -> String {
-    let mut text = String::from("# Written by meshctl local; changes are lost.\n127.0.0.1 localhost\n::1 localhost ip6-localhost\n");
+    let mut text = String::from(
+        "# Written by meshctl local; changes are lost.\n127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+    );
     for ip in &own.ips {
         let _ = writeln!(text, "{ip} {}", own.hostname);
     }
@@ -39,18 +41,30 @@ pub(crate) fn render(own: &Own, services: &[Named]) -> String {
             let _ = writeln!(text, "{ip} {names}");
         }
         for (host, ip) in &service.members {
-            let Named { namespace, name, .. } = service;
+            let Named {
+                namespace, name, ..
+            } = service;
             let long = format!("{host}.{name}.{namespace}.svc");
-            let short = if *namespace == own.namespace { format!(" {host}.{name}") } else { String::new() };
-            let _ = writeln!(text, "{ip} {long}.cluster.local {long} {host}.{name}.{namespace}{short}");
+            let short = if *namespace == own.namespace {
+                format!(" {host}.{name}")
+            } else {
+                String::new()
+            };
+            let _ = writeln!(
+                text,
+                "{ip} {long}.cluster.local {long} {host}.{name}.{namespace}{short}"
+            );
         }
     }
     text
 }
 
 fn service_names(service: &Named, from: &str) -> String {
-    let Named { namespace, name, .. } = service;
-    let mut names = format!("{name}.{namespace}.svc.cluster.local {name}.{namespace}.svc {name}.{namespace}");
+    let Named {
+        namespace, name, ..
+    } = service;
+    let mut names =
+        format!("{name}.{namespace}.svc.cluster.local {name}.{namespace}.svc {name}.{namespace}");
     if namespace == from {
         let _ = write!(names, " {name}");
     }
@@ -59,8 +73,10 @@ fn service_names(service: &Named, from: &str) -> String {
 
 /// Order and merge, for [`render`].
 pub(crate) fn sorted(services: impl IntoIterator<Item = Named>) -> Vec<Named> {
-    let by_name: BTreeMap<_, _> =
-        services.into_iter().map(|s| ((s.namespace.clone(), s.name.clone()), s)).collect();
+    let by_name: BTreeMap<_, _> = services
+        .into_iter()
+        .map(|s| ((s.namespace.clone(), s.name.clone()), s))
+        .collect();
     by_name.into_values().collect()
 }
 
@@ -85,7 +101,11 @@ mod tests {
         };
         let mut db = service("shop", "db", "10.42.1.9");
         db.members = vec![("db-0".into(), "10.42.1.9".parse().unwrap())];
-        let services = sorted([service("shop", "web", "10.43.1.1"), service("other", "web", "10.43.1.2"), db]);
+        let services = sorted([
+            service("shop", "web", "10.43.1.1"),
+            service("other", "web", "10.43.1.2"),
+            db,
+        ]);
         assert_eq!(
             render(&own, &services),
             "# Written by meshctl local; changes are lost.\n\

@@ -61,10 +61,19 @@ impl Node {
         stderr: impl Into<Stdio>,
     ) -> Result<Child> {
         let number = self.scratch.fetch_add(1, Ordering::Relaxed);
-        let file = self.options.state.join("pods").join(format!("enter-{number}"));
+        let file = self
+            .options
+            .state
+            .join("pods")
+            .join(format!("enter-{number}"));
         fs::write(&file, serde_json::to_vec(enter)?)?;
         let mut command = Command::new(&self.meshctl);
-        command.arg(roles::ENTER).arg(&file).stdin(stdin).stdout(stdout).stderr(stderr);
+        command
+            .arg(roles::ENTER)
+            .arg(&file)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr);
         Ok(self.children.spawn(&mut command)?.0)
     }
 
@@ -76,7 +85,10 @@ impl Node {
     }
 
     fn log_dir(&self, pod: &ObjectMeta) -> PathBuf {
-        self.options.state.join("logs").join(format!("{}_{}", pod.namespace, pod.name))
+        self.options
+            .state
+            .join("logs")
+            .join(format!("{}_{}", pod.namespace, pod.name))
     }
 }
 
@@ -116,7 +128,11 @@ impl Phase {
 impl PodState {
     /// Every container that should be ready is.
     pub(crate) fn ready(&self) -> bool {
-        self.phase == Phase::Running && self.containers.iter().all(|c| c.ready || (c.init && !c.sidecar))
+        self.phase == Phase::Running
+            && self
+                .containers
+                .iter()
+                .all(|c| c.ready || (c.init && !c.sidecar))
     }
 }
 
@@ -157,14 +173,20 @@ impl Shared {
     /// Something worth reading in `get pods -o wide`.
     pub(crate) fn note(&self, message: String) {
         if self.node.options.verbose {
-            eprintln!("pod {}/{}: {message}", self.pod.metadata.namespace, self.pod.metadata.name);
+            eprintln!(
+                "pod {}/{}: {message}",
+                self.pod.metadata.namespace, self.pod.metadata.name
+            );
         }
         self.change(|state| state.message = Some(message));
     }
 
     /// The process that holds the namespaces.
     pub(crate) fn pause(&self) -> Result<i32> {
-        self.state.borrow().pause.context("the pod has no namespaces")
+        self.state
+            .borrow()
+            .pause
+            .context("the pod has no namespaces")
     }
 
     pub(crate) fn grace(&self) -> Duration {
@@ -173,13 +195,16 @@ impl Shared {
 
     pub(crate) fn resolve(&self, container: &Container) -> Result<Run, String> {
         let configs = self.node.configs.borrow().clone();
-        spec::resolve(container, &Facts {
-            pod: &self.pod,
-            ips: &self.ips(),
-            rung: self.node.rung,
-            base: &self.node.base_env,
-            configs: &configs,
-        })
+        spec::resolve(
+            container,
+            &Facts {
+                pod: &self.pod,
+                ips: &self.ips(),
+                rung: self.node.rung,
+                base: &self.node.base_env,
+                configs: &configs,
+            },
+        )
     }
 
     fn ips(&self) -> Vec<IpAddr> {
@@ -200,12 +225,18 @@ impl Shared {
 pub(crate) fn roles_of(pod: &Pod) -> Vec<(Container, Role)> {
     let init = pod.spec.init_containers.iter().map(|container| {
         let stays = container.restart_policy.as_deref() == Some("Always");
-        (container.clone(), if stays { Role::Sidecar } else { Role::Init })
+        (
+            container.clone(),
+            if stays { Role::Sidecar } else { Role::Init },
+        )
     });
     let apps = pod.spec.containers.iter().map(|container| {
         // A proxy among the ordinary containers still has to outlive the application.
         let proxy = container.name == PROXY_CONTAINER;
-        (container.clone(), if proxy { Role::Sidecar } else { Role::App })
+        (
+            container.clone(),
+            if proxy { Role::Sidecar } else { Role::App },
+        )
     });
     init.chain(apps).collect()
 }
@@ -229,16 +260,27 @@ pub(crate) fn start(node: Arc<Node>, pod: Pod, number: u16, hosts: &str) -> Resu
             ..ContainerInfo::default()
         })
         .collect();
-    let (state, seen) = watch::channel(PodState { containers, ..PodState::default() });
+    let (state, seen) = watch::channel(PodState {
+        containers,
+        ..PodState::default()
+    });
     let (end, ended) = watch::channel(None);
-    let shared = Arc::new(Shared { node, pod, addresses: addresses::pod(number), dir, state });
+    let shared = Arc::new(Shared {
+        node,
+        pod,
+        addresses: addresses::pod(number),
+        dir,
+        state,
+    });
     tokio::spawn(life(shared, number, ended));
     Ok(Handle { state: seen, end })
 }
 
 /// A pod's own folder: by uid, so that a successor of the same name never meets its remains.
 pub(crate) fn pod_dir(state: &Path, meta: &ObjectMeta) -> PathBuf {
-    state.join("pods").join(meta.uid.as_deref().unwrap_or(&meta.name))
+    state
+        .join("pods")
+        .join(meta.uid.as_deref().unwrap_or(&meta.name))
 }
 
 async fn life(pod: Arc<Shared>, number: u16, mut ended: watch::Receiver<Option<End>>) {
@@ -284,7 +326,13 @@ struct Crew {
 impl Crew {
     fn hire(&mut self, pod: &Arc<Shared>, index: usize, container: Container, role: Role) {
         let (stop, stopped) = watch::channel(None);
-        let task = tokio::spawn(container::keep(pod.clone(), index, container, role, stopped));
+        let task = tokio::spawn(container::keep(
+            pod.clone(),
+            index,
+            container,
+            role,
+            stopped,
+        ));
         self.members.push((role, stop, task));
     }
 
@@ -338,20 +386,33 @@ async fn work(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Phase {
     }
     pod.change(|state| state.phase = Phase::Running);
     let mut good = true;
-    for (_, _, task) in crew.members.iter_mut().filter(|(role, ..)| *role == Role::App) {
+    for (_, _, task) in crew
+        .members
+        .iter_mut()
+        .filter(|(role, ..)| *role == Role::App)
+    {
         good &= matches!(task.await, Ok(0));
     }
     crew.members.retain(|(role, ..)| *role != Role::App);
-    if good { Phase::Succeeded } else { Phase::Failed }
+    if good {
+        Phase::Succeeded
+    } else {
+        Phase::Failed
+    }
 }
 
 /// Wait for an init container's end, or a sidecar's start. `false`: it failed for good.
 async fn started(pod: &Shared, crew: &mut Crew, index: usize, role: Role) -> bool {
     if role == Role::Sidecar {
         let mut state = pod.state.subscribe();
-        return state.wait_for(|state| state.containers[index].started).await.is_ok();
+        return state
+            .wait_for(|state| state.containers[index].started)
+            .await
+            .is_ok();
     }
-    let Some((_, _, task)) = crew.members.last_mut() else { return false };
+    let Some((_, _, task)) = crew.members.last_mut() else {
+        return false;
+    };
     let good = matches!(task.await, Ok(0));
     crew.members.pop();
     good
@@ -369,13 +430,22 @@ async fn prepare(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Result<()> 
         pod.resolve(&container).map_err(|why| anyhow!(why))?;
     }
     write_volumes(pod)?;
-    crew.pause = Some(timeout(SET_UP, sandbox(pod, number)).await.context("the pod's namespaces took too long")??);
+    crew.pause = Some(
+        timeout(SET_UP, sandbox(pod, number))
+            .await
+            .context("the pod's namespaces took too long")??,
+    );
     Ok(())
 }
 
 fn write_volumes(pod: &Shared) -> Result<()> {
     let configs = pod.node.configs.borrow().clone();
-    volumes::write(&pod.dir.join("volumes"), &pod.pod, &configs, pod.node.tokens.as_ref())
+    volumes::write(
+        &pod.dir.join("volumes"),
+        &pod.pod,
+        &configs,
+        pod.node.tokens.as_ref(),
+    )
 }
 
 /// The pod's namespaces, with their cable, held by a process.
@@ -390,13 +460,21 @@ async fn sandbox(pod: &Arc<Shared>, number: u16) -> Result<(Child, pipe::Sender)
     };
     fs::write(&file, serde_json::to_vec(&spec)?)?;
     let mut command = Command::new(&node.meshctl);
-    command.arg(roles::PAUSE).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg(roles::PAUSE)
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let (child, mut pipes) = node.children.spawn(&mut command)?;
-    let (Some(stdin), Some(stdout)) = (pipes.stdin.take(), pipes.stdout.take()) else { bail!("no pipes") };
+    let (Some(stdin), Some(stdout)) = (pipes.stdin.take(), pipes.stdout.take()) else {
+        bail!("no pipes")
+    };
     let mut orders = pipe::Sender::from_owned_fd(stdin.into())?;
     let mut answers = BufReader::new(pipe::Receiver::from_owned_fd(stdout.into())?).lines();
     expect(&mut answers, "namespaces").await?;
-    node.network.plug(&format!("pod{number}"), child.pid).await?;
+    node.network
+        .plug(&format!("pod{number}"), child.pid)
+        .await?;
     orders.write_all(b"plugged\n").await?;
     expect(&mut answers, "ready").await?;
     let (pid, ips) = (child.pid, pod.ips());
@@ -442,11 +520,22 @@ async fn refresh(pod: Arc<Shared>) {
 /// Whatever still runs in the pod's network namespace: things that went into the background.
 fn sweep(pod: &Shared) {
     let Ok(pause) = pod.pause() else { return };
-    let Ok(own) = fs::read_link(format!("/proc/{pause}/ns/net")) else { return };
-    let Ok(processes) = fs::read_dir("/proc") else { return };
+    let Ok(own) = fs::read_link(format!("/proc/{pause}/ns/net")) else {
+        return;
+    };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return;
+    };
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if pid != pause && fs::read_link(process.path().join("ns/net")).is_ok_and(|net| net == own) {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        if pid != pause && fs::read_link(process.path().join("ns/net")).is_ok_and(|net| net == own)
+        {
             let _ = super::children::signal_process(pid, Signal::SIGKILL as i32);
         }
     }

@@ -14,7 +14,11 @@ const MAX_FILE: u64 = 8 << 20;
 pub(crate) fn keep(output: OwnedFd, path: PathBuf) -> std::io::Result<()> {
     let mut output = pipe::Receiver::from_owned_fd(output)?;
     tokio::spawn(async move {
-        let mut log = Log { path, open: None, size: 0 };
+        let mut log = Log {
+            path,
+            open: None,
+            size: 0,
+        };
         let mut buffer = vec![0; 16 * 1024];
         loop {
             match output.read(&mut buffer).await {
@@ -42,7 +46,12 @@ impl Log {
         let file = match &mut self.open {
             Some(file) => file,
             closed => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).await?;
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .mode(0o600)
+                    .open(&self.path)
+                    .await?;
                 self.size = file.metadata().await?.len();
                 closed.insert(file)
             }

@@ -26,21 +26,35 @@ impl Injected {
     }
 
     /// The object with its sidecar, if it or its namespace asks for one.
-    pub(crate) fn of(&mut self, loaded: &Loaded, objects: &BTreeMap<ObjectKey, Loaded>) -> Result<Object, String> {
+    pub(crate) fn of(
+        &mut self,
+        loaded: &Loaded,
+        objects: &BTreeMap<ObjectKey, Loaded>,
+    ) -> Result<Object, String> {
         if let Some(done) = self.done.get(&loaded.key) {
             return done.clone();
         }
-        let done = with_sidecar(loaded, namespace_asks(&loaded.key.namespace, objects), &self.settings);
+        let done = with_sidecar(
+            loaded,
+            namespace_asks(&loaded.key.namespace, objects),
+            &self.settings,
+        );
         self.done.insert(loaded.key.clone(), done.clone());
         done
     }
 }
 
 fn namespace_asks(namespace: &str, objects: &BTreeMap<ObjectKey, Loaded>) -> bool {
-    match objects.get(&ObjectKey::new(Kind::Namespace, "", namespace)).map(|l| &l.object) {
+    match objects
+        .get(&ObjectKey::new(Kind::Namespace, "", namespace))
+        .map(|l| &l.object)
+    {
         Some(Object::Namespace(ns)) => {
             let meta = &ns.metadata;
-            let said = meta.annotations.get(keys::INJECT).or_else(|| meta.labels.get(keys::INJECT));
+            let said = meta
+                .annotations
+                .get(keys::INJECT)
+                .or_else(|| meta.labels.get(keys::INJECT));
             said.is_some_and(|value| value == "enabled")
         }
         _ => false,
@@ -51,9 +65,10 @@ fn namespace_asks(namespace: &str, objects: &BTreeMap<ObjectKey, Loaded>) -> boo
 fn asks(loaded: &Loaded, namespace_asks: bool) -> bool {
     let annotations = match &loaded.object {
         Object::Pod(o) => &o.metadata.annotations,
-        Object::Deployment(o) | Object::StatefulSet(o) | Object::DaemonSet(o) | Object::ReplicaSet(o) => {
-            &o.spec.template.metadata.annotations
-        }
+        Object::Deployment(o)
+        | Object::StatefulSet(o)
+        | Object::DaemonSet(o)
+        | Object::ReplicaSet(o) => &o.spec.template.metadata.annotations,
         Object::Job(o) => &o.spec.template.metadata.annotations,
         _ => return false,
     };
@@ -70,20 +85,31 @@ fn outcome(outcome: &inject::Outcome) -> String {
     }
 }
 
-fn with_sidecar(loaded: &Loaded, namespace_asks: bool, settings: &inject::Settings) -> Result<Object, String> {
+fn with_sidecar(
+    loaded: &Loaded,
+    namespace_asks: bool,
+    settings: &inject::Settings,
+) -> Result<Object, String> {
     if !asks(loaded, namespace_asks) {
         return Ok(loaded.object.clone());
     }
     let text = manifest(loaded)?;
     let output = inject::inject(&text, settings);
     if output.failed() {
-        let mistakes: Vec<_> = output.report.iter().filter(|l| l.is_error()).map(|l| outcome(&l.outcome)).collect();
+        let mistakes: Vec<_> = output
+            .report
+            .iter()
+            .filter(|l| l.is_error())
+            .map(|l| outcome(&l.outcome))
+            .collect();
         return Err(mistakes.join("; "));
     }
     let (again, problems) = crate::manifest::parse("injected", &output.text);
     match again.into_iter().find(|l| l.key == loaded.key) {
         Some(loaded) => Ok(loaded.object),
-        None => Err(problems.first().map_or("the injector lost it".into(), ToString::to_string)),
+        None => Err(problems
+            .first()
+            .map_or("the injector lost it".into(), ToString::to_string)),
     }
 }
 
@@ -92,9 +118,10 @@ fn with_sidecar(loaded: &Loaded, namespace_asks: bool, settings: &inject::Settin
 fn manifest(loaded: &Loaded) -> Result<String, String> {
     let (api_version, fields) = match &loaded.object {
         Object::Pod(o) => ("v1", serde_json::to_value(&**o)),
-        Object::Deployment(o) | Object::StatefulSet(o) | Object::DaemonSet(o) | Object::ReplicaSet(o) => {
-            ("apps/v1", serde_json::to_value(&**o))
-        }
+        Object::Deployment(o)
+        | Object::StatefulSet(o)
+        | Object::DaemonSet(o)
+        | Object::ReplicaSet(o) => ("apps/v1", serde_json::to_value(&**o)),
         Object::Job(o) => ("batch/v1", serde_json::to_value(&**o)),
         _ => return Err("it makes no pods".into()),
     };
@@ -110,9 +137,11 @@ fn manifest(loaded: &Loaded) -> Result<String, String> {
 
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(fields) => {
-            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
-        }
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| (k, without_nulls(v)))
+            .collect(),
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         plain => plain,
     }
@@ -148,13 +177,20 @@ spec:
             namespace.map_or("{}".into(), word),
             POD.replace("{weft.mesh/inject: enabled}", pod)
         );
-        let objects: BTreeMap<_, _> =
-            crate::manifest::parse("f", &text).0.into_iter().map(|l| (l.key.clone(), l)).collect();
+        let objects: BTreeMap<_, _> = crate::manifest::parse("f", &text)
+            .0
+            .into_iter()
+            .map(|l| (l.key.clone(), l))
+            .collect();
         let key = ObjectKey::new(Kind::Deployment, "shop", "web");
         match Injected::default().of(&objects[&key], &objects).unwrap() {
             Object::Deployment(o) => {
                 let spec = &o.spec.template.spec;
-                spec.init_containers.iter().chain(&spec.containers).map(|c| c.name.clone()).collect()
+                spec.init_containers
+                    .iter()
+                    .chain(&spec.containers)
+                    .map(|c| c.name.clone())
+                    .collect()
             }
             _ => vec![],
         }
@@ -165,7 +201,10 @@ spec:
         let meshed = ["weft-init", "weft-proxy", "app"];
         assert_eq!(containers(None, "{weft.mesh/inject: enabled}"), meshed);
         assert_eq!(containers(Some("enabled"), "{}"), meshed);
-        assert_eq!(containers(Some("enabled"), "{weft.mesh/inject: disabled}"), ["app"]);
+        assert_eq!(
+            containers(Some("enabled"), "{weft.mesh/inject: disabled}"),
+            ["app"]
+        );
         assert_eq!(containers(None, "{}"), ["app"]);
     }
 
@@ -175,6 +214,10 @@ spec:
         assert_eq!(problems, []);
         let text = manifest(&loaded[0]).unwrap();
         let (again, problems) = crate::manifest::parse("f", &text);
-        assert_eq!((problems.len(), &again[0].object), (0, &loaded[0].object), "{text}");
+        assert_eq!(
+            (problems.len(), &again[0].object),
+            (0, &loaded[0].object),
+            "{text}"
+        );
     }
 }

@@ -5,11 +5,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::addresses::{
-    NODE_V4, NODE_V6, POD_BITS_V4, POD_BITS_V6, PodAddresses, SERVICE_BITS_V4, SERVICE_BITS_V6, SERVICES_V4, SERVICES_V6,
+    NODE_V4, NODE_V6, POD_BITS_V4, POD_BITS_V6, PodAddresses, SERVICE_BITS_V4, SERVICE_BITS_V6,
+    SERVICES_V4, SERVICES_V6,
 };
 use super::children::Children;
 use super::nat::{self, Forward};
@@ -42,52 +45,109 @@ impl Network {
         forwarding();
         let handle = handle()?;
         link_up(&handle, "lo").await?;
-        handle.link().add(LinkBridge::new(BRIDGE).build()).execute().await.context("cannot make the bridge")?;
+        handle
+            .link()
+            .add(LinkBridge::new(BRIDGE).build())
+            .execute()
+            .await
+            .context("cannot make the bridge")?;
         let bridge = index(&handle, BRIDGE).await?;
-        handle.address().add(bridge, NODE_V4.into(), POD_BITS_V4).execute().await.context("cannot address the bridge")?;
-        let v6 = handle.address().add(bridge, NODE_V6.into(), POD_BITS_V6).execute().await.is_ok();
+        handle
+            .address()
+            .add(bridge, NODE_V4.into(), POD_BITS_V4)
+            .execute()
+            .await
+            .context("cannot address the bridge")?;
+        let v6 = handle
+            .address()
+            .add(bridge, NODE_V6.into(), POD_BITS_V6)
+            .execute()
+            .await
+            .is_ok();
         // A Service without rules must still pass the forward hook, where it is refused politely.
         let services = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(SERVICES_V4, SERVICE_BITS_V4)
             .output_interface(bridge)
             .build();
-        handle.route().add(services).execute().await.context("cannot route Service addresses")?;
+        handle
+            .route()
+            .add(services)
+            .execute()
+            .await
+            .context("cannot route Service addresses")?;
         if v6 {
             let services = RouteMessageBuilder::<Ipv6Addr>::new()
                 .destination_prefix(SERVICES_V6, SERVICE_BITS_V6)
                 .output_interface(bridge)
                 .build();
-            handle.route().add(services).execute().await.context("cannot route Service addresses (IPv6)")?;
+            handle
+                .route()
+                .add(services)
+                .execute()
+                .await
+                .context("cannot route Service addresses (IPv6)")?;
         }
-        Ok(Self { handle, bridge, v6, tool: find_tool() })
+        Ok(Self {
+            handle,
+            bridge,
+            v6,
+            tool: find_tool(),
+        })
     }
 
     /// A cable from the bridge into the namespace of that process.
     pub(crate) async fn plug(&self, name: &str, pid: i32) -> Result<()> {
-        let peer = LinkUnspec::new_with_name(POD_LINK).setns_by_pid(pid.cast_unsigned()).build();
+        let peer = LinkUnspec::new_with_name(POD_LINK)
+            .setns_by_pid(pid.cast_unsigned())
+            .build();
         let cable = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name.to_owned())
             .controller(self.bridge)
             .up()
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
-        self.handle.link().add(cable).execute().await.context("cannot make a cable for the pod")
+        self.handle
+            .link()
+            .add(cable)
+            .execute()
+            .await
+            .context("cannot make a cable for the pod")
     }
 
     /// Replace all Service rules.
-    pub(crate) async fn load(&self, children: &Children, forwards: &[Forward], lock_dir: &std::path::Path) -> Result<()> {
+    pub(crate) async fn load(
+        &self,
+        children: &Children,
+        forwards: &[Forward],
+        lock_dir: &std::path::Path,
+    ) -> Result<()> {
         match self.tool {
-            Some(Tool::Nft) => children.run(Command::new("nft").args(["-f", "-"]), nat::nft(forwards).as_bytes()).await,
+            Some(Tool::Nft) => {
+                children
+                    .run(
+                        Command::new("nft").args(["-f", "-"]),
+                        nat::nft(forwards).as_bytes(),
+                    )
+                    .await
+            }
             Some(Tool::Iptables) => {
-                let families: &[_] = if self.v6 { &[("iptables-restore", false), ("ip6tables-restore", true)] } else { &[("iptables-restore", false)] };
+                let families: &[_] = if self.v6 {
+                    &[("iptables-restore", false), ("ip6tables-restore", true)]
+                } else {
+                    &[("iptables-restore", false)]
+                };
                 for (program, v6) in families {
                     let mut command = Command::new(program);
                     command.env("XTABLES_LOCKFILE", lock_dir.join("xtables.lock"));
-                    children.run(&mut command, nat::iptables(forwards, *v6).as_bytes()).await?;
+                    children
+                        .run(&mut command, nat::iptables(forwards, *v6).as_bytes())
+                        .await?;
                 }
                 Ok(())
             }
-            None => bail!("neither nft nor iptables-restore is installed: Service addresses work for meshed pods only"),
+            None => bail!(
+                "neither nft nor iptables-restore is installed: Service addresses work for meshed pods only"
+            ),
         }
     }
 }
@@ -97,14 +157,42 @@ pub(crate) async fn set_up_pod(addresses: PodAddresses) -> Result<()> {
     let handle = handle()?;
     link_up(&handle, "lo").await?;
     let link = index(&handle, POD_LINK).await?;
-    handle.address().add(link, addresses.v4.into(), 32).execute().await.context("cannot give the pod its address")?;
-    let v6 = handle.address().add(link, addresses.v6.into(), 128).execute().await.is_ok();
+    handle
+        .address()
+        .add(link, addresses.v4.into(), 32)
+        .execute()
+        .await
+        .context("cannot give the pod its address")?;
+    let v6 = handle
+        .address()
+        .add(link, addresses.v6.into(), 128)
+        .execute()
+        .await
+        .is_ok();
     link_up(&handle, POD_LINK).await?;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(NODE_V4).output_interface(link).onlink().build();
-    handle.route().add(route).execute().await.context("cannot give the pod its route")?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(NODE_V4)
+        .output_interface(link)
+        .onlink()
+        .build();
+    handle
+        .route()
+        .add(route)
+        .execute()
+        .await
+        .context("cannot give the pod its route")?;
     if v6 {
-        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(NODE_V6).output_interface(link).onlink().build();
-        handle.route().add(route).execute().await.context("cannot give the pod its IPv6 route")?;
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .gateway(NODE_V6)
+            .output_interface(link)
+            .onlink()
+            .build();
+        handle
+            .route()
+            .add(route)
+            .execute()
+            .await
+            .context("cannot give the pod its IPv6 route")?;
     }
     Ok(())
 }
@@ -146,7 +234,8 @@ fn quiet_v6() {
 }
 
 fn handle() -> Result<Handle> {
-    let (connection, handle, _) = rtnetlink::new_connection().context("cannot talk to the kernel about networks")?;
+    let (connection, handle, _) =
+        rtnetlink::new_connection().context("cannot talk to the kernel about networks")?;
     tokio::spawn(connection);
     Ok(handle)
 }
@@ -162,7 +251,12 @@ async fn index(handle: &Handle, name: &str) -> Result<u32> {
 async fn link_up(handle: &Handle, name: &str) -> Result<()> {
     let index = index(handle, name).await?;
     let up = LinkUnspec::new_with_index(index).up().build();
-    handle.link().set(up).execute().await.with_context(|| format!("cannot switch on {name}"))
+    handle
+        .link()
+        .set(up)
+        .execute()
+        .await
+        .with_context(|| format!("cannot switch on {name}"))
 }
 
 fn find_tool() -> Option<Tool> {

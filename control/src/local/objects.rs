@@ -22,17 +22,26 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, written: BTreeMap::new() }
+        Self {
+            dir,
+            written: BTreeMap::new(),
+        }
     }
 
     /// Make the folder hold exactly these files.
     pub(crate) fn sync(&mut self, wanted: BTreeMap<String, String>) -> Result<()> {
-        for name in self.written.keys().filter(|name| !wanted.contains_key(*name)) {
+        for name in self
+            .written
+            .keys()
+            .filter(|name| !wanted.contains_key(*name))
+        {
             let _ = fs::remove_file(self.dir.join(name));
         }
         for (name, text) in &wanted {
             if self.written.get(name) != Some(text) {
-                let mut aside = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
+                let mut aside = tempfile::Builder::new()
+                    .prefix(".new-")
+                    .tempfile_in(&self.dir)?;
                 aside.write_all(text.as_bytes())?;
                 aside.persist(self.dir.join(name))?;
             }
@@ -43,16 +52,27 @@ impl Folder {
 }
 
 /// File name and text of a pod.
-pub(crate) fn pod(pod: &Pod, state: &PodState, deleting: Option<jiff::Timestamp>) -> (String, String) {
+pub(crate) fn pod(
+    pod: &Pod,
+    state: &PodState,
+    deleting: Option<jiff::Timestamp>,
+) -> (String, String) {
     let mut pod = pod.clone();
     pod.metadata.deletion_timestamp = deleting;
     pod.status = PodStatus {
         pod_ip: state.ips.first().map(ToString::to_string),
-        pod_ips: state.ips.iter().map(|ip| PodIp { ip: ip.to_string() }).collect(),
+        pod_ips: state
+            .ips
+            .iter()
+            .map(|ip| PodIp { ip: ip.to_string() })
+            .collect(),
         phase: Some(state.phase.name().into()),
         conditions: conditions(state),
     };
-    (format!("pod.{}.{}.yaml", pod.metadata.namespace, pod.metadata.name), text("Pod", &pod))
+    (
+        format!("pod.{}.{}.yaml", pod.metadata.namespace, pod.metadata.name),
+        text("Pod", &pod),
+    )
 }
 
 fn conditions(state: &PodState) -> Vec<PodCondition> {
@@ -62,17 +82,30 @@ fn conditions(state: &PodState) -> Vec<PodCondition> {
     };
     let running = state.phase == Phase::Running;
     let ready = state.ready();
-    vec![condition("Initialized", running), condition("ContainersReady", ready), condition("Ready", ready)]
+    vec![
+        condition("Initialized", running),
+        condition("ContainersReady", ready),
+        condition("Ready", ready),
+    ]
 }
 
 /// File name and text of a Service.
 pub(crate) fn service(service: &Service) -> (String, String) {
-    (format!("service.{}.{}.yaml", service.metadata.namespace, service.metadata.name), text("Service", service))
+    (
+        format!(
+            "service.{}.{}.yaml",
+            service.metadata.namespace, service.metadata.name
+        ),
+        text("Service", service),
+    )
 }
 
 /// JSON is YAML, and needs no quoting rules.
 fn text(kind: &str, object: &impl Serialize) -> String {
-    let mut all = Map::from_iter([("apiVersion".to_owned(), Value::from("v1")), ("kind".to_owned(), Value::from(kind))]);
+    let mut all = Map::from_iter([
+        ("apiVersion".to_owned(), Value::from("v1")),
+        ("kind".to_owned(), Value::from(kind)),
+    ]);
     if let Ok(Value::Object(fields)) = serde_json::to_value(object) {
         all.extend(fields);
     }
@@ -90,10 +123,18 @@ mod tests {
     fn only_what_is_wanted_stays() {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = Folder::new(dir.path().into());
-        let files = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), format!("text of {n}"))).collect();
+        let files = |names: &[&str]| {
+            names
+                .iter()
+                .map(|n| ((*n).to_owned(), format!("text of {n}")))
+                .collect()
+        };
         folder.sync(files(&["a.yaml", "b.yaml"])).unwrap();
         folder.sync(files(&["b.yaml", "c.yaml"])).unwrap();
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["b.yaml", "c.yaml"]);
     }
@@ -103,12 +144,19 @@ mod tests {
         let mut wanted = Pod::default();
         wanted.metadata.name = "web".into();
         wanted.metadata.namespace = "shop".into();
-        let state = PodState { ips: vec!["10.42.1.1".parse().unwrap()], phase: Phase::Running, ..PodState::default() };
+        let state = PodState {
+            ips: vec!["10.42.1.1".parse().unwrap()],
+            phase: Phase::Running,
+            ..PodState::default()
+        };
         let (name, text) = pod(&wanted, &state, None);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(name, "pod.shop.web.yaml");
         assert_eq!(value["status"]["podIP"], "10.42.1.1");
-        assert_eq!(value["status"]["conditions"][2], serde_json::json!({"type": "Ready", "status": "True"}));
+        assert_eq!(
+            value["status"]["conditions"][2],
+            serde_json::json!({"type": "Ready", "status": "True"})
+        );
         assert!(value["metadata"].get("deletionTimestamp").is_none());
     }
 }

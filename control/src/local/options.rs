@@ -122,7 +122,8 @@ pub fn default_state() -> PathBuf {
 pub(crate) fn private_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make {}", parent.display()))?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -130,9 +131,13 @@ pub(crate) fn private_dir(dir: &Path) -> Result<()> {
         }
         _ => {}
     }
-    let meta = std::fs::symlink_metadata(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let meta =
+        std::fs::symlink_metadata(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
-        bail!("{} is not a folder of this user; choose another one with --state", dir.display());
+        bail!(
+            "{} is not a folder of this user; choose another one with --state",
+            dir.display()
+        );
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
     Ok(())

@@ -34,14 +34,24 @@ pub(crate) fn run(spec: &Path) -> i32 {
 fn hold(file: &Path) -> Result<()> {
     let spec: Pause = serde_json::from_slice(&std::fs::read(file)?)?;
     let dir = file.parent().context("no folder")?;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
-        .context("cannot make the pod's namespaces")?;
+    unshare(
+        CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC,
+    )
+    .context("cannot make the pod's namespaces")?;
     network::pod_settings();
     say("namespaces");
     let mut lines = std::io::stdin().lines();
     lines.next().context("the node ended")??;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(network::set_up_pod(PodAddresses { v4: spec.v4, v6: spec.v6 }))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(network::set_up_pod(PodAddresses {
+        v4: spec.v4,
+        v6: spec.v6,
+    }))?;
     drop(runtime);
     let _ = nix::unistd::sethostname(&spec.hostname);
     rootfs::change(dir, &spec.programs)?;

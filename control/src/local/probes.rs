@@ -21,7 +21,9 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn of(probe: &Probe) -> Self {
-        let seconds = |value: Option<u32>, default: u32| Duration::from_secs(u64::from(value.unwrap_or(default)));
+        let seconds = |value: Option<u32>, default: u32| {
+            Duration::from_secs(u64::from(value.unwrap_or(default)))
+        };
         Self {
             delay: seconds(probe.initial_delay_seconds, 0),
             period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
@@ -55,18 +57,28 @@ impl Streak {
 }
 
 /// A probe over the network; an error says why it failed. Commands are run by the caller.
-pub(crate) async fn network(probe: &Probe, container: &Container, pod: IpAddr) -> Result<(), String> {
+pub(crate) async fn network(
+    probe: &Probe,
+    container: &Container,
+    pod: IpAddr,
+) -> Result<(), String> {
     if let Some(get) = &probe.http_get {
         return http(get, container, pod).await;
     }
     if let Some(tcp) = &probe.tcp_socket {
         let to = address(tcp.host.as_deref(), &tcp.port, container, pod)?;
-        return TcpStream::connect(to).await.map(drop).map_err(|e| format!("{to}: {e}"));
+        return TcpStream::connect(to)
+            .await
+            .map(drop)
+            .map_err(|e| format!("{to}: {e}"));
     }
     if let Some(grpc) = &probe.grpc {
         // A health service that listens: enough for a machine of one's own.
         let to = SocketAddr::new(pod, grpc.port);
-        return TcpStream::connect(to).await.map(drop).map_err(|e| format!("{to}: {e}"));
+        return TcpStream::connect(to)
+            .await
+            .map(drop)
+            .map_err(|e| format!("{to}: {e}"));
     }
     Ok(())
 }
@@ -79,8 +91,13 @@ pub(crate) fn is_tcp(port: &ContainerPort) -> bool {
 /// TCP ports somebody listens on in the network namespace of a process. Looking sends nothing, so a proxy in between
 /// cannot answer for the application.
 pub(crate) fn listening(pid: i32) -> Vec<u16> {
-    let read = |table: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-    [read("tcp"), read("tcp6")].iter().flat_map(|table| listeners(table)).collect()
+    let read = |table: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default()
+    };
+    [read("tcp"), read("tcp6")]
+        .iter()
+        .flat_map(|table| listeners(table))
+        .collect()
 }
 
 fn listeners(table: &str) -> Vec<u16> {
@@ -96,20 +113,37 @@ fn listeners(table: &str) -> Vec<u16> {
 
 async fn http(get: &HttpGet, container: &Container, pod: IpAddr) -> Result<(), String> {
     let to = address(get.host.as_deref(), &get.port, container, pod)?;
-    if get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
-        return TcpStream::connect(to).await.map(drop).map_err(|e| format!("{to}: {e}"));
+    if get
+        .scheme
+        .as_deref()
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
+    {
+        return TcpStream::connect(to)
+            .await
+            .map(drop)
+            .map_err(|e| format!("{to}: {e}"));
     }
-    let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+    let path = get
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
     let mut head = format!("GET {slash}{path} HTTP/1.1\r\n");
-    if !get.http_headers.iter().any(|h| h.name.eq_ignore_ascii_case("host")) {
+    if !get
+        .http_headers
+        .iter()
+        .any(|h| h.name.eq_ignore_ascii_case("host"))
+    {
         head.push_str(&format!("Host: {to}\r\n"));
     }
     for header in &get.http_headers {
         head.push_str(&format!("{}: {}\r\n", header.name, header.value));
     }
     head.push_str("User-Agent: kube-probe/weft\r\nAccept: */*\r\nConnection: close\r\n\r\n");
-    let status = ask(to, head.as_bytes()).await.map_err(|e| format!("{to}: {e}"))?;
+    let status = ask(to, head.as_bytes())
+        .await
+        .map_err(|e| format!("{to}: {e}"))?;
     match status {
         200..=399 => Ok(()),
         _ => Err(format!("{to}{slash}{path}: HTTP {status}")),
@@ -121,18 +155,33 @@ async fn ask(to: SocketAddr, head: &[u8]) -> std::io::Result<u16> {
     stream.write_all(head).await?;
     let mut line = [0; 12];
     stream.read_exact(&mut line).await?;
-    let code = std::str::from_utf8(&line).ok().filter(|l| l.starts_with("HTTP/1.")).and_then(|l| l[9..].parse().ok());
+    let code = std::str::from_utf8(&line)
+        .ok()
+        .filter(|l| l.starts_with("HTTP/1."))
+        .and_then(|l| l[9..].parse().ok());
     code.ok_or_else(|| std::io::Error::other("the answer is not HTTP/1"))
 }
 
-fn address(host: Option<&str>, port: &IntOrString, container: &Container, pod: IpAddr) -> Result<SocketAddr, String> {
+fn address(
+    host: Option<&str>,
+    port: &IntOrString,
+    container: &Container,
+    pod: IpAddr,
+) -> Result<SocketAddr, String> {
     let number = port.port().or_else(|| {
         let name = port.name()?;
-        container.ports.iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+        container
+            .ports
+            .iter()
+            .find(|p| p.name.as_deref() == Some(name))
+            .map(|p| p.container_port)
     });
-    let number = number.ok_or_else(|| format!("container {} has no port {port}", container.name))?;
+    let number =
+        number.ok_or_else(|| format!("container {} has no port {port}", container.name))?;
     let ip = match host {
-        Some(host) if !host.is_empty() => host.parse().map_err(|_| format!("probe host {host} is not an address"))?,
+        Some(host) if !host.is_empty() => host
+            .parse()
+            .map_err(|_| format!("probe host {host} is not an address"))?,
         _ => pod,
     };
     Ok(SocketAddr::new(ip, number))
@@ -144,7 +193,11 @@ mod tests {
 
     #[test]
     fn thresholds_need_a_row() {
-        let pace = Pace::of(&Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() });
+        let pace = Pace::of(&Probe {
+            failure_threshold: Some(2),
+            success_threshold: Some(2),
+            ..Probe::default()
+        });
         let mut streak = Streak::default();
         let notes = [true, false, false, true, true].map(|ok| streak.note(ok, &pace));
         assert_eq!(notes, [None, None, Some(false), None, Some(true)]);
@@ -161,6 +214,14 @@ mod tests {
     #[test]
     fn defaults_are_those_of_kubernetes() {
         let pace = Pace::of(&Probe::default());
-        assert_eq!((pace.period.as_secs(), pace.timeout.as_secs(), pace.good, pace.bad), (10, 1, 1, 3));
+        assert_eq!(
+            (
+                pace.period.as_secs(),
+                pace.timeout.as_secs(),
+                pace.good,
+                pace.bad
+            ),
+            (10, 1, 1, 3)
+        );
     }
 }

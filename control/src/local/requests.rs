@@ -15,6 +15,7 @@ use super::enter::Enter;
 use super::files::Applied;
 use super::kubelet::{End, Phase, PodState};
 use super::server::{self, Asked};
+use super::services::Resolved;
 use super::wire::{PodInfo, Reply, Request, Status};
 use crate::manifest::{self, Kind, Object, ObjectKey};
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
@@ -52,33 +53,73 @@ struct Unseen {
 
 impl Unseen {
     fn gone(gone: Vec<ObjectKey>, answer: Answer) -> Self {
-        Self { there: vec![], gone, said: Value::Null, deadline: Instant::now() + SEEN, answer }
+        Self {
+            there: vec![],
+            gone,
+            said: Value::Null,
+            deadline: Instant::now() + SEEN,
+            answer,
+        }
     }
 }
 
 impl Desk {
     pub(crate) fn new(controller: Option<Controller>, applied: Applied, reason: String) -> Self {
-        Self { controller, applied, reason, waiting: vec![], unseen: vec![], last: vec![] }
+        Self {
+            controller,
+            applied,
+            reason,
+            waiting: vec![],
+            unseen: vec![],
+            last: vec![],
+        }
     }
 
     pub(crate) fn answer(&mut self, asked: Asked, cluster: &mut Cluster) -> Verdict {
-        let Asked { request, fds, reply } = asked;
+        let Asked {
+            request,
+            fds,
+            reply,
+        } = asked;
         match request {
             Request::Down => {
                 self.last.push(reply);
                 return Verdict::End;
             }
-            Request::Wait { seconds } => self.waiting.push((Instant::now() + Duration::from_secs(seconds), reply)),
+            Request::Wait { seconds } => self
+                .waiting
+                .push((Instant::now() + Duration::from_secs(seconds), reply)),
             Request::Apply { name, text } => self.apply(&name, &text, reply),
             Request::DeleteFile { name } => self.delete_file(&name, reply),
-            Request::DeleteObject { kind, namespace, name } => self.delete(&kind, &namespace, &name, cluster, reply),
-            Request::Exec { namespace, pod, container, command, env } => {
-                if let Err((error, reply)) = exec(cluster, &namespace, &pod, container.as_deref(), command, env, fds, reply) {
+            Request::DeleteObject {
+                kind,
+                namespace,
+                name,
+            } => self.delete(&kind, &namespace, &name, cluster, reply),
+            Request::Exec {
+                namespace,
+                pod,
+                container,
+                command,
+                env,
+            } => {
+                if let Err((error, reply)) = exec(
+                    cluster,
+                    &namespace,
+                    &pod,
+                    container.as_deref(),
+                    command,
+                    env,
+                    fds,
+                    reply,
+                ) {
                     tell(reply, Err::<(), _>(error));
                 }
             }
             Request::Dial { namespace, pod, to } => {
-                let pause = pod.map(|pod| find(cluster, &namespace, &pod).and_then(pause)).transpose();
+                let pause = pod
+                    .map(|pod| find(cluster, &namespace, &pod).and_then(pause))
+                    .transpose();
                 tokio::spawn(async move {
                     let dialled = match pause {
                         Ok(pause) => server::dial(pause, to).await,
@@ -96,16 +137,34 @@ impl Desk {
     }
 
     fn simple(&mut self, request: Request, cluster: &mut Cluster) -> Result<Value> {
-        let value = |v: &dyn erased::Json| v.json();
-        Ok(match request {
-            Request::Status => value(&self.status(cluster)),
-            Request::Pods => value(&cluster.pods.values().map(info).collect::<Vec<_>>()),
-            Request::Services => value(&cluster.services.iter().map(super::services::Resolved::info).collect::<Vec<_>>()),
-            Request::Restart { kind, namespace, name } => value(&restart(cluster, &kind, &namespace, &name)?),
-            Request::LogFile { namespace, pod, container } => value(&log_file(cluster, &namespace, &pod, container.as_deref())?),
-            Request::Control { signal, start } => value(&self.control(signal, start)?),
+        let value = match request {
+            Request::Status => serde_json::to_value(self.status(cluster)),
+            Request::Pods => {
+                serde_json::to_value(cluster.pods.values().map(info).collect::<Vec<_>>())
+            }
+            Request::Services => serde_json::to_value(
+                cluster
+                    .services
+                    .iter()
+                    .map(Resolved::info)
+                    .collect::<Vec<_>>(),
+            ),
+            Request::Restart {
+                kind,
+                namespace,
+                name,
+            } => serde_json::to_value(restart(cluster, &kind, &namespace, &name)?),
+            Request::LogFile {
+                namespace,
+                pod,
+                container,
+            } => serde_json::to_value(log_file(cluster, &namespace, &pod, container.as_deref())?),
+            Request::Control { signal, start } => {
+                serde_json::to_value(self.control(signal, start)?)
+            }
             _ => bail!("this question is answered elsewhere"),
-        })
+        };
+        Ok(value?)
     }
 
     fn status(&self, cluster: &Cluster) -> Status {
@@ -119,12 +178,19 @@ impl Desk {
             control_pid: control.and_then(Controller::pid),
             control_starts: control.map_or(0, Controller::starts),
             state: cluster.node.options.state.clone(),
-            problems: files.chain(own).cloned().chain(control.and_then(Controller::problem)).collect(),
+            problems: files
+                .chain(own)
+                .cloned()
+                .chain(control.and_then(Controller::problem))
+                .collect(),
         }
     }
 
     fn control(&self, signal: Option<i32>, start: bool) -> Result<()> {
-        let controller = self.controller.as_ref().context("this node has no controller")?;
+        let controller = self
+            .controller
+            .as_ref()
+            .context("this node has no controller")?;
         if let Some(signal) = signal {
             let pid = controller.pid().context("the controller does not run")?;
             super::children::signal_process(pid, signal)?;
@@ -137,7 +203,11 @@ impl Desk {
 
     fn apply(&mut self, name: &str, text: &str, answer: Answer) {
         let kept = self.applied.keep(name, text);
-        let there = manifest::parse(name, text).0.into_iter().map(|l| (l.key, l.object)).collect();
+        let there = manifest::parse(name, text)
+            .0
+            .into_iter()
+            .map(|l| (l.key, l.object))
+            .collect();
         match kept {
             Ok(said) => self.unseen.push(Unseen {
                 there,
@@ -157,15 +227,32 @@ impl Desk {
         }
     }
 
-    fn delete(&mut self, kind: &str, namespace: &str, name: &str, cluster: &mut Cluster, answer: Answer) {
+    fn delete(
+        &mut self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        cluster: &mut Cluster,
+        answer: Answer,
+    ) {
         let deleted = (|| {
             let kind = kind_named(kind)?;
-            let key = ObjectKey::new(kind.clone(), if kind == Kind::Namespace { "" } else { namespace }, name);
+            let key = ObjectKey::new(
+                kind.clone(),
+                if kind == Kind::Namespace {
+                    ""
+                } else {
+                    namespace
+                },
+                name,
+            );
             if self.applied.forget(&key)? {
                 return Ok(vec![key]);
             }
             if kind == Kind::Pod
-                && let Some(entry) = cluster.pods.get_mut(&(namespace.to_owned(), name.to_owned()))
+                && let Some(entry) = cluster
+                    .pods
+                    .get_mut(&(namespace.to_owned(), name.to_owned()))
             {
                 entry.delete(End::Gently);
                 return Ok(vec![]);
@@ -185,8 +272,15 @@ impl Desk {
     pub(crate) fn settle(&mut self, cluster: &mut Cluster) {
         let now = Instant::now();
         for unseen in std::mem::take(&mut self.unseen) {
-            let seen = unseen.there.iter().all(|(key, object)| cluster.objects.get(key).is_some_and(|l| l.object == *object))
-                && unseen.gone.iter().all(|key| !cluster.objects.contains_key(key));
+            let seen = unseen.there.iter().all(|(key, object)| {
+                cluster
+                    .objects
+                    .get(key)
+                    .is_some_and(|l| l.object == *object)
+            }) && unseen
+                .gone
+                .iter()
+                .all(|key| !cluster.objects.contains_key(key));
             if seen || now > unseen.deadline {
                 let _ = unseen.answer.send((Reply::Ok(unseen.said), None));
             } else {
@@ -202,7 +296,10 @@ impl Desk {
             if missing.is_empty() {
                 tell(answer, Ok(()));
             } else if now > deadline {
-                tell(answer, Err::<(), _>(anyhow!("not ready in time:\n{}", missing.join("\n"))));
+                tell(
+                    answer,
+                    Err::<(), _>(anyhow!("not ready in time:\n{}", missing.join("\n"))),
+                );
             } else {
                 self.waiting.push((deadline, answer));
             }
@@ -213,18 +310,6 @@ impl Desk {
     pub(crate) fn farewell(&mut self) {
         for answer in self.last.drain(..) {
             tell(answer, Ok(()));
-        }
-    }
-}
-
-/// Any value as JSON, so that one closure serves all answers.
-mod erased {
-    pub(super) trait Json {
-        fn json(&self) -> serde_json::Value;
-    }
-    impl<T: serde::Serialize> Json for T {
-        fn json(&self) -> serde_json::Value {
-            serde_json::to_value(self).unwrap_or_default()
         }
     }
 }
@@ -250,10 +335,20 @@ fn restart(cluster: &mut Cluster, kind: &str, namespace: &str, name: &str) -> Re
 fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Result<&'a Entry> {
     if let Some((kind, owner)) = name.split_once('/') {
         let kind = kind_named(kind)?;
-        let mut of = cluster.pods.values().filter(|e| e.owner.kind == kind && e.owner.namespace == namespace && e.owner.name == owner);
+        let mut of = cluster.pods.values().filter(|e| {
+            e.owner.kind == kind && e.owner.namespace == namespace && e.owner.name == owner
+        });
         let mut all: Vec<_> = of.by_ref().collect();
-        all.sort_by_key(|entry| (entry.deleting.is_some(), !entry.handle.state.borrow().ready()));
-        return all.first().copied().with_context(|| format!("{kind} {namespace}/{owner} has no pod"));
+        all.sort_by_key(|entry| {
+            (
+                entry.deleting.is_some(),
+                !entry.handle.state.borrow().ready(),
+            )
+        });
+        return all
+            .first()
+            .copied()
+            .with_context(|| format!("{kind} {namespace}/{owner} has no pod"));
     }
     cluster
         .pods
@@ -262,27 +357,57 @@ fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Result<&'a Ent
 }
 
 fn pause(entry: &Entry) -> Result<i32> {
-    entry.handle.state.borrow().pause.context("the pod has not started yet")
+    entry
+        .handle
+        .state
+        .borrow()
+        .pause
+        .context("the pod has not started yet")
 }
 
-fn container_of<'a>(entry: &'a Entry, name: Option<&str>) -> Result<(usize, &'a manifest::workload::Container)> {
+fn container_of<'a>(
+    entry: &'a Entry,
+    name: Option<&str>,
+) -> Result<(usize, &'a manifest::workload::Container)> {
     let spec = &entry.pod.spec;
-    let mut all = spec.init_containers.iter().chain(&spec.containers).enumerate();
+    let mut all = spec
+        .init_containers
+        .iter()
+        .chain(&spec.containers)
+        .enumerate();
     let found = match name {
         Some(name) => all.find(|(_, c)| c.name == name),
         None => {
             let apps: Vec<_> = all.skip(spec.init_containers.len()).collect();
-            let app = apps.iter().find(|(_, c)| c.name != PROXY_CONTAINER).copied();
+            let app = apps
+                .iter()
+                .find(|(_, c)| c.name != PROXY_CONTAINER)
+                .copied();
             app.or(apps.first().copied())
         }
     };
     found.with_context(|| {
-        let names: Vec<_> = spec.init_containers.iter().chain(&spec.containers).map(|c| c.name.as_str()).collect();
-        format!("pod {} has no container {} (it has {})", entry.pod.metadata.name, name.unwrap_or(""), names.join(", "))
+        let names: Vec<_> = spec
+            .init_containers
+            .iter()
+            .chain(&spec.containers)
+            .map(|c| c.name.as_str())
+            .collect();
+        format!(
+            "pod {} has no container {} (it has {})",
+            entry.pod.metadata.name,
+            name.unwrap_or(""),
+            names.join(", ")
+        )
     })
 }
 
-fn log_file(cluster: &Cluster, namespace: &str, pod: &str, container: Option<&str>) -> Result<std::path::PathBuf> {
+fn log_file(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    container: Option<&str>,
+) -> Result<std::path::PathBuf> {
     let logs = cluster.node.options.state.join("logs");
     if pod == "weft-control" && cluster.node.options.control {
         return Ok(logs.join("weft-control.log"));
@@ -337,25 +462,50 @@ fn enter_for(
         let mut env = cluster.node.base_env.clone();
         env.extend(more);
         let workdir = None;
-        return Ok(Enter { join: 1, join_mounts: false, mounts: None, argv, env, workdir, user: None, group: None });
+        return Ok(Enter {
+            join: 1,
+            join_mounts: false,
+            mounts: None,
+            argv,
+            env,
+            workdir,
+            user: None,
+            group: None,
+        });
     }
     let entry = find(cluster, namespace, pod)?;
     let pause = pause(entry)?;
     let (index, spec) = container_of(entry, container)?;
     let state = entry.handle.state.borrow();
     let configs = cluster.node.configs.borrow().clone();
-    let run = super::spec::resolve(spec, &super::spec::Facts {
-        pod: &entry.pod,
-        ips: &state.ips,
-        rung: cluster.node.rung,
-        base: &cluster.node.base_env,
-        configs: &configs,
-    })
+    let run = super::spec::resolve(
+        spec,
+        &super::spec::Facts {
+            pod: &entry.pod,
+            ips: &state.ips,
+            rung: cluster.node.rung,
+            base: &cluster.node.base_env,
+            configs: &configs,
+        },
+    )
     .map_err(|why| anyhow!(why))?;
     let mut env = run.env;
     env.extend(more);
-    let join = state.containers.get(index).and_then(|c| c.pid).unwrap_or(pause);
-    Ok(Enter { join, join_mounts: true, mounts: None, argv, env, workdir: run.workdir, user: run.user, group: run.group })
+    let join = state
+        .containers
+        .get(index)
+        .and_then(|c| c.pid)
+        .unwrap_or(pause);
+    Ok(Enter {
+        join,
+        join_mounts: true,
+        mounts: None,
+        argv,
+        env,
+        workdir: run.workdir,
+        user: run.user,
+        group: run.group,
+    })
 }
 
 /// A kind as people type it.
@@ -384,11 +534,19 @@ fn kind_named(text: &str) -> Result<Kind> {
 
 fn info(entry: &Entry) -> PodInfo {
     let state = entry.state();
-    let all = || entry.pod.spec.init_containers.iter().chain(&entry.pod.spec.containers);
+    let all = || {
+        entry
+            .pod
+            .spec
+            .init_containers
+            .iter()
+            .chain(&entry.pod.spec.containers)
+    };
     PodInfo {
         namespace: entry.pod.metadata.namespace.clone(),
         name: entry.pod.metadata.name.clone(),
-        owner: (entry.owner.kind != Kind::Pod).then(|| format!("{} {}", entry.owner.kind, entry.owner.name)),
+        owner: (entry.owner.kind != Kind::Pod)
+            .then(|| format!("{} {}", entry.owner.kind, entry.owner.name)),
         status: status(&state, entry.deleting.is_some()),
         message: state.message.clone(),
         ready: state.ready() && entry.deleting.is_none(),
@@ -414,14 +572,31 @@ fn status(state: &PodState, deleting: bool) -> String {
         _ => {}
     }
     if state.pause.is_none() {
-        return if state.message.is_some() { "CreatePodError".into() } else { "Pending".into() };
+        return if state.message.is_some() {
+            "CreatePodError".into()
+        } else {
+            "Pending".into()
+        };
     }
-    if let Some(down) = state.containers.iter().find(|c| c.restarts > 0 && c.state != "Running" && c.state != "Waiting" || c.reason.as_deref().is_some_and(|r| r.starts_with("CreateContainerError"))) {
-        return if down.state == "Terminated" { "CrashLoopBackOff".into() } else { "CreateContainerError".into() };
+    if let Some(down) = state.containers.iter().find(|c| {
+        c.restarts > 0 && c.state != "Running" && c.state != "Waiting"
+            || c.reason
+                .as_deref()
+                .is_some_and(|r| r.starts_with("CreateContainerError"))
+    }) {
+        return if down.state == "Terminated" {
+            "CrashLoopBackOff".into()
+        } else {
+            "CreateContainerError".into()
+        };
     }
     if state.phase == Phase::Pending {
         let init: Vec<_> = state.containers.iter().filter(|c| c.init).collect();
-        return format!("Init:{}/{}", init.iter().filter(|c| c.started).count(), init.len());
+        return format!(
+            "Init:{}/{}",
+            init.iter().filter(|c| c.started).count(),
+            init.len()
+        );
     }
     "Running".into()
 }

@@ -41,8 +41,14 @@ pub(crate) fn change(pod: &Path, programs: &[PathBuf]) -> Result<()> {
 
 /// Bind `from` onto `to`, with everything below it.
 pub(crate) fn bind(from: &Path, to: &Path) -> Result<()> {
-    mount(Some(from), to, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
-        .with_context(|| format!("cannot mount {} at {}", from.display(), to.display()))
+    mount(
+        Some(from),
+        to,
+        NONE,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        NONE,
+    )
+    .with_context(|| format!("cannot mount {} at {}", from.display(), to.display()))
 }
 
 /// Make a mount read-only. Flags the host has locked (nosuid, nodev) must be repeated, so they are asked for in turn.
@@ -67,7 +73,12 @@ pub(crate) fn mount_point(target: &Path, file: bool, volumes: &[PathBuf]) -> Res
         there = there.parent().context("no folder to mount in")?;
     }
     if !is_ours(there) && !volumes.iter().any(|volume| there.starts_with(volume)) {
-        overlay(there).with_context(|| format!("cannot make {} (its folder belongs to the host)", target.display()))?;
+        overlay(there).with_context(|| {
+            format!(
+                "cannot make {} (its folder belongs to the host)",
+                target.display()
+            )
+        })?;
     }
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     if file {
@@ -85,22 +96,43 @@ fn is_ours(dir: &Path) -> bool {
     let place = dir == Path::new("/") || dir.starts_with("/run") || dir.starts_with("/dev/shm");
     match found.filesystem_type() {
         TMPFS_MAGIC => place,
-        OVERLAYFS_SUPER_MAGIC => dir.ancestors().any(|above| above.join(".weft-overlay").exists()),
+        OVERLAYFS_SUPER_MAGIC => dir
+            .ancestors()
+            .any(|above| above.join(".weft-overlay").exists()),
         _ => false,
     }
 }
 
 fn overlay(dir: &Path) -> Result<()> {
-    let scratch = tempfile::Builder::new().prefix("overlay-").tempdir_in("/.weft")?.keep();
+    let scratch = tempfile::Builder::new()
+        .prefix("overlay-")
+        .tempdir_in("/.weft")?
+        .keep();
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
     fs::write(upper.join(".weft-overlay"), "")?;
     // An overlay shows the file system, not what is mounted in it (the hosts file above all): that is put back on top.
-    let inner: Vec<_> = mounts_in(dir).into_iter().filter_map(|at| Some((open_path(&at).ok()?, at))).collect();
-    let data = format!("lowerdir={},upperdir={},workdir={}", dir.display(), upper.display(), work.display());
+    let inner: Vec<_> = mounts_in(dir)
+        .into_iter()
+        .filter_map(|at| Some((open_path(&at).ok()?, at)))
+        .collect();
+    let data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        dir.display(),
+        upper.display(),
+        work.display()
+    );
     let in_user_namespace = format!("{data},userxattr");
-    let try_with = |data: &str| mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(data));
+    let try_with = |data: &str| {
+        mount(
+            Some("overlay"),
+            dir,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(data),
+        )
+    };
     try_with(&in_user_namespace).or_else(|_| try_with(&data))?;
     inner.iter().try_for_each(|(fd, at)| bind(&held(fd), at))
 }
@@ -108,15 +140,25 @@ fn overlay(dir: &Path) -> Result<()> {
 /// Mount points below a folder, outermost first.
 fn mounts_in(dir: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
-    points.filter(|point| point != dir && point.starts_with(dir)).collect()
+    let points = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(unescape(point)));
+    points
+        .filter(|point| point != dir && point.starts_with(dir))
+        .collect()
 }
 
 /// Blanks in mountinfo are written as octal numbers.
 fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd> {
@@ -134,7 +176,13 @@ fn held(fd: &OwnedFd) -> PathBuf {
 }
 
 fn tmpfs(at: &Path) -> nix::Result<()> {
-    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+    mount(
+        Some("tmpfs"),
+        at,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=0755"),
+    )
 }
 
 /// Everything in the host's root, at the same place in the new one.
@@ -186,7 +234,11 @@ fn names(root: &Path, pod: &OwnedFd) {
         let to = match fs::read_link(&to) {
             // Often a link into /run, which is empty now.
             Ok(link) => {
-                let to = root.join("etc").join(link.strip_prefix("/").map(|l| Path::new("..").join(l)).unwrap_or(link));
+                let to = root.join("etc").join(
+                    link.strip_prefix("/")
+                        .map(|l| Path::new("..").join(l))
+                        .unwrap_or(link),
+                );
                 if !to.exists() {
                     let _ = to.parent().map(fs::create_dir_all);
                     let _ = File::create(&to);

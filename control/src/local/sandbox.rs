@@ -19,8 +19,17 @@ use super::start::{CONFIG, LOCK};
 use super::sys::in_words;
 
 /// What a node keeps in its state folder, and removes.
-pub(crate) const OWNED: &[&str] =
-    &["node.sock", "pods", "objects", "applied", "control", "logs", "supervisor.log", "xtables.lock", CONFIG];
+pub(crate) const OWNED: &[&str] = &[
+    "node.sock",
+    "pods",
+    "objects",
+    "applied",
+    "control",
+    "logs",
+    "supervisor.log",
+    "xtables.lock",
+    CONFIG,
+];
 
 /// The step that failed, and why.
 #[derive(Debug)]
@@ -36,7 +45,10 @@ impl std::fmt::Display for Refused {
 }
 
 fn step(step: &'static str) -> impl Fn(Errno) -> Refused {
-    move |errno| Refused { step, why: in_words(errno) }
+    move |errno| Refused {
+        step,
+        why: in_words(errno),
+    }
 }
 
 fn io_step(name: &'static str) -> impl Fn(std::io::Error) -> Refused {
@@ -79,28 +91,44 @@ fn prepare(state: &Path) -> Result<Prepared> {
         bail!("{reason}\nrunning without namespaces (loopback) is not part of this version");
     }
     namespaces(rung).map_err(|refused| anyhow::anyhow!("{refused}"))?;
-    Ok(Prepared { options, rung, reason, _lock: lock })
+    Ok(Prepared {
+        options,
+        rung,
+        reason,
+        _lock: lock,
+    })
 }
 
 /// The first rung that works, and a sentence on why this one.
 fn choose(forced: Option<Rung>) -> Result<(Rung, String)> {
     if let Some(rung) = forced {
         if rung != Rung::Loopback {
-            probe(rung).map_err(|why| anyhow::anyhow!("--rung {} does not work here: {why}", rung.name()))?;
+            probe(rung).map_err(|why| {
+                anyhow::anyhow!("--rung {} does not work here: {why}", rung.name())
+            })?;
         }
         return Ok((rung, format!("{}: asked for", rung.describe())));
     }
     let root = geteuid().is_root();
-    let ladder: &[Rung] = if root { &[Rung::Root, Rung::User] } else { &[Rung::User] };
+    let ladder: &[Rung] = if root {
+        &[Rung::Root, Rung::User]
+    } else {
+        &[Rung::User]
+    };
     let mut failed = Vec::new();
     for &rung in ladder {
         match probe(rung) {
-            Ok(()) if failed.is_empty() => return Ok((rung, format!("{}: works here", rung.describe()))),
+            Ok(()) if failed.is_empty() => {
+                return Ok((rung, format!("{}: works here", rung.describe())));
+            }
             Ok(()) => return Ok((rung, format!("{} ({})", rung.describe(), failed.join("; ")))),
             Err(why) => failed.push(format!("{} does not work: {why}", rung.name())),
         }
     }
-    Ok((Rung::Loopback, format!("{}: {}", Rung::Loopback.describe(), failed.join("; "))))
+    Ok((
+        Rung::Loopback,
+        format!("{}: {}", Rung::Loopback.describe(), failed.join("; ")),
+    ))
 }
 
 /// Try in a child, so that a failure half way leaves nothing behind.
@@ -148,13 +176,15 @@ fn namespaces(rung: Rung) -> Result<(), Refused> {
         unshare(flag).map_err(step(name))?;
     }
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(step("make mounts private"))
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(step("make mounts private"))
 }
 
 /// AppArmor lets a namespace be made and then takes its rights away: only using them shows it.
 fn try_network() -> Result<(), Refused> {
     let none: Option<&str> = None;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).map_err(step("mount a tmpfs"))?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)
+        .map_err(step("mount a tmpfs"))?;
     raise_loopback().map_err(step("switch on the loopback link"))
 }
 
@@ -169,12 +199,22 @@ fn raise_loopback() -> Result<(), Errno> {
         request.ifr_name[0] = b'l'.cast_signed();
         request.ifr_name[1] = b'o'.cast_signed();
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_LOOPBACK) as i16;
-        Errno::result(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request)).map(drop)
+        Errno::result(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &request,
+        ))
+        .map(drop)
     }
 }
 
 fn run(state: &Path, prepared: Prepared) -> i32 {
-    let watched = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let watched = SigSet::from_iter([
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ]);
     let _ = watched.thread_block();
     let keep = prepared.options.keep;
     // SAFETY: this process has one thread, so the child may do anything.
@@ -203,7 +243,12 @@ fn first_process(prepared: Prepared) -> i32 {
     if let Err(error) = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none) {
         eprintln!("note: no /proc of the node's own ({})", in_words(error));
     }
-    let Prepared { options, rung, reason, _lock } = prepared;
+    let Prepared {
+        options,
+        rung,
+        reason,
+        _lock,
+    } = prepared;
     match super::supervisor::run(options, rung, reason) {
         Ok(()) => 0,
         Err(error) => {
@@ -234,7 +279,14 @@ fn guard(child: Pid, watched: &SigSet) -> i32 {
                 _ => {}
             },
             Ok(_) => {
-                let _ = kill(child, if asked { Signal::SIGKILL } else { Signal::SIGTERM });
+                let _ = kill(
+                    child,
+                    if asked {
+                        Signal::SIGKILL
+                    } else {
+                        Signal::SIGTERM
+                    },
+                );
                 asked = true;
             }
             Err(_) => {}
@@ -247,7 +299,11 @@ fn remove(state: &Path, keep: bool) {
     if !keep {
         for name in OWNED {
             let path = state.join(name);
-            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            let _ = if path.is_dir() {
+                fs::remove_dir_all(path)
+            } else {
+                fs::remove_file(path)
+            };
         }
         let _ = fs::remove_file(state.join(LOCK));
         let _ = fs::remove_dir(state);

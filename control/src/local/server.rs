@@ -26,13 +26,18 @@ pub(crate) struct Asked {
 }
 
 /// Answer until the supervisor has gone.
-pub(crate) fn serve(listener: std::os::unix::net::UnixListener, tx: mpsc::Sender<Asked>) -> Result<tokio::task::JoinHandle<()>> {
+pub(crate) fn serve(
+    listener: std::os::unix::net::UnixListener,
+    tx: mpsc::Sender<Asked>,
+) -> Result<tokio::task::JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     Ok(tokio::spawn(async move {
         while let Ok(place) = places.clone().acquire_owned().await {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
             let tx = tx.clone();
             tokio::spawn(async move {
                 let _ = converse(stream, tx).await;
@@ -49,7 +54,12 @@ async fn converse(mut stream: UnixStream, tx: mpsc::Sender<Asked>) -> Result<()>
         Err(error) => return answer(&mut stream, &Reply::Error(format!("{error:#}")), None).await,
     };
     let (reply, answered) = oneshot::channel();
-    tx.send(Asked { request, fds, reply }).await?;
+    tx.send(Asked {
+        request,
+        fds,
+        reply,
+    })
+    .await?;
     // A client that goes away drops `answered`; whoever works on it notices.
     let mut rest = [0; 1];
     tokio::select! {
@@ -66,14 +76,19 @@ async fn read(stream: &mut UnixStream) -> Result<(Request, Vec<OwnedFd>)> {
     let mut line = Vec::new();
     loop {
         stream.readable().await?;
-        match stream.try_io(Interest::READABLE, || receive(stream.as_raw_fd(), &mut line, &mut fds)) {
+        match stream.try_io(Interest::READABLE, || {
+            receive(stream.as_raw_fd(), &mut line, &mut fds)
+        }) {
             Ok(0) => bail!("the question is not complete"),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error.into()),
         }
         if line.last() == Some(&b'\n') {
-            return Ok((serde_json::from_slice(&line).context("the question cannot be read")?, fds));
+            return Ok((
+                serde_json::from_slice(&line).context("the question cannot be read")?,
+                fds,
+            ));
         }
         if line.len() > MAX_REQUEST {
             bail!("the question is too long");
@@ -85,11 +100,20 @@ fn receive(socket: RawFd, line: &mut Vec<u8>, fds: &mut Vec<OwnedFd>) -> std::io
     let mut bytes = [0; 16 * 1024];
     let mut space = nix::cmsg_space!([RawFd; 3]);
     let mut slices = [std::io::IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(socket, &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(
+        socket,
+        &mut slices,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = part {
             // SAFETY: the kernel has just made these descriptors for us; nobody else owns them.
-            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            fds.extend(
+                received
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
         }
     }
     let count = message.bytes;
@@ -105,7 +129,13 @@ async fn answer(stream: &mut UnixStream, reply: &Reply, fd: Option<OwnedFd>) -> 
         let raw = [fd.as_raw_fd()];
         let sent = stream.try_io(Interest::WRITABLE, || {
             let slices = [std::io::IoSlice::new(&line)];
-            Ok(sendmsg::<()>(stream.as_raw_fd(), &slices, &[ControlMessage::ScmRights(&raw)], MsgFlags::MSG_NOSIGNAL, None)?)
+            Ok(sendmsg::<()>(
+                stream.as_raw_fd(),
+                &slices,
+                &[ControlMessage::ScmRights(&raw)],
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            )?)
         })?;
         line.drain(..sent);
     }
@@ -116,15 +146,19 @@ async fn answer(stream: &mut UnixStream, reply: &Reply, fd: Option<OwnedFd>) -> 
 /// A TCP connection made in another network namespace: by a thread that goes there and ends.
 pub(crate) async fn dial(namespace_of: Option<i32>, to: SocketAddr) -> Result<OwnedFd> {
     let (tell, told) = oneshot::channel();
-    std::thread::Builder::new().name("dial".into()).spawn(move || {
-        let connect = || -> Result<OwnedFd> {
-            if let Some(pid) = namespace_of {
-                let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).context("the pod is gone")?;
-                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            }
-            Ok(std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))?.into())
-        };
-        let _ = tell.send(connect());
-    })?;
-    told.await?.with_context(|| format!("cannot connect to {to}"))
+    std::thread::Builder::new()
+        .name("dial".into())
+        .spawn(move || {
+            let connect = || -> Result<OwnedFd> {
+                if let Some(pid) = namespace_of {
+                    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))
+                        .context("the pod is gone")?;
+                    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                }
+                Ok(std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))?.into())
+            };
+            let _ = tell.send(connect());
+        })?;
+    told.await?
+        .with_context(|| format!("cannot connect to {to}"))
 }

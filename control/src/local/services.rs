@@ -36,14 +36,20 @@ pub(crate) struct Given<'a> {
 }
 
 /// The addresses of a Service: its own wish, else one that is free. An error says what is wrong with the wish.
-pub(crate) fn cluster_ips(service: &Service, numbers: &mut Numbers, known: &mut BTreeMap<String, IpAddr>) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn cluster_ips(
+    service: &Service,
+    numbers: &mut Numbers,
+    known: &mut BTreeMap<String, IpAddr>,
+) -> Result<Vec<IpAddr>, String> {
     let owner = format!("{}/{}", service.metadata.namespace, service.metadata.name);
     let spec = &service.spec;
     let wishes: Vec<_> = match spec.cluster_ips.as_slice() {
         [] => spec.cluster_ip.iter().filter(|ip| !ip.is_empty()).collect(),
         all => all.iter().collect(),
     };
-    if wishes.iter().any(|ip| ip.as_str() == "None") || spec.type_.as_deref() == Some("ExternalName") {
+    if wishes.iter().any(|ip| ip.as_str() == "None")
+        || spec.type_.as_deref() == Some("ExternalName")
+    {
         return Ok(vec![]);
     }
     if wishes.is_empty() {
@@ -57,7 +63,9 @@ pub(crate) fn cluster_ips(service: &Service, numbers: &mut Numbers, known: &mut 
     }
     let mut ips = Vec::new();
     for wish in wishes {
-        let ip: IpAddr = wish.parse().map_err(|_| format!("clusterIP {wish} is not an address"))?;
+        let ip: IpAddr = wish
+            .parse()
+            .map_err(|_| format!("clusterIP {wish} is not an address"))?;
         let number = addresses::service_number(ip)
             .ok_or_else(|| format!("clusterIP {wish} is outside of 10.43.0.0/16 and fd43::/112, the networks of this node"))?;
         if !numbers.reserve(number, &owner) {
@@ -69,7 +77,12 @@ pub(crate) fn cluster_ips(service: &Service, numbers: &mut Numbers, known: &mut 
 }
 
 /// Everything about a Service but its addresses, which are given.
-pub(crate) fn resolve(service: &Service, cluster_ips: Vec<IpAddr>, pods: &[Member<'_>], given: Given<'_>) -> Resolved {
+pub(crate) fn resolve(
+    service: &Service,
+    cluster_ips: Vec<IpAddr>,
+    pods: &[Member<'_>],
+    given: Given<'_>,
+) -> Resolved {
     let members: Vec<_> = pods
         .iter()
         .filter(|member| {
@@ -81,7 +94,11 @@ pub(crate) fn resolve(service: &Service, cluster_ips: Vec<IpAddr>, pods: &[Membe
     let headless = service.spec.cluster_ip.as_deref() == Some("None");
     let by_hand = given.endpoints.is_some() || !given.slices.is_empty();
     let ports = service.spec.ports.iter().map(|port| {
-        let mut endpoints = if by_hand { listed(port, given) } else { computed(port, &members) };
+        let mut endpoints = if by_hand {
+            listed(port, given)
+        } else {
+            computed(port, &members)
+        };
         endpoints.sort_unstable();
         endpoints.dedup();
         (port.clone(), endpoints)
@@ -90,12 +107,21 @@ pub(crate) fn resolve(service: &Service, cluster_ips: Vec<IpAddr>, pods: &[Membe
         let host = super::spec::hostname(member.pod);
         member.ips.iter().map(move |ip| (host.clone(), *ip))
     });
-    Resolved { service: service.clone(), cluster_ips, headless, ports: ports.collect(), members: named.collect() }
+    Resolved {
+        service: service.clone(),
+        cluster_ips,
+        headless,
+        ports: ports.collect(),
+        members: named.collect(),
+    }
 }
 
 /// An empty selector selects nothing: such a Service has endpoints by hand.
 fn selected(selector: &Labels, labels: &Labels) -> bool {
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn computed(port: &ServicePort, members: &[&Member<'_>]) -> Vec<SocketAddr> {
@@ -109,16 +135,26 @@ fn computed(port: &ServicePort, members: &[&Member<'_>]) -> Vec<SocketAddr> {
 }
 
 fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
-    let Some(wanted) = &port.target_port else { return Some(port.port) };
+    let Some(wanted) = &port.target_port else {
+        return Some(port.port);
+    };
     wanted.port().filter(|number| *number != 0).or_else(|| {
         let name = wanted.name()?;
-        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers).flat_map(|c| &c.ports);
-        all.into_iter().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+        let all = pod
+            .spec
+            .init_containers
+            .iter()
+            .chain(&pod.spec.containers)
+            .flat_map(|c| &c.ports);
+        all.into_iter()
+            .find(|p| p.name.as_deref() == Some(name))
+            .map(|p| p.container_port)
     })
 }
 
 fn listed(port: &ServicePort, given: Given<'_>) -> Vec<SocketAddr> {
-    let same = |name: &Option<String>| name.as_deref().unwrap_or("") == port.name.as_deref().unwrap_or("");
+    let same =
+        |name: &Option<String>| name.as_deref().unwrap_or("") == port.name.as_deref().unwrap_or("");
     let mut found = Vec::new();
     let mut add = |ip: &str, number: Option<u16>| {
         if let (Ok(ip), Some(number)) = (ip.parse(), number) {
@@ -127,13 +163,23 @@ fn listed(port: &ServicePort, given: Given<'_>) -> Vec<SocketAddr> {
     };
     for subset in given.endpoints.iter().flat_map(|e| &e.subsets) {
         for listed in subset.ports.iter().filter(|p| same(&p.name)) {
-            subset.addresses.iter().for_each(|address| add(&address.ip, listed.port));
+            subset
+                .addresses
+                .iter()
+                .for_each(|address| add(&address.ip, listed.port));
         }
     }
     for slice in given.slices {
         for listed in slice.ports.iter().filter(|p| same(&p.name)) {
-            for endpoint in slice.endpoints.iter().filter(|e| e.conditions.ready != Some(false)) {
-                endpoint.addresses.iter().for_each(|ip| add(ip, listed.port));
+            for endpoint in slice
+                .endpoints
+                .iter()
+                .filter(|e| e.conditions.ready != Some(false))
+            {
+                endpoint
+                    .addresses
+                    .iter()
+                    .for_each(|ip| add(ip, listed.port));
             }
         }
     }
@@ -151,10 +197,20 @@ impl Resolved {
                 Some(_) => continue,
             };
             for ip in &self.cluster_ips {
-                let same_family = endpoints.iter().filter(|e| e.is_ipv4() == ip.is_ipv4()).copied().collect();
+                let same_family = endpoints
+                    .iter()
+                    .filter(|e| e.is_ipv4() == ip.is_ipv4())
+                    .copied()
+                    .collect();
                 let meta = &self.service.metadata;
                 let name = format!("{}/{}:{}", meta.namespace, meta.name, port.port);
-                all.push(Forward { name, to: *ip, protocol, port: port.port, endpoints: same_family });
+                all.push(Forward {
+                    name,
+                    to: *ip,
+                    protocol,
+                    port: port.port,
+                    endpoints: same_family,
+                });
             }
         }
         all
@@ -167,17 +223,29 @@ impl Resolved {
         let mut ips = self.cluster_ips.clone();
         if self.headless {
             ips = self.members.iter().map(|(_, ip)| *ip).collect();
-            ips.extend(self.ports.iter().flat_map(|(_, endpoints)| endpoints.iter().map(SocketAddr::ip)));
+            ips.extend(
+                self.ports
+                    .iter()
+                    .flat_map(|(_, endpoints)| endpoints.iter().map(SocketAddr::ip)),
+            );
             ips.retain(usual);
             ips.sort_unstable();
             ips.dedup();
         }
-        let members = if self.headless { self.members.as_slice() } else { &[] };
+        let members = if self.headless {
+            self.members.as_slice()
+        } else {
+            &[]
+        };
         Named {
             namespace: self.service.metadata.namespace.clone(),
             name: self.service.metadata.name.clone(),
             ips,
-            members: members.iter().filter(|(_, ip)| usual(ip)).cloned().collect(),
+            members: members
+                .iter()
+                .filter(|(_, ip)| usual(ip))
+                .cloned()
+                .collect(),
         }
     }
 
@@ -185,7 +253,11 @@ impl Resolved {
     pub(crate) fn info(&self) -> ServiceInfo {
         let of_v4 = |endpoints: &[SocketAddr]| -> Vec<SocketAddr> {
             let v4: Vec<_> = endpoints.iter().filter(|e| e.is_ipv4()).copied().collect();
-            if v4.is_empty() { endpoints.to_vec() } else { v4 }
+            if v4.is_empty() {
+                endpoints.to_vec()
+            } else {
+                v4
+            }
         };
         ServiceInfo {
             namespace: self.service.metadata.namespace.clone(),
@@ -200,7 +272,11 @@ impl Resolved {
                     port: port.port,
                 })
                 .collect(),
-            endpoints: self.ports.first().map(|(_, endpoints)| of_v4(endpoints)).unwrap_or_default(),
+            endpoints: self
+                .ports
+                .first()
+                .map(|(_, endpoints)| of_v4(endpoints))
+                .unwrap_or_default(),
         }
     }
 
@@ -241,27 +317,60 @@ mod tests {
         pod.metadata.name = name.into();
         pod.metadata.namespace = "default".into();
         pod.metadata.labels.insert("app".into(), "web".into());
-        let ports = vec![ContainerPort { name: Some("http".into()), container_port: 8080, protocol: None }];
-        pod.spec.containers = vec![Container { ports, ..Container::default() }];
+        let ports = vec![ContainerPort {
+            name: Some("http".into()),
+            container_port: 8080,
+            protocol: None,
+        }];
+        pod.spec.containers = vec![Container {
+            ports,
+            ..Container::default()
+        }];
         pod
     }
 
-    const NOTHING: Given<'static> = Given { endpoints: None, slices: &[] };
+    const NOTHING: Given<'static> = Given {
+        endpoints: None,
+        slices: &[],
+    };
 
     #[test]
     fn ready_pods_are_endpoints_by_named_port() {
         let (a, b) = (pod("a"), pod("b"));
         let ips_a = ["10.42.1.1".parse().unwrap(), "fd42::101".parse().unwrap()];
         let ips_b = ["10.42.1.2".parse().unwrap()];
-        let members = [Member { pod: &a, ips: &ips_a, ready: true }, Member { pod: &b, ips: &ips_b, ready: false }];
-        let resolved = resolve(&service(None), vec!["10.43.1.1".parse().unwrap()], &members, NOTHING);
+        let members = [
+            Member {
+                pod: &a,
+                ips: &ips_a,
+                ready: true,
+            },
+            Member {
+                pod: &b,
+                ips: &ips_b,
+                ready: false,
+            },
+        ];
+        let resolved = resolve(
+            &service(None),
+            vec!["10.43.1.1".parse().unwrap()],
+            &members,
+            NOTHING,
+        );
         let forwards = resolved.forwards();
         assert_eq!(forwards.len(), 1);
         assert_eq!(forwards[0].endpoints, ["10.42.1.1:8080".parse().unwrap()]);
-        assert_eq!(resolved.object().spec.cluster_ip.as_deref(), Some("10.43.1.1"));
+        assert_eq!(
+            resolved.object().spec.cluster_ip.as_deref(),
+            Some("10.43.1.1")
+        );
 
         let headless = resolve(&service(Some("None")), vec![], &members, NOTHING);
-        assert_eq!(headless.named().ips, ips_a[..1], "one family, as in Kubernetes");
+        assert_eq!(
+            headless.named().ips,
+            ips_a[..1],
+            "one family, as in Kubernetes"
+        );
         assert!(headless.forwards().is_empty());
         assert_eq!(headless.object().spec.cluster_ip.as_deref(), Some("None"));
     }
@@ -274,10 +383,17 @@ mod tests {
         assert_eq!(ask(&service(None)).unwrap(), first);
         let mut other = service(Some("10.43.9.9"));
         other.metadata.name = "other".into();
-        assert_eq!(ask(&other).unwrap(), ["10.43.9.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            ask(&other).unwrap(),
+            ["10.43.9.9".parse::<IpAddr>().unwrap()]
+        );
         other.metadata.name = "third".into();
         assert!(ask(&other).unwrap_err().contains("taken"));
-        assert!(ask(&service(Some("10.0.0.1"))).unwrap_err().contains("outside"));
+        assert!(
+            ask(&service(Some("10.0.0.1")))
+                .unwrap_err()
+                .contains("outside")
+        );
         assert!(ask(&service(Some("None"))).unwrap().is_empty());
     }
 }

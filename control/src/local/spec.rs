@@ -38,28 +38,39 @@ pub(crate) struct Run {
 /// Everything that is wrong with a container is said here, before anything starts.
 pub(crate) fn resolve(container: &Container, facts: &Facts<'_>) -> Result<Run, String> {
     let env = environment(container, facts)?;
-    let argv = command(container, facts.rung)?.into_iter().map(|arg| expand(&arg, &env)).collect();
+    let argv = command(container, facts.rung)?
+        .into_iter()
+        .map(|arg| expand(&arg, &env))
+        .collect();
     let (user, group) = match facts.rung {
         Rung::Root => identity(container, facts.pod.spec.security_context.as_ref()),
         // One mapped user: there is nobody else to be.
         Rung::User | Rung::Loopback => (None, None),
     };
     let mounts = mounts(container, &facts.pod.spec.volumes)?;
-    Ok(Run { argv, env, workdir: container.working_dir.clone(), user, group, mounts })
+    Ok(Run {
+        argv,
+        env,
+        workdir: container.working_dir.clone(),
+        user,
+        group,
+        mounts,
+    })
 }
 
 fn command(container: &Container, rung: Rung) -> Result<Vec<String>, String> {
-    let mut argv = if container.command.is_empty() {
-        vec![own_program(container).ok_or_else(|| {
+    let mut argv =
+        if container.command.is_empty() {
+            vec![own_program(container).ok_or_else(|| {
             format!(
                 "container {} has no command: images are not run here, say `command` (image {})",
                 container.name,
                 if container.image.is_empty() { "none" } else { &container.image }
             )
         })?]
-    } else {
-        container.command.clone()
-    };
+        } else {
+            container.command.clone()
+        };
     argv.extend(container.args.iter().cloned());
     if is_ours(container) && container.name == inject::INIT_CONTAINER && rung != Rung::Root {
         argv = by_mark(argv);
@@ -70,7 +81,10 @@ fn command(container: &Container, rung: Rung) -> Result<Vec<String>, String> {
 fn is_ours(container: &Container) -> bool {
     let image = container.image.as_str();
     let name = image.split(['@']).next().unwrap_or(image);
-    name == inject::IMAGE || name.strip_prefix(inject::IMAGE).is_some_and(|tag| tag.starts_with(':'))
+    name == inject::IMAGE
+        || name
+            .strip_prefix(inject::IMAGE)
+            .is_some_and(|tag| tag.starts_with(':'))
         || container.name == inject::INIT_CONTAINER
         || container.name == inject::PROXY_CONTAINER
 }
@@ -107,13 +121,21 @@ fn environment(container: &Container, facts: &Facts<'_>) -> Result<Vec<(String, 
     let mut env: Vec<(String, String)> = facts.base.to_vec();
     match env.iter_mut().find(|(name, _)| name == "PATH") {
         Some((_, path)) => *path = format!("{}:{path}", rootfs::BIN),
-        None => env.push(("PATH".into(), format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", rootfs::BIN))),
+        None => env.push((
+            "PATH".into(),
+            format!(
+                "{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+                rootfs::BIN
+            ),
+        )),
     }
     set(&mut env, "HOSTNAME", hostname(facts.pod));
     for var in &container.env {
         let value = match (&var.value, &var.value_from) {
             (Some(text), _) => Some(expand(text, &env)),
-            (None, Some(source)) => from_source(source, facts).map_err(|why| format!("env {}: {why}", var.name))?,
+            (None, Some(source)) => {
+                from_source(source, facts).map_err(|why| format!("env {}: {why}", var.name))?
+            }
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
@@ -123,7 +145,10 @@ fn environment(container: &Container, facts: &Facts<'_>) -> Result<Vec<(String, 
     if is_ours(container) && container.name == inject::PROXY_CONTAINER && facts.rung == Rung::User {
         set(&mut env, proxy_env::MARK, format!("{PROXY_MARK:#x}"));
     }
-    match env.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+    match env
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
         Some((name, _)) => Err(format!("env {name:?} cannot be set")),
         None => Ok(env),
     }
@@ -147,11 +172,16 @@ fn from_source(source: &EnvSource, facts: &Facts<'_>) -> Result<Option<String>, 
         return pod_field(&field.field_path, facts).map(Some);
     }
     if let Some(key) = &source.config_map_key_ref {
-        let config = facts.configs.get(&(facts.pod.metadata.namespace.clone(), key.name.clone()));
+        let config = facts
+            .configs
+            .get(&(facts.pod.metadata.namespace.clone(), key.name.clone()));
         return match config.and_then(|data| data.get(&key.key)) {
             Some(text) => Ok(Some(text.clone())),
             None if key.optional == Some(true) => Ok(None),
-            None => Err(format!("there is no key {} in ConfigMap {}", key.key, key.name)),
+            None => Err(format!(
+                "there is no key {} in ConfigMap {}",
+                key.key, key.name
+            )),
         };
     }
     if let Some(resource) = &source.resource_field_ref {
@@ -177,8 +207,17 @@ pub(crate) fn pod_field(path: &str, facts: &Facts<'_>) -> Result<String, String>
         "spec.serviceAccountName" => facts.pod.spec.account().to_owned(),
         "spec.nodeName" => "local".into(),
         "status.hostIP" => node,
-        "status.podIP" => facts.ips.first().map(ToString::to_string).unwrap_or_default(),
-        "status.podIPs" => facts.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        "status.podIP" => facts
+            .ips
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        "status.podIPs" => facts
+            .ips
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(","),
         _ => {
             let (map, key) = if let Some(rest) = path.strip_prefix("metadata.labels['") {
                 (&meta.labels, rest)
@@ -187,7 +226,9 @@ pub(crate) fn pod_field(path: &str, facts: &Facts<'_>) -> Result<String, String>
             } else {
                 return Err(format!("fieldRef {path} is not known here"));
             };
-            let key = key.strip_suffix("']").ok_or_else(|| format!("fieldRef {path} is not complete"))?;
+            let key = key
+                .strip_suffix("']")
+                .ok_or_else(|| format!("fieldRef {path} is not complete"))?;
             map.get(key).cloned().unwrap_or_default()
         }
     })
@@ -205,8 +246,12 @@ pub(crate) fn expand(text: &str, env: &[(String, String)]) -> String {
             rest = escaped;
             continue;
         }
-        let name = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
-        match name.and_then(|(name, tail)| Some((env.iter().rev().find(|(known, _)| known == name)?, tail))) {
+        let name = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'));
+        match name.and_then(|(name, tail)| {
+            Some((env.iter().rev().find(|(known, _)| known == name)?, tail))
+        }) {
             Some(((_, value), tail)) => {
                 out.push_str(value);
                 rest = tail;
@@ -223,8 +268,12 @@ pub(crate) fn expand(text: &str, env: &[(String, String)]) -> String {
 
 fn identity(container: &Container, pod: Option<&SecurityContext>) -> (Option<u32>, Option<u32>) {
     let own = container.security_context.as_ref();
-    let user = own.and_then(|c| c.run_as_user).or(pod.and_then(|c| c.run_as_user));
-    let group = own.and_then(|c| c.run_as_group).or(pod.and_then(|c| c.run_as_group));
+    let user = own
+        .and_then(|c| c.run_as_user)
+        .or(pod.and_then(|c| c.run_as_user));
+    let group = own
+        .and_then(|c| c.run_as_group)
+        .or(pod.and_then(|c| c.run_as_group));
     (user, group)
 }
 
@@ -237,23 +286,43 @@ fn mounts(container: &Container, volumes: &[Volume]) -> Result<Vec<Mount>, Strin
             let volume = volumes
                 .iter()
                 .find(|volume| volume.name == mount.name)
-                .ok_or_else(|| format!("container {}: there is no volume {}", container.name, mount.name))?;
+                .ok_or_else(|| {
+                    format!(
+                        "container {}: there is no volume {}",
+                        container.name, mount.name
+                    )
+                })?;
             let target = PathBuf::from(&mount.mount_path);
-            let climbs = |path: &std::path::Path| path.components().any(|c| c == std::path::Component::ParentDir);
+            let climbs = |path: &std::path::Path| {
+                path.components()
+                    .any(|c| c == std::path::Component::ParentDir)
+            };
             if !target.is_absolute() || climbs(&target) {
-                return Err(format!("container {}: mountPath {} must be absolute", container.name, mount.mount_path));
+                return Err(format!(
+                    "container {}: mountPath {} must be absolute",
+                    container.name, mount.mount_path
+                ));
             }
             let mut source = match &volume.host_path {
                 Some(host) => PathBuf::from(&host.path),
-                None => PathBuf::from(rootfs::POD).join("volumes").join(&volume.name),
+                None => PathBuf::from(rootfs::POD)
+                    .join("volumes")
+                    .join(&volume.name),
             };
             if let Some(part) = &mount.sub_path {
                 if climbs(std::path::Path::new(part)) || part.starts_with('/') {
-                    return Err(format!("container {}: subPath {part} leaves the volume", container.name));
+                    return Err(format!(
+                        "container {}: subPath {part} leaves the volume",
+                        container.name
+                    ));
                 }
                 source.push(part);
             }
-            Ok(Mount { source, target, read_only: mount.read_only })
+            Ok(Mount {
+                source,
+                target,
+                read_only: mount.read_only,
+            })
         })
         .collect::<Result<_, String>>()?;
     mounts.sort_by(|a, b| a.target.cmp(&b.target));

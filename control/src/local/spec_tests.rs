@@ -3,7 +3,10 @@ use super::*;
 use crate::manifest::workload::{EnvVar, FieldRef, VolumeMount};
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -30,18 +33,34 @@ fn pod() -> Pod {
     pod.metadata.name = "web-1".into();
     pod.metadata.namespace = "shop".into();
     pod.metadata.labels.insert("app".into(), "web".into());
-    pod.spec.volumes = vec![Volume { name: "data".into(), ..Volume::default() }];
+    pod.spec.volumes = vec![Volume {
+        name: "data".into(),
+        ..Volume::default()
+    }];
     pod
 }
 
 fn container(name: &str, command: &[&str]) -> Container {
-    Container { name: name.into(), command: command.iter().map(|c| (*c).to_owned()).collect(), ..Container::default() }
+    Container {
+        name: name.into(),
+        command: command.iter().map(|c| (*c).to_owned()).collect(),
+        ..Container::default()
+    }
 }
 
 fn run(container: &Container, rung: Rung) -> Result<Run, String> {
     let ips = ["10.42.1.1".parse().unwrap()];
     let base = env(&[("PATH", "/bin")]);
-    resolve(container, &Facts { pod: &pod(), ips: &ips, rung, base: &base, configs: &Configs::new() })
+    resolve(
+        container,
+        &Facts {
+            pod: &pod(),
+            ips: &ips,
+            rung,
+            base: &base,
+            configs: &Configs::new(),
+        },
+    )
 }
 
 #[test]
@@ -49,7 +68,12 @@ fn environment_in_order_with_fields_of_the_pod() {
     let mut c = container("app", &["serve", "$(WHO)"]);
     let field = |name: &str, path: &str| EnvVar {
         name: name.into(),
-        value_from: Some(EnvSource { field_ref: Some(FieldRef { field_path: path.into() }), ..EnvSource::default() }),
+        value_from: Some(EnvSource {
+            field_ref: Some(FieldRef {
+                field_path: path.into(),
+            }),
+            ..EnvSource::default()
+        }),
         ..EnvVar::default()
     };
     c.env = vec![
@@ -57,15 +81,30 @@ fn environment_in_order_with_fields_of_the_pod() {
         field("NS", "metadata.namespace"),
         field("IP", "status.podIP"),
         field("APP", "metadata.labels['app']"),
-        EnvVar { name: "WHO".into(), value: Some("$(NS)/$(POD)@$(IP)/$(APP)".into()), ..EnvVar::default() },
+        EnvVar {
+            name: "WHO".into(),
+            value: Some("$(NS)/$(POD)@$(IP)/$(APP)".into()),
+            ..EnvVar::default()
+        },
     ];
     let run = run(&c, Rung::Root).unwrap();
     assert_eq!(run.argv, ["serve", "shop/web-1@10.42.1.1/web"]);
     assert!(run.env.contains(&("PATH".into(), "/.weft/bin:/bin".into())));
     c.env = vec![field("X", "status.phase")];
-    assert!(super::resolve(&c, &Facts { pod: &pod(), ips: &[], rung: Rung::Root, base: &[], configs: &Configs::new() })
+    assert!(
+        super::resolve(
+            &c,
+            &Facts {
+                pod: &pod(),
+                ips: &[],
+                rung: Rung::Root,
+                base: &[],
+                configs: &Configs::new()
+            }
+        )
         .unwrap_err()
-        .contains("fieldRef status.phase"));
+        .contains("fieldRef status.phase")
+    );
 }
 
 #[test]
@@ -82,16 +121,33 @@ fn no_image_is_run_but_ours() {
 fn one_mapped_user_means_mark_instead_of_uid() {
     let mut c = container("weft-init", &[]);
     c.image = "weft.mesh/weft:0.1.0".into();
-    c.args = ["--proxy-uid", "2102", "--outbound-port=4140", "--proxy-gid=2102"].map(Into::into).to_vec();
+    c.args = [
+        "--proxy-uid",
+        "2102",
+        "--outbound-port=4140",
+        "--proxy-gid=2102",
+    ]
+    .map(Into::into)
+    .to_vec();
     assert_eq!(
         run(&c, Rung::User).unwrap().argv,
         ["weft-init", "--outbound-port=4140", "--proxy-mark", "0x539"]
     );
-    assert_eq!(run(&c, Rung::Root).unwrap().argv[1..3], ["--proxy-uid", "2102"]);
+    assert_eq!(
+        run(&c, Rung::Root).unwrap().argv[1..3],
+        ["--proxy-uid", "2102"]
+    );
     c = container("weft-proxy", &[]);
-    c.security_context = Some(SecurityContext { run_as_user: Some(2102), run_as_group: None });
+    c.security_context = Some(SecurityContext {
+        run_as_user: Some(2102),
+        run_as_group: None,
+    });
     let user = run(&c, Rung::User).unwrap();
-    assert!(user.env.contains(&("WEFT_PROXY_MARK".into(), "0x539".into())) && user.user.is_none());
+    assert!(
+        user.env
+            .contains(&("WEFT_PROXY_MARK".into(), "0x539".into()))
+            && user.user.is_none()
+    );
     let root = run(&c, Rung::Root).unwrap();
     assert!(root.user == Some(2102) && !root.env.iter().any(|(name, _)| name == "WEFT_PROXY_MARK"));
 }
@@ -107,8 +163,16 @@ fn mounts_stay_inside_their_volume() {
     };
     c.volume_mounts = vec![mount("data", "/data", Some("a/b"))];
     let found = run(&c, Rung::Root).unwrap().mounts;
-    assert_eq!(found[0].source, PathBuf::from("/.weft/pod/volumes/data/a/b"));
-    for bad in [mount("none", "/data", None), mount("data", "data", None), mount("data", "/d", Some("../x")), mount("data", "/a/../b", None)] {
+    assert_eq!(
+        found[0].source,
+        PathBuf::from("/.weft/pod/volumes/data/a/b")
+    );
+    for bad in [
+        mount("none", "/data", None),
+        mount("data", "data", None),
+        mount("data", "/d", Some("../x")),
+        mount("data", "/a/../b", None),
+    ] {
         c.volume_mounts = vec![bad];
         assert!(run(&c, Rung::Root).is_err());
     }

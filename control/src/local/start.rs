@@ -32,30 +32,49 @@ impl Runtime {
     pub fn up(mut options: Options) -> Result<Self> {
         options.state = std::path::absolute(&options.state)?;
         for dir in &mut options.dirs {
-            *dir = dir.canonicalize().with_context(|| format!("cannot read the folder {}", dir.display()))?;
+            *dir = dir
+                .canonicalize()
+                .with_context(|| format!("cannot read the folder {}", dir.display()))?;
         }
         let program = programs::find(options.program.as_deref())?;
         options.program = Some(program.clone());
         private_dir(&options.state)?;
         if !is_free(&options.state.join(LOCK)) {
-            bail!("a node is already running at {} (meshctl local down ends it)", options.state.display());
+            bail!(
+                "a node is already running at {} (meshctl local down ends it)",
+                options.state.display()
+            );
         }
         clean(&options.state);
-        std::fs::write(options.state.join(CONFIG), serde_json::to_vec_pretty(&options)?)?;
+        std::fs::write(
+            options.state.join(CONFIG),
+            serde_json::to_vec_pretty(&options)?,
+        )?;
         let mut child = spawn(&program, &options)?;
         let lifeline = child.stdin.take();
-        let ready = child.stdout.take().ok_or_else(|| anyhow!("no pipe to the supervisor"))?;
+        let ready = child
+            .stdout
+            .take()
+            .ok_or_else(|| anyhow!("no pipe to the supervisor"))?;
         let mut line = String::new();
         BufReader::new(ready).read_line(&mut line)?;
         match line.trim().strip_prefix("ready") {
             Some(_) => {}
             None => {
                 let _ = child.wait();
-                let said = line.trim().strip_prefix("error ").unwrap_or("the supervisor ended at once");
+                let said = line
+                    .trim()
+                    .strip_prefix("error ")
+                    .unwrap_or("the supervisor ended at once");
                 bail!("{}", said.replace('\u{1}', "\n"));
             }
         }
-        Ok(Self { client: Client::open(&options.state)?, child, lifeline, detached: options.detach })
+        Ok(Self {
+            client: Client::open(&options.state)?,
+            child,
+            lifeline,
+            detached: options.detach,
+        })
     }
 
     /// The handle for everything else.
@@ -98,9 +117,14 @@ impl Drop for Runtime {
 
 fn spawn(program: &Path, options: &Options) -> Result<Child> {
     let mut command = Command::new(program);
-    command.arg(roles::SUPERVISE).arg(&options.state).stdout(Stdio::piped());
+    command
+        .arg(roles::SUPERVISE)
+        .arg(&options.state)
+        .stdout(Stdio::piped());
     if options.detach {
-        command.stdin(Stdio::null()).stderr(File::create(options.state.join("supervisor.log"))?);
+        command
+            .stdin(Stdio::null())
+            .stderr(File::create(options.state.join("supervisor.log"))?);
     } else {
         command.stdin(Stdio::piped()).stderr(Stdio::inherit());
     }
@@ -112,12 +136,16 @@ fn spawn(program: &Path, options: &Options) -> Result<Child> {
             Ok(())
         });
     }
-    command.spawn().with_context(|| format!("cannot start {}", program.display()))
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
 }
 
 /// Nobody holds the lock.
 pub(crate) fn is_free(lock: &Path) -> bool {
-    let Ok(file) = File::options().write(true).open(lock) else { return true };
+    let Ok(file) = File::options().write(true).open(lock) else {
+        return true;
+    };
     file.try_lock().is_ok()
 }
 
@@ -125,6 +153,10 @@ pub(crate) fn is_free(lock: &Path) -> bool {
 fn clean(state: &Path) {
     for name in super::sandbox::OWNED {
         let path = state.join(name);
-        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        let _ = if path.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        };
     }
 }

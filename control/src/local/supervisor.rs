@@ -34,7 +34,9 @@ const LAST_GRACE: Duration = Duration::from_secs(6);
 
 /// Be the node until it is told to end.
 pub(crate) fn run(options: Options, rung: Rung, reason: String) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut supervisor = Supervisor::start(options, rung, reason).await?;
         supervisor.attend().await;
@@ -60,7 +62,10 @@ impl Supervisor {
         for name in ["pods", "objects", "applied", "control", "logs"] {
             private_dir(&options.state.join(name))?;
         }
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (terminate, interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let children = Children::start()?;
         let network = Network::set_up().await?;
         let (tokens, trust) = authority(&options)?;
@@ -78,7 +83,8 @@ impl Supervisor {
             scratch: AtomicU64::new(0),
             options,
         });
-        let listener = sys::listen_in(&node.options.state, SOCKET).context("cannot listen on the node's socket")?;
+        let listener = sys::listen_in(&node.options.state, SOCKET)
+            .context("cannot listen on the node's socket")?;
         let (tx, asked) = mpsc::channel(64);
         server::serve(listener, tx)?;
         let (tx, events) = mpsc::channel(64);
@@ -173,8 +179,19 @@ fn authority(options: &Options) -> Result<(Option<StateDir>, Option<String>)> {
 /// What programs expect of any environment; nothing that could be a secret of the caller's.
 fn base_env() -> Vec<(String, String)> {
     let wanted = |name: &str| {
-        matches!(name, "PATH" | "HOME" | "LANG" | "TZ" | "USER" | "LOGNAME" | "PYENV_ROOT" | "VIRTUAL_ENV" | "JAVA_HOME" | "GOROOT")
-            || name.starts_with("LC_")
+        matches!(
+            name,
+            "PATH"
+                | "HOME"
+                | "LANG"
+                | "TZ"
+                | "USER"
+                | "LOGNAME"
+                | "PYENV_ROOT"
+                | "VIRTUAL_ENV"
+                | "JAVA_HOME"
+                | "GOROOT"
+        ) || name.starts_with("LC_")
     };
     std::env::vars().filter(|(name, _)| wanted(name)).collect()
 }

@@ -12,20 +12,52 @@ pub(crate) enum Request {
     Pods,
     Services,
     /// Keep these manifests; `name` names the file they are kept in.
-    Apply { name: String, text: String },
+    Apply {
+        name: String,
+        text: String,
+    },
     /// Forget applied manifests: a whole file by name, or one object.
-    DeleteFile { name: String },
-    DeleteObject { kind: String, namespace: String, name: String },
-    Restart { kind: String, namespace: String, name: String },
+    DeleteFile {
+        name: String,
+    },
+    DeleteObject {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
+    Restart {
+        kind: String,
+        namespace: String,
+        name: String,
+    },
     /// Answered when every pod is ready, or with an error after that time.
-    Wait { seconds: u64 },
+    Wait {
+        seconds: u64,
+    },
     /// Three descriptors travel beside it: stdin, stdout, stderr. Answered with the exit code.
-    Exec { namespace: String, pod: String, container: Option<String>, command: Vec<String>, env: Vec<(String, String)> },
+    Exec {
+        namespace: String,
+        pod: String,
+        container: Option<String>,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+    },
     /// A connected socket travels back.
-    Dial { namespace: String, pod: Option<String>, to: SocketAddr },
-    LogFile { namespace: String, pod: String, container: Option<String> },
+    Dial {
+        namespace: String,
+        pod: Option<String>,
+        to: SocketAddr,
+    },
+    LogFile {
+        namespace: String,
+        pod: String,
+        container: Option<String>,
+    },
     /// Signal the controller; with `start`, start it if it is not running.
-    Control { signal: Option<i32>, start: bool },
+    Control {
+        signal: Option<i32>,
+        start: bool,
+    },
     Down,
 }
 

@@ -58,18 +58,52 @@ const MAX_REPLICAS: u32 = 500;
 pub(crate) fn desired(key: &ObjectKey, object: &Object, stamp: u64) -> Option<Desired> {
     let (style, replicas, template) = match object {
         Object::Deployment(w) => {
-            let recreate = w.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
-            (if recreate { Style::Recreate } else { Style::Surge }, w.spec.replicas.unwrap_or(1), w.spec.template.clone())
+            let recreate =
+                w.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
+            (
+                if recreate {
+                    Style::Recreate
+                } else {
+                    Style::Surge
+                },
+                w.spec.replicas.unwrap_or(1),
+                w.spec.template.clone(),
+            )
         }
-        Object::ReplicaSet(w) => (Style::Surge, w.spec.replicas.unwrap_or(1), w.spec.template.clone()),
-        Object::StatefulSet(w) => (Style::Ordinal, w.spec.replicas.unwrap_or(1), w.spec.template.clone()),
+        Object::ReplicaSet(w) => (
+            Style::Surge,
+            w.spec.replicas.unwrap_or(1),
+            w.spec.template.clone(),
+        ),
+        Object::StatefulSet(w) => (
+            Style::Ordinal,
+            w.spec.replicas.unwrap_or(1),
+            w.spec.template.clone(),
+        ),
         Object::DaemonSet(w) => (Style::Surge, 1, w.spec.template.clone()),
-        Object::Job(j) => (Style::Once, j.spec.completions.unwrap_or(1), j.spec.template.clone()),
-        Object::Pod(p) => (Style::Bare, 1, PodTemplate { metadata: p.metadata.clone(), spec: p.spec.clone() }),
+        Object::Job(j) => (
+            Style::Once,
+            j.spec.completions.unwrap_or(1),
+            j.spec.template.clone(),
+        ),
+        Object::Pod(p) => (
+            Style::Bare,
+            1,
+            PodTemplate {
+                metadata: p.metadata.clone(),
+                spec: p.spec.clone(),
+            },
+        ),
         _ => return None,
     };
     let hash = hash(&template, stamp);
-    Some(Desired { key: key.clone(), style, replicas: replicas.min(MAX_REPLICAS), template, hash })
+    Some(Desired {
+        key: key.clone(),
+        style,
+        replicas: replicas.min(MAX_REPLICAS),
+        template,
+        hash,
+    })
 }
 
 /// What to do next. `pods` are the workload's own.
@@ -84,7 +118,9 @@ pub(crate) fn plan(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
         }
         Style::Bare => match pods {
             [] => vec![Action::Create(None)],
-            [pod] if pod.hash != desired.hash && !pod.deleting => vec![Action::Delete(pod.name.clone())],
+            [pod] if pod.hash != desired.hash && !pod.deleting => {
+                vec![Action::Delete(pod.name.clone())]
+            }
             _ => vec![],
         },
     }
@@ -97,7 +133,9 @@ fn surge(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
     let (new, old): (Vec<_>, Vec<_>) = live().partition(|pod| pod.hash == desired.hash);
     let mut actions = Vec::new();
     let room = if old.is_empty() { wanted } else { wanted + 1 };
-    let missing = wanted.saturating_sub(new.len()).min(room.saturating_sub(new.len() + old.len()));
+    let missing = wanted
+        .saturating_sub(new.len())
+        .min(room.saturating_sub(new.len() + old.len()));
     actions.extend(vec![Action::Create(None); missing]);
     let mut ready = live().filter(|pod| pod.ready).count();
     for pod in unready_first(&old) {
@@ -109,7 +147,10 @@ fn surge(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
         }
         actions.push(Action::Delete(pod.name.clone()));
     }
-    for pod in unready_first(&new).into_iter().take(new.len().saturating_sub(wanted)) {
+    for pod in unready_first(&new)
+        .into_iter()
+        .take(new.len().saturating_sub(wanted))
+    {
         actions.push(Action::Delete(pod.name.clone()));
     }
     actions
@@ -126,11 +167,19 @@ fn recreate(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
     if old.is_empty() {
         return surge(desired, pods);
     }
-    old.iter().filter(|pod| !pod.deleting).map(|pod| Action::Delete(pod.name.clone())).collect()
+    old.iter()
+        .filter(|pod| !pod.deleting)
+        .map(|pod| Action::Delete(pod.name.clone()))
+        .collect()
 }
 
 fn ordinal(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
-    let number = |pod: &Actual| pod.name.rsplit('-').next().and_then(|n| n.parse::<u32>().ok());
+    let number = |pod: &Actual| {
+        pod.name
+            .rsplit('-')
+            .next()
+            .and_then(|n| n.parse::<u32>().ok())
+    };
     let at = |wanted: u32| pods.iter().find(|pod| number(pod) == Some(wanted));
     let surplus: Vec<_> = pods
         .iter()
@@ -150,30 +199,60 @@ fn ordinal(desired: &Desired, pods: &[Actual]) -> Vec<Action> {
         }
     }
     // Downwards when replacing.
-    let outdated = (0..desired.replicas).rev().filter_map(at).find(|pod| pod.hash != desired.hash);
-    outdated.map(|pod| vec![Action::Delete(pod.name.clone())]).unwrap_or_default()
+    let outdated = (0..desired.replicas)
+        .rev()
+        .filter_map(at)
+        .find(|pod| pod.hash != desired.hash);
+    outdated
+        .map(|pod| vec![Action::Delete(pod.name.clone())])
+        .unwrap_or_default()
 }
 
 /// A pod made from a template, named and owned as Kubernetes does it.
 pub(crate) fn make(desired: &Desired, number: Option<u32>, random: &mut dyn FnMut() -> u64) -> Pod {
-    let Desired { key, template, hash, .. } = desired;
-    let mut pod = Pod { metadata: template.metadata.clone(), spec: template.spec.clone(), ..Pod::default() };
+    let Desired {
+        key,
+        template,
+        hash,
+        ..
+    } = desired;
+    let mut pod = Pod {
+        metadata: template.metadata.clone(),
+        spec: template.spec.clone(),
+        ..Pod::default()
+    };
     let tail = word(random(), 5);
     let set = format!("{}-{hash}", cut(&key.name, 52));
     let (name, owner) = match (&key.kind, number) {
         (Kind::Pod, _) => (key.name.clone(), None),
-        (Kind::Deployment, _) => (format!("{set}-{tail}"), Some(("apps/v1", "ReplicaSet", set.clone()))),
-        (Kind::StatefulSet, number) => (format!("{}-{}", key.name, number.unwrap_or(0)), Some(("apps/v1", "StatefulSet", key.name.clone()))),
-        (Kind::Job, _) => (format!("{}-{tail}", cut(&key.name, 57)), Some(("batch/v1", "Job", key.name.clone()))),
-        (kind, _) => (format!("{}-{tail}", cut(&key.name, 57)), Some(("apps/v1", kind.as_str(), key.name.clone()))),
+        (Kind::Deployment, _) => (
+            format!("{set}-{tail}"),
+            Some(("apps/v1", "ReplicaSet", set.clone())),
+        ),
+        (Kind::StatefulSet, number) => (
+            format!("{}-{}", key.name, number.unwrap_or(0)),
+            Some(("apps/v1", "StatefulSet", key.name.clone())),
+        ),
+        (Kind::Job, _) => (
+            format!("{}-{tail}", cut(&key.name, 57)),
+            Some(("batch/v1", "Job", key.name.clone())),
+        ),
+        (kind, _) => (
+            format!("{}-{tail}", cut(&key.name, 57)),
+            Some(("apps/v1", kind.as_str(), key.name.clone())),
+        ),
     };
     let meta: &mut ObjectMeta = &mut pod.metadata;
     if key.kind == Kind::Deployment {
         meta.labels.insert("pod-template-hash".into(), hash.clone());
     }
     if key.kind == Kind::StatefulSet {
-        meta.labels.insert("statefulset.kubernetes.io/pod-name".into(), name.clone());
-        meta.labels.insert("apps.kubernetes.io/pod-index".into(), number.unwrap_or(0).to_string());
+        meta.labels
+            .insert("statefulset.kubernetes.io/pod-name".into(), name.clone());
+        meta.labels.insert(
+            "apps.kubernetes.io/pod-index".into(),
+            number.unwrap_or(0).to_string(),
+        );
     }
     meta.owner_references = owner
         .map(|(api_version, kind, name)| OwnerReference {
@@ -187,18 +266,28 @@ pub(crate) fn make(desired: &Desired, number: Option<u32>, random: &mut dyn FnMu
         .collect();
     meta.name = name;
     meta.namespace = key.namespace.clone();
-    meta.uid = Some(format!("{:08x}-0000-4000-8000-{:012x}", random() as u32, random() & 0xffff_ffff_ffff));
+    meta.uid = Some(format!(
+        "{:08x}-0000-4000-8000-{:012x}",
+        random() as u32,
+        random() & 0xffff_ffff_ffff
+    ));
     pod
 }
 
 fn cut(name: &str, longest: usize) -> &str {
-    name.get(..longest).unwrap_or(name).trim_end_matches(['-', '.'])
+    name.get(..longest)
+        .unwrap_or(name)
+        .trim_end_matches(['-', '.'])
 }
 
 /// The same text, the same id: owners are not objects here.
 fn uid(of: &str) -> String {
     let number = digest(&of);
-    format!("{:08x}-0000-4000-8000-{:012x}", number >> 32, number & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-0000-4000-8000-{:012x}",
+        number >> 32,
+        number & 0xffff_ffff_ffff
+    )
 }
 
 fn hash(template: &PodTemplate, stamp: u64) -> String {

@@ -22,7 +22,11 @@ fn pods(text: &str) -> Vec<Actual> {
             let word = word.trim_start_matches('x');
             Actual {
                 name: format!("p-{place}"),
-                hash: if word.starts_with('n') { "new".into() } else { "old".into() },
+                hash: if word.starts_with('n') {
+                    "new".into()
+                } else {
+                    "old".into()
+                },
                 ready: word.ends_with('1'),
                 finished: false,
                 deleting,
@@ -59,14 +63,28 @@ fn rolling_never_has_less_than_wanted() {
         (0, "n1 o1", "-1 -0"),
         (3, "n1", "+ +"),
     ] {
-        assert_eq!(shown(&plan(&want(Style::Surge, replicas), &pods(there))), next, "{replicas}: {there}");
+        assert_eq!(
+            shown(&plan(&want(Style::Surge, replicas), &pods(there))),
+            next,
+            "{replicas}: {there}"
+        );
     }
 }
 
 #[test]
 fn recreating_empties_first() {
-    for (there, next) in [("o1 o1", "-0 -1"), ("xo1 o1", "-1"), ("xo1 xo1", ""), ("", "+ +"), ("n1", "+")] {
-        assert_eq!(shown(&plan(&want(Style::Recreate, 2), &pods(there))), next, "{there}");
+    for (there, next) in [
+        ("o1 o1", "-0 -1"),
+        ("xo1 o1", "-1"),
+        ("xo1 xo1", ""),
+        ("", "+ +"),
+        ("n1", "+"),
+    ] {
+        assert_eq!(
+            shown(&plan(&want(Style::Recreate, 2), &pods(there))),
+            next,
+            "{there}"
+        );
     }
 }
 
@@ -83,7 +101,11 @@ fn numbered_pods_one_after_another() {
         ("o1 xo1", ""),
         ("n1 n1 n1", "-2"),
     ] {
-        assert_eq!(shown(&plan(&want(Style::Ordinal, 2), &pods(there))), next, "{there}");
+        assert_eq!(
+            shown(&plan(&want(Style::Ordinal, 2), &pods(there))),
+            next,
+            "{there}"
+        );
     }
 }
 
@@ -98,18 +120,35 @@ fn once_is_once() {
 #[test]
 fn pods_are_named_and_owned_as_in_kubernetes() {
     let mut workload = Workload::default();
-    workload.spec.template.metadata.labels.insert("app".into(), "web".into());
+    workload
+        .spec
+        .template
+        .metadata
+        .labels
+        .insert("app".into(), "web".into());
     let key = ObjectKey::new(Kind::Deployment, "shop", "web");
     let first = desired(&key, &Object::Deployment(Arc::new(workload.clone())), 0).unwrap();
     let pod = make(&first, None, &mut || 7);
     let set = format!("web-{}", first.hash);
-    assert!(pod.metadata.name.starts_with(&format!("{set}-")) && pod.metadata.name.len() == set.len() + 6);
-    assert_eq!((pod.metadata.owner_references[0].kind.as_str(), &pod.metadata.owner_references[0].name), ("ReplicaSet", &set));
+    assert!(
+        pod.metadata.name.starts_with(&format!("{set}-"))
+            && pod.metadata.name.len() == set.len() + 6
+    );
+    assert_eq!(
+        (
+            pod.metadata.owner_references[0].kind.as_str(),
+            &pod.metadata.owner_references[0].name
+        ),
+        ("ReplicaSet", &set)
+    );
     assert_eq!(pod.metadata.labels["pod-template-hash"], first.hash);
 
     let again = desired(&key, &Object::Deployment(Arc::new(workload.clone())), 1).unwrap();
     assert_ne!(again.hash, first.hash, "a restart makes another hash");
-    workload.spec.template.spec.containers.push(Container { name: "app".into(), ..Container::default() });
+    workload.spec.template.spec.containers.push(Container {
+        name: "app".into(),
+        ..Container::default()
+    });
     let changed = desired(&key, &Object::Deployment(Arc::new(workload.clone())), 0).unwrap();
     assert_ne!(changed.hash, first.hash);
     workload.spec.replicas = Some(9);

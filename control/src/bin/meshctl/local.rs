@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use weft_control::local::{Access, Client, Exec, Options, PodInfo, Rung, Runtime, ServiceInfo, default_state};
+use weft_control::local::{
+    Access, Client, Exec, Options, PodInfo, Rung, Runtime, ServiceInfo, default_state,
+};
 
 /// Run pods from manifests on this machine, without Kubernetes
 #[derive(Debug, Args)]
@@ -164,24 +166,71 @@ pub(crate) fn run(args: LocalArgs) -> Result<ExitCode> {
         Command::Up(_) => {}
         Command::Down => client.down()?,
         Command::Apply { filename } => apply(&client, &filename)?,
-        Command::Delete { filename, objects, namespace } => delete(&client, &filename, &objects, &namespace.namespace)?,
-        Command::Get { what: What::Pods, namespace, output } => {
+        Command::Delete {
+            filename,
+            objects,
+            namespace,
+        } => delete(&client, &filename, &objects, &namespace.namespace)?,
+        Command::Get {
+            what: What::Pods,
+            namespace,
+            output,
+        } => {
             let wanted = |pod: &PodInfo| namespace.as_ref().is_none_or(|ns| *ns == pod.namespace);
-            pods(&client.pods()?.into_iter().filter(wanted).collect::<Vec<_>>(), output)?;
+            pods(
+                &client
+                    .pods()?
+                    .into_iter()
+                    .filter(wanted)
+                    .collect::<Vec<_>>(),
+                output,
+            )?;
         }
-        Command::Get { what: What::Services, namespace, output } => {
-            let wanted = |service: &ServiceInfo| namespace.as_ref().is_none_or(|ns| *ns == service.namespace);
-            services(&client.services()?.into_iter().filter(wanted).collect::<Vec<_>>(), output)?;
+        Command::Get {
+            what: What::Services,
+            namespace,
+            output,
+        } => {
+            let wanted = |service: &ServiceInfo| {
+                namespace.as_ref().is_none_or(|ns| *ns == service.namespace)
+            };
+            services(
+                &client
+                    .services()?
+                    .into_iter()
+                    .filter(wanted)
+                    .collect::<Vec<_>>(),
+                output,
+            )?;
         }
         Command::Status { output } => status(&client, output)?,
-        Command::Exec { pod, container, namespace, command } => {
-            let exec = Exec { namespace: namespace.namespace, pod, container, command, ..Exec::default() };
+        Command::Exec {
+            pod,
+            container,
+            namespace,
+            command,
+        } => {
+            let exec = Exec {
+                namespace: namespace.namespace,
+                pod,
+                container,
+                command,
+                ..Exec::default()
+            };
             let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
             let code = client.exec(&exec, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
-        Command::Logs { pod, container, namespace, follow } => {
-            logs(&client.log_file(&namespace.namespace, &pod, container.as_deref())?, follow)?;
+        Command::Logs {
+            pod,
+            container,
+            namespace,
+            follow,
+        } => {
+            logs(
+                &client.log_file(&namespace.namespace, &pod, container.as_deref())?,
+                follow,
+            )?;
         }
         Command::Restart { object, namespace } => {
             let (kind, name) = kind_and_name(&object)?;
@@ -259,7 +308,9 @@ fn delete(client: &Client, paths: &[PathBuf], objects: &[String], namespace: &st
 }
 
 fn kind_and_name(object: &str) -> Result<(&str, &str)> {
-    object.split_once('/').with_context(|| format!("{object}: expected KIND/NAME, e.g. deploy/web"))
+    object
+        .split_once('/')
+        .with_context(|| format!("{object}: expected KIND/NAME, e.g. deploy/web"))
 }
 
 fn read(paths: &[PathBuf]) -> Result<Vec<(String, String)>> {
@@ -269,7 +320,8 @@ fn read(paths: &[PathBuf]) -> Result<Vec<(String, String)>> {
             std::io::stdin().read_to_string(&mut text)?;
             return Ok(("stdin".into(), text));
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
     };
     files(paths)?.into_iter().map(read).collect()
@@ -280,11 +332,18 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            let kept = if path == Path::new("-") { path.clone() } else { std::path::absolute(path)? };
+            let kept = if path == Path::new("-") {
+                path.clone()
+            } else {
+                std::path::absolute(path)?
+            };
             all.push(kept);
             continue;
         }
-        let mut inside: Vec<_> = std::fs::read_dir(path)?.flatten().map(|entry| entry.path()).collect();
+        let mut inside: Vec<_> = std::fs::read_dir(path)?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         inside.retain(|file| {
             let extension = file.extension().and_then(|e| e.to_str());
             file.is_file() && matches!(extension, Some("yaml" | "yml" | "json"))
@@ -333,7 +392,10 @@ fn status(client: &Client, output: Format) -> Result<()> {
     println!("rung        {}", status.rung_reason);
     println!("state       {}", status.state.display());
     match status.control_pid {
-        Some(_) => println!("controller  running at {}, started {} ×", status.control_addr, status.control_starts),
+        Some(_) => println!(
+            "controller  running at {}, started {} ×",
+            status.control_addr, status.control_starts
+        ),
         None => println!("controller  not running"),
     }
     for problem in &status.problems {
@@ -348,12 +410,29 @@ fn pods(pods: &[PodInfo], output: Format) -> Result<()> {
         return Ok(());
     }
     let wide = output == Format::Wide;
-    let mut rows = vec![vec!["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "MESH"].into_iter().map(String::from).collect::<Vec<_>>()];
+    let mut rows = vec![
+        vec![
+            "NAMESPACE",
+            "NAME",
+            "READY",
+            "STATUS",
+            "RESTARTS",
+            "AGE",
+            "MESH",
+        ]
+        .into_iter()
+        .map(String::from)
+        .collect::<Vec<_>>(),
+    ];
     if wide {
         rows[0].extend(["IP", "OWNER", "MESSAGE"].map(String::from));
     }
     for pod in pods {
-        let lasting: Vec<_> = pod.containers.iter().filter(|c| !c.init || c.sidecar).collect();
+        let lasting: Vec<_> = pod
+            .containers
+            .iter()
+            .filter(|c| !c.init || c.sidecar)
+            .collect();
         let ready = lasting.iter().filter(|c| c.ready).count();
         let restarts: u32 = pod.containers.iter().map(|c| c.restarts).sum();
         let mut row = vec![
@@ -366,7 +445,11 @@ fn pods(pods: &[PodInfo], output: Format) -> Result<()> {
             if pod.meshed { "yes" } else { "no" }.into(),
         ];
         if wide {
-            let reason = pod.containers.iter().filter(|c| !c.ready).find_map(|c| Some(format!("{}: {}", c.name, c.reason.as_ref()?)));
+            let reason = pod
+                .containers
+                .iter()
+                .filter(|c| !c.ready)
+                .find_map(|c| Some(format!("{}: {}", c.name, c.reason.as_ref()?)));
             row.push(pod.ips.first().map_or("-".into(), ToString::to_string));
             row.push(pod.owner.clone().unwrap_or_else(|| "-".into()));
             row.push(pod.message.clone().or(reason).unwrap_or_default());
@@ -382,14 +465,36 @@ fn services(services: &[ServiceInfo], output: Format) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(services)?);
         return Ok(());
     }
-    let mut rows = vec![["NAMESPACE", "NAME", "CLUSTER-IP", "PORTS", "ENDPOINTS"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["NAMESPACE", "NAME", "CLUSTER-IP", "PORTS", "ENDPOINTS"]
+            .map(String::from)
+            .to_vec(),
+    ];
     for service in services {
-        let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
+        let list = |items: Vec<String>| {
+            if items.is_empty() {
+                "-".to_owned()
+            } else {
+                items.join(",")
+            }
+        };
         rows.push(vec![
             service.namespace.clone(),
             service.name.clone(),
-            list(service.cluster_ips.iter().map(ToString::to_string).collect()),
-            list(service.ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect()),
+            list(
+                service
+                    .cluster_ips
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            ),
+            list(
+                service
+                    .ports
+                    .iter()
+                    .map(|p| format!("{}/{}", p.port, p.protocol))
+                    .collect(),
+            ),
             list(service.endpoints.iter().map(ToString::to_string).collect()),
         ]);
     }
@@ -405,10 +510,19 @@ fn print(rows: &[Vec<String>], nothing: &str) {
         }
         return;
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
     for row in rows {
-        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   ")).collect();
+        let line: String = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}   "))
+            .collect();
         println!("{}", line.trim_end());
     }
 }
