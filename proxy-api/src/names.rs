@@ -98,6 +98,8 @@ pub mod keys {
     pub const INJECT: &str = "weft.mesh/inject";
     /// Version of Weft that injected this pod.
     pub const INJECTED_AT_VERSION: &str = "weft.mesh/injected-at-version";
+    /// What else than its own containers and volumes the injector wrote into a pod, so that it can be taken out again.
+    pub const INJECTED_KEYS: &str = "weft.mesh/injected-keys";
     /// Inbound ports that bypass the proxy.
     pub const SKIP_INBOUND_PORTS: &str = "config.weft.mesh/skip-inbound-ports";
     /// Outbound ports that bypass the proxy.
@@ -132,6 +134,8 @@ pub mod inject {
     pub const IMAGE: &str = "weft.mesh/weft";
     /// Volume with the projected token.
     pub const TOKEN_VOLUME: &str = "weft-identity-token";
+    /// Small volume for the lock file of iptables, as the root file system is read-only.
+    pub const RUN_VOLUME: &str = "weft-init-run";
     /// Where the volume is mounted.
     pub const TOKEN_DIR: &str = "/var/run/secrets/weft.mesh";
     /// File in the volume.
