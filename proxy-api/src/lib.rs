@@ -12,4 +12,5 @@ pub mod errors;
 pub mod identity;
 pub mod names;
 pub mod policy;
+#[cfg(feature = "grpc")]
 pub mod wire;
