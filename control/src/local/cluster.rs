@@ -9,9 +9,10 @@ use anyhow::Result;
 
 use super::addresses::{NODE_V4, Numbers};
 use super::hosts::{self, Named, Own};
-use super::kubelet::{self, End, Handle, Node, Phase, PodState};
+use super::kubelet::{self, End, Handle};
 use super::mesh::Injected;
 use super::nat::Forward;
+use super::node::{Node, Phase, PodState};
 use super::objects::{self, Folder};
 use super::services::{self, Given, Member, Resolved};
 use super::spec::Configs;

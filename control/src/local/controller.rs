@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use super::addresses::NODE_V4;
 use super::children::Child;
-use super::kubelet::Node;
 use super::logs;
+use super::node::Node;
 use weft_proxy_api::names::ports;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);

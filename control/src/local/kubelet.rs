@@ -5,136 +5,31 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::addresses::{self, PodAddresses};
-use super::children::{Child, Children};
+use super::children::Child;
 use super::container::{self, Role};
-use super::enter::Enter;
-use super::network::Network;
-use super::options::{Options, Rung};
+use super::node::{Node, Phase, PodState};
 use super::pause::Pause;
-use super::spec::{self, Configs, Facts, Run};
+use super::spec::{self, Facts, Run};
 use super::wire::ContainerInfo;
 use super::{roles, volumes};
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::workload::{Container, Pod};
-use crate::state::StateDir;
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
 /// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy.
 pub(crate) const SETTLE: Duration = Duration::from_millis(1500);
 const SET_UP: Duration = Duration::from_secs(20);
-
-/// What all pods of a node share.
-pub(crate) struct Node {
-    pub(crate) options: Options,
-    pub(crate) rung: Rung,
-    pub(crate) meshctl: PathBuf,
-    pub(crate) programs: Vec<PathBuf>,
-    pub(crate) base_env: Vec<(String, String)>,
-    pub(crate) children: Children,
-    pub(crate) network: Network,
-    pub(crate) tokens: Option<StateDir>,
-    pub(crate) configs: watch::Sender<Arc<Configs>>,
-    /// Something about a pod is different.
-    pub(crate) changed: Notify,
-    pub(crate) scratch: AtomicU64,
-}
-
-impl Node {
-    /// Become a program inside a pod.
-    pub(crate) fn enter(
-        &self,
-        enter: &Enter,
-        stdin: impl Into<Stdio>,
-        stdout: impl Into<Stdio>,
-        stderr: impl Into<Stdio>,
-    ) -> Result<Child> {
-        let number = self.scratch.fetch_add(1, Ordering::Relaxed);
-        let file = self
-            .options
-            .state
-            .join("pods")
-            .join(format!("enter-{number}"));
-        fs::write(&file, serde_json::to_vec(enter)?)?;
-        let mut command = Command::new(&self.meshctl);
-        command
-            .arg(roles::ENTER)
-            .arg(&file)
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr);
-        Ok(self.children.spawn(&mut command)?.0)
-    }
-
-    /// Where the output of a container goes.
-    pub(crate) fn log_file(&self, pod: &ObjectMeta, container: &str) -> Result<PathBuf> {
-        let dir = self.log_dir(pod);
-        fs::create_dir_all(&dir)?;
-        Ok(dir.join(format!("{container}.log")))
-    }
-
-    fn log_dir(&self, pod: &ObjectMeta) -> PathBuf {
-        self.options
-            .state
-            .join("logs")
-            .join(format!("{}_{}", pod.namespace, pod.name))
-    }
-}
-
-/// What is known of a pod.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PodState {
-    pub(crate) ips: Vec<IpAddr>,
-    pub(crate) pause: Option<i32>,
-    pub(crate) containers: Vec<ContainerInfo>,
-    pub(crate) phase: Phase,
-    pub(crate) message: Option<String>,
-    /// Nothing is left of it.
-    pub(crate) gone: bool,
-}
-
-/// As Kubernetes has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
-    #[default]
-    Pending,
-    Running,
-    Succeeded,
-    Failed,
-}
-
-impl Phase {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Phase::Pending => "Pending",
-            Phase::Running => "Running",
-            Phase::Succeeded => "Succeeded",
-            Phase::Failed => "Failed",
-        }
-    }
-}
-
-impl PodState {
-    /// Every container that should be ready is.
-    pub(crate) fn ready(&self) -> bool {
-        self.phase == Phase::Running
-            && self
-                .containers
-                .iter()
-                .all(|c| c.ready || (c.init && !c.sidecar))
-    }
-}
 
 /// How to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

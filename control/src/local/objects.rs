@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::kubelet::{Phase, PodState};
+use super::node::{Phase, PodState};
 use crate::manifest::k8s::Service;
 use crate::manifest::workload::{Pod, PodCondition, PodIp, PodStatus};
 

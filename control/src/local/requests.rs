@@ -9,16 +9,17 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::cluster::{Cluster, Entry};
+use super::cluster::Cluster;
 use super::controller::{self, Controller};
 use super::enter::Enter;
 use super::files::Applied;
-use super::kubelet::{End, Phase, PodState};
+use super::kubelet::End;
+use super::lookup::{container_of, find, kind_named, log_file, pause};
 use super::server::{self, Asked};
 use super::services::Resolved;
-use super::wire::{PodInfo, Reply, Request, Status};
+use super::shown::info;
+use super::wire::{Reply, Request, Status};
 use crate::manifest::{self, Kind, Object, ObjectKey};
-use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
 /// How long the source may take to see what was applied.
 const SEEN: Duration = Duration::from_secs(5);
@@ -331,92 +332,6 @@ fn restart(cluster: &mut Cluster, kind: &str, namespace: &str, name: &str) -> Re
     Ok(())
 }
 
-/// A pod by name, or one of a workload's by `deploy/NAME`.
-fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Result<&'a Entry> {
-    if let Some((kind, owner)) = name.split_once('/') {
-        let kind = kind_named(kind)?;
-        let mut of = cluster.pods.values().filter(|e| {
-            e.owner.kind == kind && e.owner.namespace == namespace && e.owner.name == owner
-        });
-        let mut all: Vec<_> = of.by_ref().collect();
-        all.sort_by_key(|entry| {
-            (
-                entry.deleting.is_some(),
-                !entry.handle.state.borrow().ready(),
-            )
-        });
-        return all
-            .first()
-            .copied()
-            .with_context(|| format!("{kind} {namespace}/{owner} has no pod"));
-    }
-    cluster
-        .pods
-        .get(&(namespace.to_owned(), name.to_owned()))
-        .with_context(|| format!("there is no pod {namespace}/{name}"))
-}
-
-fn pause(entry: &Entry) -> Result<i32> {
-    entry
-        .handle
-        .state
-        .borrow()
-        .pause
-        .context("the pod has not started yet")
-}
-
-fn container_of<'a>(
-    entry: &'a Entry,
-    name: Option<&str>,
-) -> Result<(usize, &'a manifest::workload::Container)> {
-    let spec = &entry.pod.spec;
-    let mut all = spec
-        .init_containers
-        .iter()
-        .chain(&spec.containers)
-        .enumerate();
-    let found = match name {
-        Some(name) => all.find(|(_, c)| c.name == name),
-        None => {
-            let apps: Vec<_> = all.skip(spec.init_containers.len()).collect();
-            let app = apps
-                .iter()
-                .find(|(_, c)| c.name != PROXY_CONTAINER)
-                .copied();
-            app.or(apps.first().copied())
-        }
-    };
-    found.with_context(|| {
-        let names: Vec<_> = spec
-            .init_containers
-            .iter()
-            .chain(&spec.containers)
-            .map(|c| c.name.as_str())
-            .collect();
-        format!(
-            "pod {} has no container {} (it has {})",
-            entry.pod.metadata.name,
-            name.unwrap_or(""),
-            names.join(", ")
-        )
-    })
-}
-
-fn log_file(
-    cluster: &Cluster,
-    namespace: &str,
-    pod: &str,
-    container: Option<&str>,
-) -> Result<std::path::PathBuf> {
-    let logs = cluster.node.options.state.join("logs");
-    if pod == "weft-control" && cluster.node.options.control {
-        return Ok(logs.join("weft-control.log"));
-    }
-    let entry = find(cluster, namespace, pod)?;
-    let (_, container) = container_of(entry, container)?;
-    cluster.node.log_file(&entry.pod.metadata, &container.name)
-}
-
 #[allow(clippy::too_many_arguments, clippy::result_large_err)]
 fn exec(
     cluster: &Cluster,
@@ -506,97 +421,4 @@ fn enter_for(
         user: run.user,
         group: run.group,
     })
-}
-
-/// A kind as people type it.
-fn kind_named(text: &str) -> Result<Kind> {
-    Ok(match text.to_ascii_lowercase().as_str() {
-        "pod" | "pods" | "po" => Kind::Pod,
-        "deployment" | "deployments" | "deploy" => Kind::Deployment,
-        "statefulset" | "statefulsets" | "sts" => Kind::StatefulSet,
-        "daemonset" | "daemonsets" | "ds" => Kind::DaemonSet,
-        "replicaset" | "replicasets" | "rs" => Kind::ReplicaSet,
-        "job" | "jobs" => Kind::Job,
-        "cronjob" | "cronjobs" | "cj" => Kind::CronJob,
-        "service" | "services" | "svc" => Kind::Service,
-        "endpoints" | "ep" => Kind::Endpoints,
-        "endpointslice" | "endpointslices" => Kind::EndpointSlice,
-        "serviceaccount" | "serviceaccounts" | "sa" => Kind::ServiceAccount,
-        "configmap" | "configmaps" | "cm" => Kind::ConfigMap,
-        "namespace" | "namespaces" | "ns" => Kind::Namespace,
-        "trafficsplit" | "trafficsplits" | "ts" => Kind::TrafficSplit,
-        "traffictarget" | "traffictargets" | "tt" => Kind::TrafficTarget,
-        "httproutegroup" | "httproutegroups" | "htr" => Kind::HttpRouteGroup,
-        "tcproute" | "tcproutes" | "tr" => Kind::TcpRoute,
-        _ => bail!("{text} is not a kind known here"),
-    })
-}
-
-fn info(entry: &Entry) -> PodInfo {
-    let state = entry.state();
-    let all = || {
-        entry
-            .pod
-            .spec
-            .init_containers
-            .iter()
-            .chain(&entry.pod.spec.containers)
-    };
-    PodInfo {
-        namespace: entry.pod.metadata.namespace.clone(),
-        name: entry.pod.metadata.name.clone(),
-        owner: (entry.owner.kind != Kind::Pod)
-            .then(|| format!("{} {}", entry.owner.kind, entry.owner.name)),
-        status: status(&state, entry.deleting.is_some()),
-        message: state.message.clone(),
-        ready: state.ready() && entry.deleting.is_none(),
-        finished: matches!(state.phase, Phase::Succeeded | Phase::Failed),
-        deleting: entry.deleting.is_some(),
-        ips: state.ips,
-        labels: entry.pod.metadata.labels.clone(),
-        service_account: entry.pod.spec.account().to_owned(),
-        meshed: all().any(|c| c.name == PROXY_CONTAINER),
-        age_seconds: entry.began.elapsed().as_secs(),
-        containers: state.containers,
-    }
-}
-
-/// One word, as `kubectl get pods` has it.
-fn status(state: &PodState, deleting: bool) -> String {
-    if deleting {
-        return "Terminating".into();
-    }
-    match state.phase {
-        Phase::Succeeded => return "Completed".into(),
-        Phase::Failed => return "Error".into(),
-        _ => {}
-    }
-    if state.pause.is_none() {
-        return if state.message.is_some() {
-            "CreatePodError".into()
-        } else {
-            "Pending".into()
-        };
-    }
-    if let Some(down) = state.containers.iter().find(|c| {
-        c.restarts > 0 && c.state != "Running" && c.state != "Waiting"
-            || c.reason
-                .as_deref()
-                .is_some_and(|r| r.starts_with("CreateContainerError"))
-    }) {
-        return if down.state == "Terminated" {
-            "CrashLoopBackOff".into()
-        } else {
-            "CreateContainerError".into()
-        };
-    }
-    if state.phase == Phase::Pending {
-        let init: Vec<_> = state.containers.iter().filter(|c| c.init).collect();
-        return format!(
-            "Init:{}/{}",
-            init.iter().filter(|c| c.started).count(),
-            init.len()
-        );
-    }
-    "Running".into()
 }
