@@ -19,6 +19,8 @@ pub mod world;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
 
 use crate::serve::PodRef;
 use std::collections::HashSet;

@@ -1,0 +1,8 @@
+//! A case for each decision the views take, with its negative twin.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod endpoints;
+mod findings;
+mod inbound;
+mod outbound;
