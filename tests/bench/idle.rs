@@ -54,7 +54,7 @@ async fn open(spec: &Spec) -> anyhow::Result<TcpStream> {
         }
         let mut stream = dial(&spec.address(0)).await?;
         let request = format!("GET /1k HTTP/1.1\r\nhost: {}\r\n\r\n", spec.address(0));
-        exchange(&mut stream, request.as_bytes(), &mut [0; 4_096]).await?;
+        exchange(&mut stream, request.as_bytes(), &mut [0; 4_096], |_| ()).await?;
         Ok(stream)
     };
     tokio::time::timeout(Duration::from_secs(10), attempt).await?

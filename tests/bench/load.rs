@@ -216,9 +216,11 @@ fn summary(spec: &Spec, shared: &Shared, before: &Sample, after: &Sample) -> Fig
     let others = (after.machine - before.machine) - (after.ours - before.ours);
     figures.set(name::OTHERS, (others / seconds / cores).max(0.0));
     figures.set(name::ERRORS, shared.errors.load(Relaxed) as f64);
-    let (rss, peak) = memory_of(spec);
-    figures.set(name::RSS, rss[0] + rss[1]);
-    figures.set(name::RSS_PEAK, peak);
+    if proxied {
+        let (rss, peak) = memory_of(spec);
+        figures.set(name::RSS, rss[0] + rss[1]);
+        figures.set(name::RSS_PEAK, peak);
+    }
     figures.problem = shared.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if count == 0.0 && bytes == 0.0 && figures.problem.is_none() {
         figures.problem = Some("nothing came back".to_owned());
@@ -258,8 +260,8 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
                 Some(stream) => stream,
                 None => dial(&spec.address(0)).await?,
             };
-            let bytes = exchange(&mut stream, request.as_bytes(), &mut buffer).await?;
-            shared.done(start, bytes);
+            exchange(&mut stream, request.as_bytes(), &mut buffer, |bytes| shared.moved(bytes)).await?;
+            shared.done(start, 0);
             if close {
                 while stream.read(&mut buffer).await? > 0 {}
             } else {
@@ -275,8 +277,9 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
     }
 }
 
-/// One request and its whole answer, which must be 200 with a length; the length.
-pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> anyhow::Result<usize> {
+/// One request and its whole answer, which must be 200 with a length; `moved` hears of the body's bytes as they come, as a
+/// large body may begin in one window and end in another.
+pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8], moved: impl Fn(usize)) -> anyhow::Result<()> {
     stream.write_all(request).await?;
     let mut have = 0;
     let (head, length) = loop {
@@ -288,12 +291,14 @@ pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mu
         }
     };
     let mut left = length.checked_sub(have - head).context("more than was announced")?;
+    moved(have - head);
     while left > 0 {
         let n = stream.read(buffer).await?;
         ensure!(n > 0, "closed amid an answer");
         left = left.checked_sub(n).context("more than was announced")?;
+        moved(n);
     }
-    Ok(length)
+    Ok(())
 }
 
 fn length(head: &[u8]) -> anyhow::Result<usize> {

@@ -6,6 +6,7 @@
 //! in a pod: server | load | probe | floor
 //! ```
 
+mod build;
 mod cases;
 mod certs;
 mod configs;
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         ["role", "floor", side, folder, workers] => floor::run(side, folder.as_ref(), workers.parse()?),
         _ => {
             let options = options::Options::parse(&args)?;
+            build::programs(&args)?;
             if world::enter(&args)? { run::run(&options) } else { Ok(()) }
         }
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
 bench [--quick] [--cases a,b] [--peers weft,floor,direct,haproxy,nginx] [-o json|table] [--svg FILE] [--markdown FILE]
-      [--repetitions N] [--seconds S] [--idle N] [--workers N] [--weft DIR]
+      [--repetitions N] [--seconds S] [--idle N] [--workers N] [--weft DIR] [--no-build]
 
   --quick        short windows; under four minutes
   --cases        only these (a trailing * matches the rest)
   --workers      threads of every proxy (default 1)
-  --weft         folder with weft-proxy, weft-init, weft-control, meshctl (default: beside this program)";
+  --weft         folder with weft-proxy, weft-init, weft-control, meshctl (default: beside this program)
+  --no-build     take the programs as they are; under `cargo run` they are built first otherwise";
 
 /// Peers in the order of the table; what is not installed is skipped with a reason.
 pub(crate) const PEERS: &[&str] = &["direct", "floor", "weft", "haproxy", "nginx"];
@@ -43,7 +44,7 @@ impl Options {
         while let Some(flag) = rest.next() {
             let mut value = || rest.next().cloned().with_context(|| format!("{flag} needs a value"));
             match flag.as_str() {
-                "--quick" => {}
+                "--quick" | "--no-build" => {}
                 "--cases" => options.cases = named_cases(&value()?)?,
                 "--peers" => options.peers = named_peers(&value()?)?,
                 "-o" => options.json = value()? == "json",

@@ -43,7 +43,7 @@ const VIEWS: &[View] = &[
     view("Memory of both proxies before idle connections, MB", name::RSS_BEFORE, |_| true, 1),
     view("Memory of both proxies after they were closed, MB", name::RSS_AFTER, |_| true, 1),
     view("Memory of the client-side proxy before any load, MB", name::RSS_CLIENT, |_| true, 1),
-    view("Peak memory of both proxies so far, MB", name::RSS_PEAK, Case::timed, 1),
+    view("Peak memory of both proxies so far, MB", name::RSS_PEAK, |case| matches!(case.name, "h1_c256" | "body_10m" | "tcp_bulk16" | "tcp_r2k"), 1),
     view("Exec to first answer, ms (steps of 2)", name::START, |_| true, 0),
     view("Program, MB", name::SIZE, |_| true, 1),
     view("Failed requests", name::ERRORS, |_| true, 0),
@@ -64,10 +64,6 @@ pub(crate) fn page(results: &Results) -> String {
     }
     let _ = write!(text, "{}", problems(results));
     text
-}
-
-pub(crate) fn table(results: &Results) -> String {
-    page(results)
 }
 
 /// Whether somebody else was using the machine.

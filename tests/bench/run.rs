@@ -62,7 +62,7 @@ fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
     if options.json {
         println!("{:#}", report::json(results));
     } else {
-        print!("{}", report::table(results));
+        print!("{}", report::page(results));
     }
     Ok(())
 }

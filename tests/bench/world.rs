@@ -20,9 +20,14 @@ pub(crate) enum Side {
     Server,
 }
 
+/// Whether this is the second run, inside.
+pub(crate) fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// True inside; outside, runs this program again in new namespaces and says false when that has ended.
 pub(crate) fn enter(args: &[String]) -> anyhow::Result<bool> {
-    if std::env::var_os(INSIDE).is_some() {
+    if inside() {
         output(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
         output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         return Ok(true);
