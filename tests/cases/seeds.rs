@@ -5,7 +5,7 @@ use crate::Case;
 use anyhow::{Context, ensure};
 use std::path::Path;
 
-#[allow(dead_code, missing_docs)]
+#[allow(missing_docs, unreachable_pub)]
 mod targets {
     include!("../../fuzz/src/all.rs");
 }
@@ -57,7 +57,7 @@ fn damage(bytes: &[u8], number: u64) -> Vec<u8> {
             0 if !damaged.is_empty() => damaged[at] ^= 1 << random(8),
             1 if !damaged.is_empty() => drop(damaged.remove(at)),
             2 => damaged.truncate(at),
-            _ => damaged.insert(at.min(damaged.len()), b"\0\n:{}[]&*%/.-\"'\xff"[random(17)]),
+            _ => damaged.insert(at.min(damaged.len()), b"\0\n:{}[]&*%/.-\"'\xff"[random(16)]),
         }
     }
     damaged

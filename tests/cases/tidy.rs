@@ -10,7 +10,6 @@ pub(crate) const CASES: &[Case] = &[("rooms_keep_to_their_own", &[], rooms), ("p
 /// A folder or file, and what no line of it may import.
 const WALLS: &[(&str, &[&str])] = &[
     ("proxy-api/src", &["tokio", "std::env", "std::net::Tcp", "hyper"]),
-    ("proxy/src/detect.rs", &["tokio", "std::env"]),
     ("proxy/src/detect", &["tokio", "std::env"]),
     ("proxy/src/balance/ewma.rs", &["tokio", "std::env", "std::time::Instant"]),
     ("proxy/src/balance/breaker.rs", &["tokio", "std::env", "std::time::Instant"]),
