@@ -5,7 +5,7 @@
 //! | outbound | `127.0.0.1:4140`, `[::1]:4140` | every worker |
 //! | inbound | `[::]:4143` | every worker |
 //! | fixed targets | as set | every worker |
-//! | admin | `[::]:4191` | control |
+//! | admin | `127.0.0.1:4191`, `[::1]:4191` | control |
 //!
 //! | task | what it does | thread |
 //! |---|---|---|
@@ -139,6 +139,7 @@ impl App {
             token_file: self.config.token_file.clone(),
             clock: SystemTime::now,
             state,
+            metrics: self.metrics.clone(),
         };
         spawn(&tasks, "identity", renewal.run());
         let (tls, driver) = (self.tls.clone(), self.driver);

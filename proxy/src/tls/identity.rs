@@ -11,6 +11,7 @@ use super::Tls;
 use super::verify::{self, Trust};
 use crate::discover::{Certified, Certifier};
 use crate::error::BoxError;
+use crate::metrics::Metrics;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::Deserialize;
@@ -61,7 +62,6 @@ pub enum State {
 }
 
 /// Obtains and renews the certificate of `tls`.
-#[derive(Debug)]
 pub struct Renewal<C> {
     /// What the certificates are for.
     pub tls: Tls,
@@ -73,6 +73,8 @@ pub struct Renewal<C> {
     pub clock: fn() -> SystemTime,
     /// Where the state is told.
     pub state: watch::Sender<State>,
+    /// Where attempts are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A certificate in use.
@@ -87,12 +89,16 @@ impl<C: Certify> Renewal<C> {
     pub async fn run(self) {
         let mut held: Option<Held> = None;
         let mut failures = 0;
+        // Bound before the first attempt, so that both are there to be watched from the beginning.
+        let count = |result| self.metrics.identity_renewals(result);
+        let (ok, failed) = (count("ok"), count("failed"));
         loop {
             if let Some(held) = &held {
                 self.sleep_until(held.renew_at.min(held.not_after)).await;
             }
             match self.attempt().await {
                 Ok(new) => {
+                    ok.inc();
                     tracing::info!(id = %new.id, valid_for = ?self.left(new.not_after), "identity certified");
                     self.state.send_replace(State::Valid {
                         id: new.id.clone(),
@@ -102,6 +108,7 @@ impl<C: Certify> Renewal<C> {
                     failures = 0;
                 }
                 Err(error) => {
+                    failed.inc();
                     tracing::warn!(%error, "identity not certified; trying again");
                     self.wait_after(failures, &mut held, error.to_string())
                         .await;

@@ -56,6 +56,7 @@ struct Stage {
     controller: Controller,
     tls: Tls,
     state: watch::Receiver<State>,
+    metrics: Arc<Metrics>,
     _token: tempfile::Folder,
 }
 
@@ -98,18 +99,21 @@ fn stage(name: &str, seconds: Option<i64>) -> Stage {
     };
     let controller = Controller(Arc::new(Mutex::new(script)));
     let (state, seen) = watch::channel(State::Asking(None));
+    let metrics = Metrics::new("default");
     let renewal = Renewal {
         tls: tls.clone(),
         certify: controller.clone(),
         token_file,
         clock,
         state,
+        metrics: metrics.clone(),
     };
     tokio::spawn(renewal.run());
     Stage {
         controller,
         tls,
         state: seen,
+        metrics,
         _token: token,
     }
 }
@@ -176,10 +180,13 @@ async fn failures_are_retried_from_one_second_to_a_minute() {
         "{gaps:?}"
     );
     assert!(stage.tls.identity().is_none());
+    let failed = stage.asked().len() as u64;
     stage.controller.0.lock().seconds = Some(1000);
     stage
         .until(|state| matches!(state, State::Valid { .. }))
         .await;
+    let counted = |result| stage.metrics.identity_renewals(result).get();
+    assert_eq!((counted("ok"), counted("failed")), (1, failed));
 }
 
 #[tokio::test(start_paused = true)]
