@@ -229,6 +229,66 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn admin() -> Arc<Admin> {
+        let metrics = Metrics::new("shop");
+        let client = crate::discover::ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
+        let whoami = crate::discover::Whoami {
+            namespace: "shop".into(),
+            pod: "web-0".into(),
+            zone: String::new(),
+        };
+        let (discover, _) = Discover::new(client, whoami, metrics.clone());
+        let (drain, draining) = Drain::new();
+        Arc::new(Admin {
+            metrics,
+            discover,
+            identity: watch::channel(State::Asking(None)).1,
+            drain: Arc::new(drain),
+            draining,
+            set_log: Box::new(|_| Ok(())),
+        })
+    }
+
+    /// The status a client with the address `peer` gets.
+    async fn status(admin: &Arc<Admin>, peer: &str, method: &str, path: &str) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let serving = tokio::spawn(serve(admin.clone(), tcp, peer.parse().unwrap()));
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost:4191\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        answer[9..12].parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn anybody_may_look_at_health_and_metrics_and_nobody_but_loopback_at_the_rest() {
+        let admin = admin();
+        let rows = [
+            ("GET", "/live", 200, 200),
+            ("GET", "/ready", 503, 503),
+            ("GET", "/metrics", 200, 200),
+            ("POST", "/metrics", 405, 405),
+            ("GET", "/config", 200, 403),
+            ("POST", "/config", 405, 403),
+            ("PUT", "/log-level", 200, 403),
+            ("POST", "/log-level", 405, 403),
+            ("GET", "/shutdown", 405, 403),
+            ("GET", "/else", 404, 404),
+        ];
+        for (method, path, local, remote) in rows {
+            assert_eq!(status(&admin, "[::1]:9", method, path).await, local, "{method} {path}");
+            assert_eq!(status(&admin, "10.0.0.1:9", method, path).await, remote, "{method} {path}");
+        }
+        assert_eq!(status(&admin, "10.0.0.1:9", "POST", "/shutdown").await, 403);
+        assert!(!admin.draining.is_draining());
+        assert_eq!(status(&admin, "127.0.0.1:9", "POST", "/shutdown").await, 202);
+        assert!(admin.draining.is_draining());
+    }
+
     #[test]
     fn orders_come_from_loopback_and_not_from_web_pages() {
         let ask = |peer: &str, host: &str, origin: Option<&str>| {

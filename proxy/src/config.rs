@@ -76,8 +76,9 @@ settings! {
     /// Where redirected connections to the application arrive.
     inbound: Vec<SocketAddr> = env::INBOUND_ADDR, "[::]:4143", parse::addresses;
 
-    /// Health, metrics, configuration.
-    admin: Vec<SocketAddr> = env::ADMIN_ADDR, "[::]:4191", parse::addresses;
+    /// Health, metrics, configuration. Only this host, unless said otherwise: pods say `[::]:4191`, as the kubelet and
+    /// scrapers come from outside; what shows or changes more than health and metrics stays with loopback there too.
+    admin: Vec<SocketAddr> = env::ADMIN_ADDR, "127.0.0.1:4191,[::1]:4191", parse::addresses;
 
     /// Worker threads; `0`: as many as the CPU quota and affinity allow.
     workers: usize = env::WORKERS, "0", parse::workers;
