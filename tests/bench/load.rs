@@ -11,7 +11,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
@@ -19,6 +19,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+/// How long connections may take to be made.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to do, as the conductor wrote it.
 pub(crate) struct Spec {
@@ -64,8 +67,10 @@ pub(crate) fn run(spec: &str) -> anyhow::Result<()> {
 
 /// What all workers of one run share.
 pub(crate) struct Shared {
-    begin: Instant,
-    end: Instant,
+    /// Only what comes while this is true counts.
+    counting: AtomicBool,
+    /// Workers that have had a first answer: before all have, connections are still being made.
+    started: AtomicUsize,
     seen: Mutex<Histogram>,
     bytes: AtomicU64,
     errors: AtomicU64,
@@ -92,9 +97,8 @@ impl Shared {
 
     /// A request that was due at `start` has been answered with so many bytes.
     pub(crate) fn done(&self, start: Instant, bytes: usize) {
-        let now = Instant::now();
-        if now >= self.begin && now < self.end {
-            let nanos = now.saturating_duration_since(start).as_nanos() as u64;
+        if self.counting.load(Relaxed) {
+            let nanos = start.elapsed().as_nanos() as u64;
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).record(nanos);
             self.bytes.fetch_add(bytes as u64, Relaxed);
         }
@@ -102,9 +106,15 @@ impl Shared {
 
     /// Bytes that are no request.
     pub(crate) fn moved(&self, bytes: usize) {
-        let now = Instant::now();
-        if now >= self.begin && now < self.end {
+        if self.counting.load(Relaxed) {
             self.bytes.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// A worker, by its own flag, has had its first answer.
+    pub(crate) fn started(&self, before: &mut bool) {
+        if !std::mem::replace(before, true) {
+            self.started.fetch_add(1, Relaxed);
         }
     }
 
@@ -118,17 +128,15 @@ impl Shared {
 
 async fn timed(spec: Arc<Spec>) -> anyhow::Result<Figures> {
     let rate = spec.number("rate") as u32;
-    let now = Instant::now();
-    let begin = now + spec.millis("warm_ms");
     let shared = Arc::new(Shared {
-        begin,
-        end: begin + spec.millis("window_ms"),
+        counting: AtomicBool::new(false),
+        started: AtomicUsize::new(0),
         seen: Mutex::new(Histogram::new()),
         bytes: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         first_error: Mutex::new(None),
         pace: (rate > 0).then(|| Pace {
-            first: now,
+            first: Instant::now(),
             period: Duration::from_secs(1) / rate,
             due: Semaphore::new(0),
             taken: AtomicU64::new(0),
@@ -147,12 +155,16 @@ async fn timed(spec: Arc<Spec>) -> anyhow::Result<Figures> {
         let shared = Arc::clone(&shared);
         workers.spawn(async move { drop(tick(&shared).await) });
     }
-    tokio::time::sleep_until(shared.begin.into()).await;
-    let before = Sample::take(&spec);
-    tokio::time::sleep_until(shared.end.into()).await;
-    let after = Sample::take(&spec);
+    let patience = Instant::now() + PATIENCE;
+    while shared.started.load(Relaxed) < spec.number("connections") && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(spec.millis("warm_ms")).await;
+    let window = Window::open(&spec, &shared);
+    tokio::time::sleep(spec.millis("window_ms")).await;
+    let window = window.close(&spec, &shared);
     workers.abort_all();
-    Ok(summary(&spec, &shared, &before, &after))
+    Ok(summary(&spec, &shared, &window))
 }
 
 /// Lets requests fall due. The timer of the kernel is exact to microseconds; tokio's own only to a millisecond.
@@ -172,28 +184,42 @@ async fn tick(shared: &Shared) -> anyhow::Result<()> {
     }
 }
 
-/// CPU seconds at one moment.
-struct Sample {
-    at: Instant,
+/// Seconds of wall clock and of CPU; first since some time ago, then of the window.
+struct Window {
+    from: Instant,
+    seconds: f64,
     client: f64,
     server: f64,
     ours: f64,
     machine: f64,
 }
 
-impl Sample {
-    fn take(spec: &Spec) -> Self {
-        let sum = |key: &str| spec.ids(key).into_iter().map(cpu).sum();
-        Self { at: Instant::now(), client: sum("client"), server: sum("server"), ours: cpu_ours(), machine: cpu_machine() }
+impl Window {
+    /// The slow readings stand outside the window at both ends.
+    fn open(spec: &Spec, shared: &Shared) -> Self {
+        let (ours, machine) = (cpu_ours(), cpu_machine());
+        let (client, server) = (sum(spec, "client"), sum(spec, "server"));
+        shared.counting.store(true, Relaxed);
+        Self { from: Instant::now(), seconds: 0.0, client, server, ours, machine }
+    }
+
+    fn close(self, spec: &Spec, shared: &Shared) -> Self {
+        let seconds = self.from.elapsed().as_secs_f64();
+        shared.counting.store(false, Relaxed);
+        let (client, server) = (sum(spec, "client") - self.client, sum(spec, "server") - self.server);
+        Self { seconds, client, server, ours: cpu_ours() - self.ours, machine: cpu_machine() - self.machine, ..self }
     }
 }
 
-fn summary(spec: &Spec, shared: &Shared, before: &Sample, after: &Sample) -> Figures {
+fn sum(spec: &Spec, key: &str) -> f64 {
+    spec.ids(key).into_iter().map(cpu).sum()
+}
+
+fn summary(spec: &Spec, shared: &Shared, window: &Window) -> Figures {
     let mut figures = Figures::default();
-    let seconds = (after.at - before.at).as_secs_f64();
+    let (seconds, client, server) = (window.seconds, window.client, window.server);
     let seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
     let (count, bytes) = (seen.count() as f64, shared.bytes.load(Relaxed) as f64);
-    let (client, server) = (after.client - before.client, after.server - before.server);
     let proxied = !spec.ids("client").is_empty();
     if count > 0.0 {
         figures.set(name::RATE, count / seconds);
@@ -213,7 +239,7 @@ fn summary(spec: &Spec, shared: &Shared, before: &Sample, after: &Sample) -> Fig
         }
     }
     let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-    let others = (after.machine - before.machine) - (after.ours - before.ours);
+    let others = window.machine - window.ours;
     figures.set(name::OTHERS, (others / seconds / cores).max(0.0));
     figures.set(name::ERRORS, shared.errors.load(Relaxed) as f64);
     if proxied {
@@ -252,7 +278,7 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
     let connection = if close { "connection: close\r\n" } else { "" };
     let request = format!("GET {} HTTP/1.1\r\nhost: {}\r\n{connection}\r\n", spec.text("path"), spec.address(0));
     let mut buffer = vec![0; if spec.text("path") == "/1k" { 8 * 1024 } else { 256 * 1024 }];
-    let mut open: Option<TcpStream> = None;
+    let (mut open, mut begun) = (None, false);
     loop {
         let start = shared.turn().await;
         let outcome = async {
@@ -262,6 +288,7 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
             };
             exchange(&mut stream, request.as_bytes(), &mut buffer, |bytes| shared.moved(bytes)).await?;
             shared.done(start, 0);
+            shared.started(&mut begun);
             if close {
                 while stream.read(&mut buffer).await? > 0 {}
             } else {

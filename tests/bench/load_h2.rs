@@ -7,11 +7,13 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::task::JoinSet;
 
 pub(crate) async fn connection(spec: Arc<Spec>, shared: Arc<Shared>) {
+    let begun = Arc::new(AtomicBool::new(false));
     loop {
-        let outcome = streams(&spec, &shared).await;
+        let outcome = streams(&spec, &shared, &begun).await;
         if let Err(error) = outcome
             && !shared.failed(error).await
         {
@@ -20,7 +22,7 @@ pub(crate) async fn connection(spec: Arc<Spec>, shared: Arc<Shared>) {
     }
 }
 
-async fn streams(spec: &Arc<Spec>, shared: &Arc<Shared>) -> anyhow::Result<()> {
+async fn streams(spec: &Arc<Spec>, shared: &Arc<Shared>, begun: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let stream = dial(&spec.address(1)).await?;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20).enable_push(false);
@@ -28,14 +30,14 @@ async fn streams(spec: &Arc<Spec>, shared: &Arc<Shared>) -> anyhow::Result<()> {
     let mut all = JoinSet::new();
     all.spawn(async move { Ok(connection.await?) });
     for _ in 0..spec.number("streams").max(1) {
-        let (spec, shared, sender) = (Arc::clone(spec), Arc::clone(shared), sender.clone());
-        all.spawn(async move { requests(&spec, &shared, sender).await });
+        let (spec, shared, begun, sender) = (Arc::clone(spec), Arc::clone(shared), Arc::clone(begun), sender.clone());
+        all.spawn(async move { requests(&spec, &shared, &begun, sender).await });
     }
     // The first to end is the one that failed; the others go with it.
     all.join_next().await.map_or(Ok(()), |first| first?)
 }
 
-async fn requests(spec: &Spec, shared: &Shared, mut sender: SendRequest<Bytes>) -> anyhow::Result<()> {
+async fn requests(spec: &Spec, shared: &Shared, begun: &AtomicBool, mut sender: SendRequest<Bytes>) -> anyhow::Result<()> {
     let uri = format!("http://{}{}", spec.address(1), spec.text("path"));
     let call = spec.text("path") == GRPC;
     let request = if call {
@@ -66,5 +68,6 @@ async fn requests(spec: &Spec, shared: &Shared, mut sender: SendRequest<Bytes>) 
         }
         ensure!(bytes >= 1_024, "a body of {bytes} bytes");
         shared.done(start, bytes);
+        shared.started(&mut begun.swap(true, Relaxed));
     }
 }

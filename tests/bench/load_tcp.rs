@@ -7,12 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) async fn worker(spec: Arc<Spec>, shared: Arc<Shared>) {
+    let mut begun = false;
     loop {
+        let begun = &mut begun;
         let outcome = match spec.text("kind") {
-            "up" => up(&spec, &shared).await,
-            "down" => down(&spec, &shared).await,
-            "echo" => echo(&spec, &shared).await,
-            _ => connect(&spec, &shared).await,
+            "up" => up(&spec, &shared, begun).await,
+            "down" => down(&spec, &shared, begun).await,
+            "echo" => echo(&spec, &shared, begun).await,
+            _ => connect(&spec, &shared, begun).await,
         };
         if let Err(error) = outcome
             && !shared.failed(error).await
@@ -22,16 +24,17 @@ pub(crate) async fn worker(spec: Arc<Spec>, shared: Arc<Shared>) {
     }
 }
 
-async fn up(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
+async fn up(spec: &Spec, shared: &Shared, begun: &mut bool) -> anyhow::Result<()> {
     let mut stream = dial(&spec.address(2)).await?;
     stream.write_all(&[SINK]).await?;
     let buffer = vec![0; 128 * 1024];
     loop {
         shared.moved(stream.write(&buffer).await?);
+        shared.started(begun);
     }
 }
 
-async fn down(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
+async fn down(spec: &Spec, shared: &Shared, begun: &mut bool) -> anyhow::Result<()> {
     let mut stream = dial(&spec.address(2)).await?;
     stream.write_all(&[SOURCE]).await?;
     let mut buffer = vec![0; 256 * 1024];
@@ -39,10 +42,11 @@ async fn down(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
         let n = stream.read(&mut buffer).await?;
         anyhow::ensure!(n > 0, "closed");
         shared.moved(n);
+        shared.started(begun);
     }
 }
 
-async fn echo(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
+async fn echo(spec: &Spec, shared: &Shared, begun: &mut bool) -> anyhow::Result<()> {
     let mut stream = dial(&spec.address(2)).await?;
     first_message(&mut stream).await?;
     let mut message = [0; MESSAGE];
@@ -51,15 +55,17 @@ async fn echo(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
         stream.write_all(&message).await?;
         stream.read_exact(&mut message).await?;
         shared.done(start, MESSAGE);
+        shared.started(begun);
     }
 }
 
-async fn connect(spec: &Spec, shared: &Shared) -> anyhow::Result<()> {
+async fn connect(spec: &Spec, shared: &Shared, begun: &mut bool) -> anyhow::Result<()> {
     loop {
         let start = shared.turn().await;
         let mut stream = dial(&spec.address(2)).await?;
         first_message(&mut stream).await?;
         shared.done(start, MESSAGE);
+        shared.started(begun);
         stream.shutdown().await?;
         let mut rest = [0; 16];
         while stream.read(&mut rest).await? > 0 {}

@@ -74,6 +74,7 @@ fn once(peer: &mut Peer, case: &Case, options: &Options) -> Figures {
     let outcome = peer.alive().and_then(|()| match case.load {
         Load::Start => peer.restart().map(|millis| one(name::START, millis)),
         Load::Size => size(peer),
+        Load::Idle { .. } => peer.renew().and_then(|()| load(peer, case, options)),
         _ => load(peer, case, options),
     });
     outcome.unwrap_or_else(|error| Figures::problem(format!("{error:#}")))

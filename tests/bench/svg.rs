@@ -1,5 +1,6 @@
 //! CPU cost of every peer as a multiple of the floor, one group of bars to a case. Drawn by hand: it is rectangles and text.
 
+use crate::cases::{Case, Unit};
 use crate::figures::{Repetitions, name};
 use crate::run::Results;
 use std::fmt::Write;
@@ -17,11 +18,11 @@ pub(crate) fn plot(results: &Results) -> String {
     let mut body = String::new();
     let mut y = 50.0;
     for (case, cells) in results.cases.iter().zip(&results.cells) {
-        let Some(base) = floor.and_then(|at| cost(&cells[at])) else { continue };
+        let Some(base) = floor.and_then(|at| cost(case, &cells[at])) else { continue };
         let _ = writeln!(body, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, LEFT - 8.0, y + BAR, case.name);
         for (peer, cell) in results.peers.iter().zip(cells) {
             let colour = COLOURS.iter().find(|(name, _)| name == peer);
-            let (Some((_, colour)), Some(cost)) = (colour, cost(cell)) else { continue };
+            let (Some((_, colour)), Some(cost)) = (colour, cost(case, cell)) else { continue };
             let ratio = cost / base;
             let length = ratio.min(MOST) * scale;
             let _ = writeln!(body, r#"<rect x="{LEFT}" y="{y:.0}" width="{length:.1}" height="{:.0}" fill="{colour}"/>"#, BAR - 2.0);
@@ -51,6 +52,7 @@ fn legend() -> String {
 }
 
 /// The headline cost of a case.
-fn cost(cell: &Repetitions) -> Option<f64> {
-    cell.median(name::CPU_REQUEST).or_else(|| cell.median(name::CPU_GB)).filter(|cost| *cost > 0.0)
+fn cost(case: &Case, cell: &Repetitions) -> Option<f64> {
+    let figure = if case.unit == Unit::PerGigabyte { name::CPU_GB } else { name::CPU_REQUEST };
+    cell.median(figure).filter(|cost| *cost > 0.0)
 }
