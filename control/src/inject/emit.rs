@@ -11,20 +11,32 @@ pub(super) fn entry(key: &str, value: &Value, indent: usize) -> Vec<String> {
     match value {
         // Their values must be strings, and people who change them should see that.
         Value::String(text) if is_annotation => vec![format!("{pad}{key}: {}", quoted(text))],
-        Value::Object(map) if !map.is_empty() => prefixed(format!("{pad}{key}:"), entries(value, indent + 2)),
-        Value::Array(list) if !list.is_empty() => prefixed(format!("{pad}{key}:"), items(value, indent)),
+        Value::Object(map) if !map.is_empty() => {
+            prefixed(format!("{pad}{key}:"), entries(value, indent + 2))
+        }
+        Value::Array(list) if !list.is_empty() => {
+            prefixed(format!("{pad}{key}:"), items(value, indent))
+        }
         other => vec![format!("{pad}{key}: {}", leaf(other))],
     }
 }
 
 /// All entries of a mapping, as lines.
 pub(super) fn entries(map: &Value, indent: usize) -> Vec<String> {
-    map.as_object().into_iter().flatten().flat_map(|(key, value)| entry(key, value, indent)).collect()
+    map.as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(key, value)| entry(key, value, indent))
+        .collect()
 }
 
 /// All items of a list, as lines; `indent` is that of the dash.
 pub(super) fn items(list: &Value, indent: usize) -> Vec<String> {
-    list.as_array().into_iter().flatten().flat_map(|value| item(value, indent)).collect()
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|value| item(value, indent))
+        .collect()
 }
 
 /// An item of a block list, as lines.
@@ -46,7 +58,10 @@ pub(super) fn item(value: &Value, indent: usize) -> Vec<String> {
 pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Object(map) => {
-            let entries: Vec<_> = map.iter().map(|(key, value)| format!("{}: {}", quoted(key), flow(value))).collect();
+            let entries: Vec<_> = map
+                .iter()
+                .map(|(key, value)| format!("{}: {}", quoted(key), flow(value)))
+                .collect();
             format!("{{{}}}", entries.join(", "))
         }
         Value::Array(list) => format!("[{}]", list.iter().map(flow).collect::<Vec<_>>().join(", ")),
@@ -82,8 +97,13 @@ fn leaf(value: &Value) -> String {
 fn scalar(text: &str) -> String {
     let word = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-    let reserved = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
-    match starts_well && text.bytes().all(word) && !reserved.iter().any(|r| text.eq_ignore_ascii_case(r)) {
+    let reserved = [
+        "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf",
+    ];
+    match starts_well
+        && text.bytes().all(word)
+        && !reserved.iter().any(|r| text.eq_ignore_ascii_case(r))
+    {
         true => text.to_owned(),
         false => quoted(text),
     }
@@ -103,6 +123,9 @@ mod tests {
 
     #[test]
     fn flow_style() {
-        assert_eq!(flow(&json!({ "a": [1, "x\n", { "b": null }], "c": {} })), r#"{"a": [1, "x\n", {"b": null}], "c": {}}"#);
+        assert_eq!(
+            flow(&json!({ "a": [1, "x\n", { "b": null }], "c": {} })),
+            r#"{"a": [1, "x\n", {"b": null}], "c": {}}"#
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! what goes in, `splice` where it goes, `remove` how it comes out, and `check` reads the result as Kubernetes would and
 //! compares. What cannot be done safely (aliases in a pod template, exotic styles) is refused, with the reason.
 
+mod changes;
 mod check;
 mod emit;
 mod patch;
@@ -14,6 +15,7 @@ pub mod settings;
 pub mod spans;
 mod splice;
 mod text;
+mod values;
 mod workload;
 
 #[cfg(test)]
@@ -22,11 +24,11 @@ mod tests;
 pub use report::{Line, Outcome};
 pub use settings::{Settings, Sidecar, Trust};
 
-use patch::Patch;
+use changes::{Injection, Uninjection};
 use serde_json::Value;
 use spans::{Document, Node};
 use text::Edit;
-use workload::{Decision, Object};
+use workload::Object;
 
 /// Longest text accepted, bytes.
 pub const MAX_TEXT: usize = 32 << 20;
@@ -82,21 +84,35 @@ type Check = Box<dyn Fn(&mut Value, &mut Value) -> Option<()>>;
 
 impl Plan {
     fn just(outcome: Outcome) -> Self {
-        Self { outcomes: vec![outcome], ..Self::default() }
+        Self {
+            outcomes: vec![outcome],
+            ..Self::default()
+        }
     }
 }
 
 fn each_document(text: &str, change: &dyn Change) -> Output {
     if text.len() > MAX_TEXT {
-        return refused(text, 1, format!("the text is longer than {} MiB", MAX_TEXT >> 20));
+        return refused(
+            text,
+            1,
+            format!("the text is longer than {} MiB", MAX_TEXT >> 20),
+        );
     }
     // A byte order mark is no part of the first document.
-    let (mark, body) = text.split_at(if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 });
+    let (mark, body) = text.split_at(if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    });
     let documents = match spans::parse(body) {
         Ok(documents) => documents,
         Err(e) => return refused(text, e.line, e.message),
     };
-    let mut output = Output { text: mark.to_owned(), report: vec![] };
+    let mut output = Output {
+        text: mark.to_owned(),
+        report: vec![],
+    };
     let mut done = 0;
     for document in &documents {
         let (part, report) = one_document(body, document, change);
@@ -109,51 +125,117 @@ fn each_document(text: &str, change: &dyn Change) -> Output {
 }
 
 fn refused(text: &str, line: usize, mistake: String) -> Output {
-    let line = Line { line, object: None, outcome: Outcome::Error(mistake) };
-    Output { text: text.to_owned(), report: vec![line] }
+    let line = Line {
+        line,
+        object: None,
+        outcome: Outcome::Error(mistake),
+    };
+    Output {
+        text: text.to_owned(),
+        report: vec![line],
+    }
 }
 
 fn one_document(body: &str, document: &Document, change: &dyn Change) -> (String, Vec<Line>) {
     let part = &body[document.range.clone()];
     let objects = workload::objects(document);
     if objects.iter().all(|object| object.template.is_none()) {
-        return (part.to_owned(), objects.iter().map(|o| line(o, Outcome::Skipped(None))).collect());
+        return (
+            part.to_owned(),
+            objects
+                .iter()
+                .map(|o| line(o, Outcome::Skipped(None)))
+                .collect(),
+        );
     }
     let value = match check::read(part) {
         Ok(value) => value,
-        Err(e) => return (part.to_owned(), objects.iter().map(|o| line(o, Outcome::Error(e.clone()))).collect()),
+        Err(e) => {
+            return (
+                part.to_owned(),
+                objects
+                    .iter()
+                    .map(|o| line(o, Outcome::Error(e.clone())))
+                    .collect(),
+            );
+        }
     };
-    let mut plans: Vec<Plan> = objects.iter().map(|object| change.plan(body, document, &value, object)).collect();
+    let mut plans: Vec<Plan> = objects
+        .iter()
+        .map(|object| change.plan(body, document, &value, object))
+        .collect();
     let text = agreed(body, document, &value, &objects, &mut plans);
     let report = objects.iter().zip(plans).flat_map(|(object, plan)| {
         let done = (!plan.edits.is_empty()).then(|| change.done());
-        plan.outcomes.into_iter().chain(done).map(|outcome| line(object, outcome))
+        plan.outcomes
+            .into_iter()
+            .chain(done)
+            .map(|outcome| line(object, outcome))
     });
     (text, report.collect())
 }
 
 /// The document with all plans carried out. If that does not read as it should, the plans to blame are dropped.
-fn agreed(body: &str, document: &Document, value: &Value, objects: &[Object<'_>], plans: &mut [Plan]) -> String {
-    if let Some(text) = carried_out(body, document, value, objects, &plans.iter().collect::<Vec<_>>()) {
+fn agreed(
+    body: &str,
+    document: &Document,
+    value: &Value,
+    objects: &[Object<'_>],
+    plans: &mut [Plan],
+) -> String {
+    if let Some(text) = carried_out(
+        body,
+        document,
+        value,
+        objects,
+        &plans.iter().collect::<Vec<_>>(),
+    ) {
         return text;
     }
     let nothing = Plan::default();
     for index in 0..plans.len() {
-        let alone: Vec<_> = plans.iter().enumerate().map(|(i, plan)| if i == index { plan } else { &nothing }).collect();
+        let alone: Vec<_> = plans
+            .iter()
+            .enumerate()
+            .map(|(i, plan)| if i == index { plan } else { &nothing })
+            .collect();
         if carried_out(body, document, value, objects, &alone).is_none() {
             let why = "it is written in a style that text cannot be put into or taken out of safely; write it in plain block style";
             plans[index] = Plan::just(Outcome::Error(why.to_owned()));
         }
     }
-    carried_out(body, document, value, objects, &plans.iter().collect::<Vec<_>>()).unwrap_or_else(|| {
-        plans.iter_mut().filter(|p| !p.edits.is_empty()).for_each(|p| *p = Plan::just(Outcome::Error("the objects of this document depend on each other".into())));
+    carried_out(
+        body,
+        document,
+        value,
+        objects,
+        &plans.iter().collect::<Vec<_>>(),
+    )
+    .unwrap_or_else(|| {
+        plans
+            .iter_mut()
+            .filter(|p| !p.edits.is_empty())
+            .for_each(|p| {
+                *p = Plan::just(Outcome::Error(
+                    "the objects of this document depend on each other".into(),
+                ))
+            });
         body[document.range.clone()].to_owned()
     })
 }
 
-fn carried_out(body: &str, document: &Document, before: &Value, objects: &[Object<'_>], plans: &[&Plan]) -> Option<String> {
+fn carried_out(
+    body: &str,
+    document: &Document,
+    before: &Value,
+    objects: &[Object<'_>],
+    plans: &[&Plan],
+) -> Option<String> {
     let part = &body[document.range.clone()];
-    let edits: Vec<Edit> = plans.iter().flat_map(|plan| plan.edits.iter().cloned()).collect();
+    let edits: Vec<Edit> = plans
+        .iter()
+        .flat_map(|plan| plan.edits.iter().cloned())
+        .collect();
     let text = text::apply(part, document.range.start, &edits)?;
     if edits.is_empty() {
         return Some(text);
@@ -168,7 +250,10 @@ fn carried_out(body: &str, document: &Document, before: &Value, objects: &[Objec
 }
 
 fn pod<'v>(object: &Object<'_>, document: &'v mut Value) -> Option<&'v mut Value> {
-    object.template?.iter().try_fold(object.value(document)?, |value, key| value.get_mut(key))
+    object
+        .template?
+        .iter()
+        .try_fold(object.value(document)?, |value, key| value.get_mut(key))
 }
 
 /// From the document's root to the pod or template, each node with its key.
@@ -189,92 +274,9 @@ fn way<'a>(root: &'a Node, object: &Object<'a>) -> Option<Vec<(Option<&'a Node>,
 }
 
 fn line(object: &Object<'_>, outcome: Outcome) -> Line {
-    Line { line: object.node.line, object: Some(object.title.clone()), outcome }
-}
-
-struct Injection<'a> {
-    settings: &'a Settings,
-}
-
-impl Change for Injection<'_> {
-    fn plan(&self, text: &str, document: &Document, value: &Value, object: &Object<'_>) -> Plan {
-        let Some(template) = object.template else { return Plan::just(Outcome::Skipped(None)) };
-        let mut copy = value.clone();
-        let Some(whole) = object.value(&mut copy).cloned() else { return Plan::just(Outcome::Skipped(None)) };
-        let Some(pod) = pod(object, &mut copy).filter(|pod| pod["spec"].is_object()) else {
-            return Plan::just(Outcome::Error(format!("it has no {}spec", template.iter().map(|k| format!("{k}.")).collect::<String>())));
-        };
-        match workload::decide(self.settings, pod) {
-            Decision::Skip(why) => Plan::just(Outcome::Skipped(Some(why))),
-            Decision::SkipWithWarning(why) => Plan { outcomes: vec![Outcome::Warning(why.clone()), Outcome::Skipped(Some(why))], ..Plan::default() },
-            Decision::Refuse(mistakes) => Plan { outcomes: mistakes.into_iter().map(Outcome::Error).collect(), ..Plan::default() },
-            Decision::Inject { config, scrape } => {
-                let mut plan = self.splice(text, document, object, &config, scrape);
-                plan.outcomes.extend(workload::warnings(&whole, template, pod).into_iter().map(Outcome::Warning));
-                plan
-            }
-        }
+    Line {
+        line: object.node.line,
+        object: Some(object.title.clone()),
+        outcome,
     }
-
-    fn done(&self) -> Outcome {
-        Outcome::Injected
-    }
-}
-
-impl Injection<'_> {
-    fn splice(&self, text: &str, document: &Document, object: &Object<'_>, config: &settings::Config, scrape: bool) -> Plan {
-        let Some(way) = document.root.as_ref().and_then(|root| way(root, object)) else {
-            return Plan::just(Outcome::Error("it is put together with YAML aliases or merge keys; write it out".into()));
-        };
-        let mut record = way.last().map(|(_, pod)| splice::record(text, pod)).unwrap_or_default();
-        record.extend(config.from_flags.iter().map(|(key, _)| (*key).to_owned()));
-        record.extend(scrape.then(|| "prometheus".to_owned()));
-        let patch = patch::build(self.settings, config, scrape, &record.join(","));
-        match splice::plan(text, document, &way, patch.clone()) {
-            Ok(edits) => Plan { edits, check: Some(injected(patch)), outcomes: vec![] },
-            Err(why) => Plan::just(Outcome::Error(why)),
-        }
-    }
-}
-
-fn injected(patch: Patch) -> Check {
-    Box::new(move |before, _| check::apply(before, &patch))
-}
-
-struct Uninjection;
-
-impl Change for Uninjection {
-    fn plan(&self, text: &str, document: &Document, value: &Value, object: &Object<'_>) -> Plan {
-        let mut copy = value.clone();
-        match pod(object, &mut copy) {
-            None => return Plan::just(Outcome::Skipped(None)),
-            Some(pod) if !workload::is_injected(pod) => return Plan::just(Outcome::Skipped(Some("not injected".into()))),
-            Some(_) => {}
-        }
-        let way = document.root.as_ref().and_then(|root| way(root, object));
-        let Some((_, pod)) = way.and_then(|mut way| way.pop()) else {
-            return Plan::just(Outcome::Error("it is put together with YAML aliases; write it out".into()));
-        };
-        let record = remove::record(pod);
-        match remove::plan(text, pod, &record) {
-            Ok(edits) => Plan { edits, check: Some(uninjected(&record)), outcomes: vec![] },
-            Err(why) => Plan::just(Outcome::Error(why)),
-        }
-    }
-
-    fn done(&self) -> Outcome {
-        Outcome::Uninjected
-    }
-}
-
-/// Nothing of ours is left, and everything else is.
-fn uninjected(record: &[&str]) -> Check {
-    let record: Vec<String> = record.iter().map(|r| (*r).to_owned()).collect();
-    Box::new(move |before, after| {
-        let record: Vec<&str> = record.iter().map(String::as_str).collect();
-        let clean = !workload::is_injected(after) && !workload::has_ours(after);
-        check::without_ours(before, &record);
-        check::without_ours(after, &record);
-        clean.then_some(())
-    })
 }

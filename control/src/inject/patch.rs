@@ -18,7 +18,11 @@ pub(super) struct Patch {
 }
 
 /// Annotations for Prometheus, where the pod has none of its own.
-pub(super) const SCRAPE: [&str; 3] = ["prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"];
+pub(super) const SCRAPE: [&str; 3] = [
+    "prometheus.io/scrape",
+    "prometheus.io/port",
+    "prometheus.io/path",
+];
 
 /// Makes the patch. `record` is what uninjection must know.
 pub(super) fn build(settings: &Settings, config: &Config, scrape: bool, record: &str) -> Patch {
@@ -30,10 +34,20 @@ pub(super) fn build(settings: &Settings, config: &Config, scrape: bool, record: 
         Sidecar::Plain => (vec![init], vec![proxy]),
     };
     let annotations = annotations(settings, config, scrape, record);
-    Patch { annotations, init_containers, containers, volumes: volumes() }
+    Patch {
+        annotations,
+        init_containers,
+        containers,
+        volumes: volumes(),
+    }
 }
 
-fn annotations(settings: &Settings, config: &Config, scrape: bool, record: &str) -> Map<String, Value> {
+fn annotations(
+    settings: &Settings,
+    config: &Config,
+    scrape: bool,
+    record: &str,
+) -> Map<String, Value> {
     let mut all = Map::new();
     let mut add = |key: &str, value: &str| all.insert(key.to_owned(), value.into());
     add(keys::INJECTED_AT_VERSION, &settings.version);
@@ -45,16 +59,25 @@ fn annotations(settings: &Settings, config: &Config, scrape: bool, record: &str)
     }
     if scrape {
         let port = ports::ADMIN.to_string();
-        SCRAPE.iter().zip(["true", &port, "/metrics"]).for_each(|(key, value)| drop(add(key, value)));
+        SCRAPE
+            .iter()
+            .zip(["true", &port, "/metrics"])
+            .for_each(|(key, value)| drop(add(key, value)));
     }
     all
 }
 
 /// The image of the pod or of everybody, with our version where it has no tag.
 fn image(settings: &Settings, config: &Config) -> String {
-    let image = config.get(keys::PROXY_IMAGE).unwrap_or_else(|| ours::IMAGE.to_owned());
+    let image = config
+        .get(keys::PROXY_IMAGE)
+        .unwrap_or_else(|| ours::IMAGE.to_owned());
     let last = image.rsplit('/').next().unwrap_or_default();
-    if last.contains([':', '@']) { image } else { format!("{image}:{}", settings.version) }
+    if last.contains([':', '@']) {
+        image
+    } else {
+        format!("{image}:{}", settings.version)
+    }
 }
 
 fn init_container(image: &str, config: &Config) -> Value {
@@ -91,9 +114,17 @@ fn init_args(config: &Config) -> Vec<String> {
     add("--outbound-port", ports::OUTBOUND.to_string());
     // The kubelet's probes and Prometheus reach the admin port directly.
     let admin = ports::ADMIN.to_string();
-    let inbound = config.get(keys::SKIP_INBOUND_PORTS).filter(|list| !list.is_empty());
-    add("--skip-inbound-ports", inbound.map_or(admin.clone(), |list| format!("{admin},{list}")));
-    for (flag, key) in [("--skip-outbound-ports", keys::SKIP_OUTBOUND_PORTS), ("--skip-subnets", keys::SKIP_SUBNETS)] {
+    let inbound = config
+        .get(keys::SKIP_INBOUND_PORTS)
+        .filter(|list| !list.is_empty());
+    add(
+        "--skip-inbound-ports",
+        inbound.map_or(admin.clone(), |list| format!("{admin},{list}")),
+    );
+    for (flag, key) in [
+        ("--skip-outbound-ports", keys::SKIP_OUTBOUND_PORTS),
+        ("--skip-subnets", keys::SKIP_SUBNETS),
+    ] {
         if let Some(list) = config.get(key).filter(|list| !list.is_empty()) {
             add(flag, list);
         }
@@ -144,14 +175,27 @@ fn environment(settings: &Settings, config: &Config) -> Vec<Value> {
         given(env::CONTROL_ADDR, &settings.control_addr),
         trust_anchors(&settings.trust),
         given(env::TRUST_DOMAIN, &settings.trust_domain),
-        given(env::TOKEN_FILE, &format!("{}/{}", ours::TOKEN_DIR, ours::TOKEN_FILE)),
-        given(env::OUTBOUND_ADDR, &format!("127.0.0.1:{0},[::1]:{0}", ports::OUTBOUND)),
+        given(
+            env::TOKEN_FILE,
+            &format!("{}/{}", ours::TOKEN_DIR, ours::TOKEN_FILE),
+        ),
+        given(
+            env::OUTBOUND_ADDR,
+            &format!("127.0.0.1:{0},[::1]:{0}", ports::OUTBOUND),
+        ),
         given(env::INBOUND_ADDR, &format!("[::]:{}", ports::INBOUND)),
         // The kubelet and Prometheus come from other hosts.
         given(env::ADMIN_ADDR, &format!("[::]:{}", ports::ADMIN)),
-        given(env::LOG, &config.get(keys::PROXY_LOG_LEVEL).unwrap_or_else(|| "info".to_owned())),
+        given(
+            env::LOG,
+            &config
+                .get(keys::PROXY_LOG_LEVEL)
+                .unwrap_or_else(|| "info".to_owned()),
+        ),
     ];
-    let opaque = config.get(keys::OPAQUE_PORTS).filter(|list| !list.is_empty());
+    let opaque = config
+        .get(keys::OPAQUE_PORTS)
+        .filter(|list| !list.is_empty());
     all.extend(opaque.map(|list| given(env::OPAQUE_PORTS, &list)));
     all
 }
@@ -174,7 +218,10 @@ fn resources(config: &Config) -> Value {
         "cpu": or(keys::PROXY_CPU_REQUEST, "10m"),
         "memory": or(keys::PROXY_MEMORY_REQUEST, "16Mi"),
     } });
-    for (name, key) in [("cpu", keys::PROXY_CPU_LIMIT), ("memory", keys::PROXY_MEMORY_LIMIT)] {
+    for (name, key) in [
+        ("cpu", keys::PROXY_CPU_LIMIT),
+        ("memory", keys::PROXY_MEMORY_LIMIT),
+    ] {
         if let Some(limit) = config.get(key) {
             resources["limits"][name] = limit.into();
         }

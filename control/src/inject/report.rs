@@ -1,6 +1,6 @@
 //! What was done with each object, as lines for people.
 
-use super::settings::printable;
+use super::values::printable;
 use std::fmt;
 
 /// One line of the report.
@@ -39,7 +39,11 @@ impl Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Outcome::Warning(_) | Outcome::Error(_) = self.outcome {
-            f.write_str(if self.is_error() { "error: " } else { "warning: " })?;
+            f.write_str(if self.is_error() {
+                "error: "
+            } else {
+                "warning: "
+            })?;
             write!(f, "line {}: ", self.line)?;
         }
         match (&self.object, &self.outcome) {
@@ -47,7 +51,9 @@ impl fmt::Display for Line {
             (Some(object), Outcome::Uninjected) => write!(f, "{object} uninjected"),
             (Some(object), Outcome::Skipped(None)) => write!(f, "{object} skipped"),
             (Some(object), Outcome::Skipped(Some(why))) => write!(f, "{object} skipped: {why}"),
-            (Some(object), Outcome::Warning(what) | Outcome::Error(what)) => write!(f, "{object}: {what}"),
+            (Some(object), Outcome::Warning(what) | Outcome::Error(what)) => {
+                write!(f, "{object}: {what}")
+            }
             (None, Outcome::Warning(what) | Outcome::Error(what)) => f.write_str(what),
             (None, _) => f.write_str("document skipped"),
         }
@@ -56,6 +62,9 @@ impl fmt::Display for Line {
 
 /// `deployment "web"`.
 pub(super) fn title(kind: &str, name: Option<&str>) -> String {
-    let name = name.map_or_else(|| "(no name)".to_owned(), |name| format!("\"{}\"", printable(name)));
+    let name = name.map_or_else(
+        || "(no name)".to_owned(),
+        |name| format!("\"{}\"", printable(name)),
+    );
     format!("{} {name}", printable(&kind.to_lowercase()))
 }

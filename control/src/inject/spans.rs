@@ -104,11 +104,18 @@ impl Node {
     /// End of the last scalar or closing bracket in it: exact where `range` is not.
     pub fn content_end(&self) -> usize {
         match &self.kind {
-            Kind::Seq { flow: false, items } => items.last().map_or(self.range.start, Node::content_end),
-            Kind::Map { flow: false, entries } => entries.last().map_or(self.range.start, |(key, value)| match value.range.len() {
-                0 => key.range.end,
-                _ => value.content_end(),
-            }),
+            Kind::Seq { flow: false, items } => {
+                items.last().map_or(self.range.start, Node::content_end)
+            }
+            Kind::Map {
+                flow: false,
+                entries,
+            } => entries
+                .last()
+                .map_or(self.range.start, |(key, value)| match value.range.len() {
+                    0 => key.range.end,
+                    _ => value.content_end(),
+                }),
             _ => self.range.end,
         }
     }
@@ -128,7 +135,10 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
     let options = granit_parser::options! { emit_comments: false, block_nesting_limit: 100, flow_nesting_limit: 100 };
     let mut builder = Builder::default();
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|e| SyntaxError { line: e.marker().line(), message: e.info() })?;
+        let (event, span) = event.map_err(|e| SyntaxError {
+            line: e.marker().line(),
+            message: e.info(),
+        })?;
         builder.take(event, &span);
     }
     if let Some(last) = builder.documents.last_mut() {
@@ -161,13 +171,37 @@ impl Builder {
             }
             Event::Scalar(value, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                self.finish(node(span, anchor, tag.is_some(), Kind::Scalar { value: value.into_owned(), plain }));
+                self.finish(node(
+                    span,
+                    anchor,
+                    tag.is_some(),
+                    Kind::Scalar {
+                        value: value.into_owned(),
+                        plain,
+                    },
+                ));
             }
             Event::SequenceStart(style, anchor, tag) => {
-                self.begin(node(span, anchor, tag.is_some(), Kind::Seq { flow: style == StructureStyle::Flow, items: vec![] }));
+                self.begin(node(
+                    span,
+                    anchor,
+                    tag.is_some(),
+                    Kind::Seq {
+                        flow: style == StructureStyle::Flow,
+                        items: vec![],
+                    },
+                ));
             }
             Event::MappingStart(style, anchor, tag) => {
-                self.begin(node(span, anchor, tag.is_some(), Kind::Map { flow: style == StructureStyle::Flow, entries: vec![] }));
+                self.begin(node(
+                    span,
+                    anchor,
+                    tag.is_some(),
+                    Kind::Map {
+                        flow: style == StructureStyle::Flow,
+                        entries: vec![],
+                    },
+                ));
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span),
             _ => {}
@@ -176,7 +210,11 @@ impl Builder {
 
     fn start_document(&mut self) {
         let start = self.documents.last().map_or(0, |d| d.range.end);
-        self.documents.push(Document { range: start..start, root: None, aliased: BTreeSet::new() });
+        self.documents.push(Document {
+            range: start..start,
+            root: None,
+            aliased: BTreeSet::new(),
+        });
     }
 
     fn end_document(&mut self, span: &Span) {
@@ -216,7 +254,13 @@ impl Builder {
 }
 
 fn node(span: &Span, anchor: usize, tagged: bool, kind: Kind) -> Node {
-    Node { range: bytes(span), line: span.start.line(), anchor, tagged, kind }
+    Node {
+        range: bytes(span),
+        line: span.start.line(),
+        anchor,
+        tagged,
+        kind,
+    }
 }
 
 fn bytes(span: &Span) -> Range<usize> {
@@ -245,12 +289,25 @@ mod tests {
 
     #[test]
     fn indented_lists_start_at_their_dash_and_others_behind_it() {
-        for text in ["a:\n  - b: 1\n", "a:\n# c\n\n  - b: 1\n", "a:\n- b: 1\n", "- a:\n  - b: 1\n", "- a:\n    - b: 1"] {
+        for text in [
+            "a:\n  - b: 1\n",
+            "a:\n# c\n\n  - b: 1\n",
+            "a:\n- b: 1\n",
+            "- a:\n  - b: 1\n",
+            "- a:\n    - b: 1",
+        ] {
             let root = root(text);
-            let map = if root.items().is_empty() { &root } else { &root.items()[0] };
+            let map = if root.items().is_empty() {
+                &root
+            } else {
+                &root.items()[0]
+            };
             let list = map.get("a").unwrap();
             let unindented = ["a:\n- b: 1\n", "- a:\n  - b: 1\n"].contains(&text);
-            assert!(text[list.range.start..].starts_with(if unindented { "b" } else { "- b" }), "{text:?} {list:?}");
+            assert!(
+                text[list.range.start..].starts_with(if unindented { "b" } else { "- b" }),
+                "{text:?} {list:?}"
+            );
             assert_eq!(&text[list.items()[0].range.start..][..1], "b");
             assert!(text[..list.content_end()].ends_with('1'));
         }
@@ -272,7 +329,13 @@ mod tests {
         let documents = parse(text).unwrap();
         let parts: String = documents.iter().map(|d| &text[d.range.clone()]).collect();
         assert_eq!(parts, text);
-        assert_eq!(documents.iter().map(|d| d.aliased.len()).collect::<Vec<_>>(), [0, 0, 1, 0]);
+        assert_eq!(
+            documents
+                .iter()
+                .map(|d| d.aliased.len())
+                .collect::<Vec<_>>(),
+            [0, 0, 1, 0]
+        );
         for document in &documents {
             parse(&text[document.range.clone()]).unwrap();
         }

@@ -23,7 +23,11 @@ enum Add {
 impl Add {
     fn to_value(&self) -> Value {
         match self {
-            Self::Entries(entries) => entries.iter().map(|(key, add)| ((*key).to_owned(), add.to_value())).collect::<Map<_, _>>().into(),
+            Self::Entries(entries) => entries
+                .iter()
+                .map(|(key, add)| ((*key).to_owned(), add.to_value()))
+                .collect::<Map<_, _>>()
+                .into(),
             Self::Values(map) => map.clone().into(),
             Self::Items(items) => items.clone().into(),
         }
@@ -32,33 +36,60 @@ impl Add {
 
 /// The edits that put a patch into the pod or template whose text is the last of `path`; the others are its ancestors,
 /// each with its key.
-pub(super) fn plan(text: &str, document: &Document, path: &[(Option<&Node>, &Node)], patch: Patch) -> Result<Vec<Edit>, Refusal> {
-    let mut splicer = Splicer { text, document, edits: vec![] };
+pub(super) fn plan(
+    text: &str,
+    document: &Document,
+    path: &[(Option<&Node>, &Node)],
+    patch: Patch,
+) -> Result<Vec<Edit>, Refusal> {
+    let mut splicer = Splicer {
+        text,
+        document,
+        edits: vec![],
+    };
     for (_, node) in path {
         splicer.guard(node)?;
     }
-    let Some((key, pod)) = path.last() else { return Ok(vec![]) };
-    splicer.into_map(*key, pod, &additions(patch))?;
+    let Some((key, pod)) = path.last() else {
+        return Ok(vec![]);
+    };
+    splicer.add_to_map(*key, pod, &additions(patch))?;
     Ok(splicer.edits)
 }
 
 fn additions(patch: Patch) -> Vec<(&'static str, Add)> {
-    let lists = [("initContainers", patch.init_containers), ("containers", patch.containers), ("volumes", patch.volumes)];
-    let lists = lists.into_iter().filter(|(_, items)| !items.is_empty()).map(|(key, items)| (key, Add::Items(items)));
+    let lists = [
+        ("initContainers", patch.init_containers),
+        ("containers", patch.containers),
+        ("volumes", patch.volumes),
+    ];
+    let lists = lists
+        .into_iter()
+        .filter(|(_, items)| !items.is_empty())
+        .map(|(key, items)| (key, Add::Items(items)));
     let metadata = vec![("annotations", Add::Values(patch.annotations))];
-    vec![("metadata", Add::Entries(metadata)), ("spec", Add::Entries(lists.collect()))]
+    vec![
+        ("metadata", Add::Entries(metadata)),
+        ("spec", Add::Entries(lists.collect())),
+    ]
 }
 
 /// What uninjection must know: which keys are not there yet, and what stands for those that are `null` in so many letters.
 pub(super) fn record(text: &str, pod: &Node) -> Vec<String> {
     let absent = |map: Option<&Node>, key: &str| match map.and_then(|map| map.get(key)) {
         None => Some(key.to_owned()),
-        Some(value) if value.is_null() && !value.range.is_empty() => Some(format!("{key}={}", &text[value.range.clone()])),
+        Some(value) if value.is_null() && !value.range.is_empty() => {
+            Some(format!("{key}={}", &text[value.range.clone()]))
+        }
         Some(_) => None,
     };
-    let metadata = absent(Some(pod), "metadata").or_else(|| absent(pod.get("metadata"), "annotations"));
+    let metadata =
+        absent(Some(pod), "metadata").or_else(|| absent(pod.get("metadata"), "annotations"));
     let lists = ["initContainers", "volumes"].map(|key| absent(pod.get("spec"), key));
-    metadata.into_iter().chain(lists.into_iter().flatten()).collect()
+    metadata
+        .into_iter()
+        .chain(lists.into_iter().flatten())
+        .collect()
 }
 
 struct Splicer<'a> {
@@ -71,21 +102,35 @@ impl Splicer<'_> {
     /// Text put into a node that is used elsewhere too, or that is put together from elsewhere, would not mean what it says.
     fn guard(&self, node: &Node) -> Result<(), Refusal> {
         if matches!(node.kind, Kind::Alias) {
-            return Err(format!("line {}: it is put together with a YAML alias (*name); write it out", node.line));
+            return Err(format!(
+                "line {}: it is put together with a YAML alias (*name); write it out",
+                node.line
+            ));
         }
         if node.anchor != 0 && self.document.aliased.contains(&node.anchor) {
-            return Err(format!("line {}: a YAML alias (*name) uses this part elsewhere too; write it out", node.line));
+            return Err(format!(
+                "line {}: a YAML alias (*name) uses this part elsewhere too; write it out",
+                node.line
+            ));
         }
         if node.tagged {
             return Err(format!("line {}: it carries a YAML tag (!name)", node.line));
         }
         if node.get("<<").is_some() {
-            return Err(format!("line {}: it is put together with a YAML merge key (<<); write it out", node.line));
+            return Err(format!(
+                "line {}: it is put together with a YAML merge key (<<); write it out",
+                node.line
+            ));
         }
         Ok(())
     }
 
-    fn into_map(&mut self, key: Option<&Node>, map: &Node, adds: &[(&'static str, Add)]) -> Result<(), Refusal> {
+    fn add_to_map(
+        &mut self,
+        key: Option<&Node>,
+        map: &Node,
+        adds: &[(&'static str, Add)],
+    ) -> Result<(), Refusal> {
         let mut new = Map::new();
         for (name, add) in adds {
             match map.entry(name) {
@@ -102,86 +147,154 @@ impl Splicer<'_> {
             return self.fill(key, value, &add.to_value(), in_flow);
         }
         match (add, &value.kind) {
-            (Add::Entries(adds), Kind::Map { .. }) => self.into_map(Some(key), value, adds),
+            (Add::Entries(adds), Kind::Map { .. }) => self.add_to_map(Some(key), value, adds),
             (Add::Values(map), Kind::Map { .. }) => self.head_of_map(Some(key), value, map),
             (Add::Items(items), Kind::Seq { .. }) => self.head_of_list(key, value, items),
-            _ => Err(format!("line {}: {} is neither a mapping nor a list", value.line, key.as_str().unwrap_or_default())),
+            _ => Err(format!(
+                "line {}: {} is neither a mapping nor a list",
+                value.line,
+                key.as_str().unwrap_or_default()
+            )),
         }
     }
 
     /// In place of nothing, or of a written `null`.
-    fn fill(&mut self, key: &Node, null: &Node, value: &Value, in_flow: bool) -> Result<(), Refusal> {
+    fn fill(
+        &mut self,
+        key: &Node,
+        null: &Node,
+        value: &Value,
+        in_flow: bool,
+    ) -> Result<(), Refusal> {
         if !null.range.is_empty() {
-            self.edits.push(Edit { range: null.range.clone(), text: emit::flow(value) });
+            self.edits.push(Edit {
+                range: null.range.clone(),
+                text: emit::flow(value),
+            });
             return Ok(());
         }
         if in_flow {
             return Err(exotic(key));
         }
         let column = text::column(self.text, key.range.start).ok_or_else(|| exotic(key))?;
-        let lines = if value.is_array() { emit::items(value, column) } else { emit::entries(value, column + 2) };
+        let lines = if value.is_array() {
+            emit::items(value, column)
+        } else {
+            emit::entries(value, column + 2)
+        };
         self.behind_line(key.range.end, &lines);
         Ok(())
     }
 
-    fn head_of_map(&mut self, key: Option<&Node>, map: &Node, new: &Map<String, Value>) -> Result<(), Refusal> {
+    fn head_of_map(
+        &mut self,
+        key: Option<&Node>,
+        map: &Node,
+        new: &Map<String, Value>,
+    ) -> Result<(), Refusal> {
         if new.is_empty() {
             return Ok(());
         }
-        let Kind::Map { flow: false, entries } = &map.kind else {
+        let Kind::Map {
+            flow: false,
+            entries,
+        } = &map.kind
+        else {
             let first = map.entries().first().map(|(key, _)| key);
-            let print = |print: &dyn Fn(&Value) -> String| new.iter().map(|(k, v)| format!("{}: {}", emit::quoted(k), print(v))).collect();
-            self.head_of_flow(map, first, &print);
+            let elements: Vec<_> = new
+                .iter()
+                .map(|(key, value)| (format!("{}: ", emit::quoted(key)), value))
+                .collect();
+            self.head_of_flow(map, first, &elements);
             return Ok(());
         };
-        let (Some(key), Some((first, _))) = (key, entries.first()) else { return Err(exotic(map)) };
+        let (Some(key), Some((first, _))) = (key, entries.first()) else {
+            return Err(exotic(map));
+        };
         let column = text::column(self.text, first.range.start).ok_or_else(|| exotic(first))?;
         self.behind_line(key.range.end, &emit::entries(&new.clone().into(), column));
         Ok(())
     }
 
     fn head_of_list(&mut self, key: &Node, list: &Node, items: &[Value]) -> Result<(), Refusal> {
-        if let Kind::Seq { flow: true, items: present } = &list.kind {
-            let print = |print: &dyn Fn(&Value) -> String| items.iter().map(print).collect();
-            self.head_of_flow(list, present.first(), &print);
+        if let Kind::Seq {
+            flow: true,
+            items: present,
+        } = &list.kind
+        {
+            let elements: Vec<_> = items.iter().map(|value| (String::new(), value)).collect();
+            self.head_of_flow(list, present.first(), &elements);
             return Ok(());
         }
         // A list whose dashes are not indented starts, for the parser, behind its first dash.
-        let indented = self.text[list.range.start..].starts_with(['-']) && self.text[list.range.start + 1..].starts_with(char::is_whitespace);
-        let dash = if indented { list.range.start } else { key.range.start };
+        let indented = self.text[list.range.start..].starts_with(['-'])
+            && self.text[list.range.start + 1..].starts_with(char::is_whitespace);
+        let dash = if indented {
+            list.range.start
+        } else {
+            key.range.start
+        };
         let column = text::column(self.text, dash).ok_or_else(|| exotic(list))?;
         self.behind_line(key.range.end, &emit::items(&items.to_vec().into(), column));
         Ok(())
     }
 
-    /// Behind an opening bracket: on lines of their own where the first element has one, else on the same line.
-    fn head_of_flow(&mut self, collection: &Node, first: Option<&Node>, elements: &dyn Fn(&dyn Fn(&Value) -> String) -> Vec<String>) {
+    /// Behind an opening bracket: on lines of their own where the first element has one, else on the same line. Each new
+    /// element is what stands before its value (a key), and the value.
+    fn head_of_flow(&mut self, collection: &Node, first: Option<&Node>, new: &[(String, &Value)]) {
         let at = collection.range.start + 1;
+        let on_one_line = || {
+            new.iter()
+                .map(|(key, value)| format!("{key}{}", emit::flow(value)))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let text = match first {
-            None => elements(&emit::flow).join(", "),
+            None => on_one_line(),
             Some(first) if text::line_end(self.text, at) == at => {
                 let newline = text::newline(self.text, at);
-                let line = &self.text[text::line_start(self.text, first.range.start)..first.range.start];
-                let pretty = |value: &Value| emit::pretty(value, line, newline);
-                elements(&pretty).iter().map(|element| format!("{newline}{line}{element},")).collect()
+                let indent =
+                    &self.text[text::line_start(self.text, first.range.start)..first.range.start];
+                let element = |(key, value): &(String, &Value)| {
+                    format!(
+                        "{newline}{indent}{key}{},",
+                        emit::pretty(value, indent, newline)
+                    )
+                };
+                new.iter().map(element).collect()
             }
-            Some(_) => elements(&emit::flow).join(", ") + ", ",
+            Some(_) => on_one_line() + ", ",
         };
-        self.edits.push(Edit { range: at..at, text });
+        self.edits.push(Edit {
+            range: at..at,
+            text,
+        });
     }
 
     fn behind_line(&mut self, at: usize, lines: &[String]) {
         let end = text::line_end(self.text, at);
         let newline = text::newline(self.text, at);
-        let text = lines.iter().map(|line| format!("{newline}{line}")).collect();
-        self.edits.push(Edit { range: end..end, text });
+        let text = lines
+            .iter()
+            .map(|line| format!("{newline}{line}"))
+            .collect();
+        self.edits.push(Edit {
+            range: end..end,
+            text,
+        });
     }
 }
 
 fn is_flow(node: &Node) -> bool {
-    matches!(node.kind, Kind::Map { flow: true, .. } | Kind::Seq { flow: true, .. })
+    matches!(
+        node.kind,
+        Kind::Map { flow: true, .. } | Kind::Seq { flow: true, .. }
+    )
 }
 
 fn exotic(node: &Node) -> Refusal {
-    format!("line {}: it is written in a style that text cannot be put into safely", node.line)
+    format!(
+        "line {}: it is written in a style that text cannot be put into safely",
+        node.line
+    )
 }

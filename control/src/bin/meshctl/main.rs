@@ -2,16 +2,18 @@
 
 mod demo;
 mod explain;
+mod inject;
 mod local;
 mod token;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 use weft_control::demo::app;
 
 /// See and steer the mesh
 #[derive(Debug, Parser)]
-#[command(name = "meshctl", version, propagate_version = true)]
+#[command(name = "meshctl", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,8 +23,12 @@ struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Local(local::LocalArgs),
+    Inject(Box<inject::InjectArgs>),
+    Uninject(inject::UninjectArgs),
     Token(token::TokenArgs),
     Explain(explain::ExplainArgs),
+    /// Print the version
+    Version,
     /// Print a completion script
     Completion {
         /// For which shell
@@ -38,7 +44,7 @@ fn main() -> ExitCode {
     if let Some(code) = weft_control::local::dispatch() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    match run(Cli::parse().command) {
+    match run(cli().command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meshctl: {error:#}");
@@ -47,16 +53,60 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line; started as `kubectl-mesh` (by kubectl), the help says `kubectl mesh`.
+fn cli() -> Cli {
+    let is_plugin = std::env::args_os().next().is_some_and(|name| {
+        Path::new(&name)
+            .file_stem()
+            .is_some_and(|stem| stem == "kubectl-mesh")
+    });
+    let command = if is_plugin {
+        Cli::command().bin_name("kubectl mesh")
+    } else {
+        Cli::command()
+    };
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+}
+
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(args),
         Command::Local(args) => local::run(args),
+        Command::Inject(args) => inject::inject(&args),
+        Command::Uninject(args) => inject::uninject(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Version => {
+            println!("meshctl {}", weft_proxy_api::names::VERSION);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "meshctl",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
         Command::DemoApp(args) => app::run(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let mut script = vec![];
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut Cli::command(),
+            "meshctl",
+            &mut script,
+        );
+        assert!(!script.is_empty());
     }
 }
