@@ -104,7 +104,7 @@ async fn first_words(
     }
     if may_be_server_first(worker, plan, accepted) {
         let io = worker.shared.connector.connect_plain(accepted.dial).await?;
-        let upstream = Upstream::local(io, worker.metrics.inbound_edge(None));
+        let upstream = Upstream::local(&worker.shared, io, worker.metrics.inbound_edge(None));
         return whoever_speaks(worker, tcp, bytes, upstream).await;
     }
     match timeout(SILENT_CLIENT, quiet(worker, detect::read(tcp, bytes))).await {
@@ -216,7 +216,8 @@ async fn serve_http(
     conn: Arc<Connection>,
     version: HttpVersion,
 ) -> Result<(), End> {
-    let _open = worker.open(&conn, Carries::Http, version.label());
+    let open = worker.open(&conn, Carries::Http, version.label());
+    let io = io.counted(open.metrics().clone());
     let service = stack::inbound(&worker.shared, &conn);
     Ok(server::serve(io, version, service, conn, worker.drain.clone()).await?)
 }
@@ -230,7 +231,7 @@ async fn opaque(
 ) -> Result<(), End> {
     admit_bytes(worker, &conn).await?;
     let app = worker.shared.connector.connect_plain(conn.dial).await?;
-    let upstream = Upstream::local(app, worker.metrics.inbound_edge(conn.peer.identity()));
+    let upstream = Upstream::local(&worker.shared, app, worker.metrics.inbound_edge(conn.peer.identity()));
     relay(worker, io, upstream, conn, protocol).await
 }
 

@@ -1,5 +1,9 @@
 //! The byte streams the proxy works with, as one type, so that nothing above is generic over its transport.
 
+mod counted;
+
+pub use counted::Counted;
+
 use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -19,6 +23,8 @@ pub enum Io {
     TlsServer(Box<tokio_rustls::server::TlsStream<ReadAhead>>),
     /// TLS, we are the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<ReadAhead>>),
+    /// Any of these, with its bytes counted.
+    Counted(Box<Counted>),
     /// An in-memory pipe.
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
@@ -93,9 +99,15 @@ impl Io {
             Io::Prefixed(p) => Some(&p.tcp),
             Io::TlsServer(tls) => Some(&tls.get_ref().0.tcp),
             Io::TlsClient(tls) => Some(&tls.get_ref().0.tcp),
+            Io::Counted(counted) => counted.io.tcp(),
             #[cfg(test)]
             Io::Memory(_) => None,
         }
+    }
+
+    /// Is it mutual TLS that we opened?
+    pub fn is_mutual(&self) -> bool {
+        matches!(self, Io::TlsClient(_))
     }
 
     /// Dropping the stream from now on resets the connection instead of ending it.
@@ -176,6 +188,7 @@ macro_rules! each {
             Io::Prefixed($io) => $call,
             Io::TlsServer($io) => $call,
             Io::TlsClient($io) => $call,
+            Io::Counted($io) => $call,
             #[cfg(test)]
             Io::Memory($io) => $call,
         }

@@ -71,7 +71,7 @@ pub async fn serve(
             http(worker, client, HttpVersion::Http2, &known, conn).await
         }
         Opening::Client(_) => {
-            let upstream = tcp::open(&worker.shared.connector, &known.destination).await?;
+            let upstream = tcp::open(&worker.shared, &known.destination).await?;
             relay(worker, client, upstream, conn, label).await
         }
         Opening::Server(upstream, words) => {
@@ -149,7 +149,7 @@ async fn first_words(
         });
         return Ok(opening);
     }
-    let Ok(upstream) = tcp::open(&worker.shared.connector, &known.destination).await else {
+    let Ok(upstream) = tcp::open(&worker.shared, &known.destination).await else {
         // An HTTP client gets its answer when it asks; anyone else has waited long enough.
         let wait = tokio::time::timeout(GIVE_UP, client_speaks(worker, tcp, bytes));
         return wait.await.unwrap_or(Ok(Opening::Nobody));
@@ -244,7 +244,8 @@ async fn http(
     known: &Known,
     conn: Arc<Connection>,
 ) -> Result<(), End> {
-    let _open = worker.open(&conn, Carries::Http, version.label());
+    let open = worker.open(&conn, Carries::Http, version.label());
+    let client = client.counted(open.metrics().clone());
     let service = known.http(&worker.shared);
     Ok(server::serve(client, version, service, conn, worker.drain.clone()).await?)
 }
@@ -258,5 +259,5 @@ pub(crate) async fn relay(
     protocol: &'static str,
 ) -> Result<(), End> {
     let open = worker.open(&conn, Carries::Bytes, protocol);
-    Ok(upstream.run(&mut client, &conn, &open.metrics).await?)
+    Ok(upstream.run(&mut client, &conn, open.metrics()).await?)
 }

@@ -56,7 +56,7 @@ pub struct Shared {
 impl Shared {
     /// One per worker.
     pub fn new(metrics: Arc<Metrics>, connector: Connector, inbound: InboundHandle) -> Arc<Self> {
-        let pools = Pools::new(connector.clone());
+        let pools = Pools::new(connector.clone(), metrics.clone());
         Arc::new(Self { metrics, connector, pools, inbound, in_flight: Default::default(), budget: Budget::new() })
     }
 }
@@ -80,7 +80,7 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
         // The application closes idle connections when it likes.
         .layer(RetryLayer::new(shared.budget.clone()))
         .map_request(|attempt: Attempt| attempt.request)
-        .service(shared.pools.plain(conn.dial));
+        .service(shared.pools.plain(Direction::Inbound, conn.dial));
     HttpService::new(stack)
 }
 

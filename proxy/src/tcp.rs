@@ -5,12 +5,12 @@ mod copy;
 pub use copy::copy;
 
 use crate::balance::{self, EndpointSet, InFlight, Outcome};
-use crate::connect::Connector;
-use crate::connection::{CloseReason, Connection};
+use crate::connection::{CloseReason, Connection, Direction};
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
-use crate::metrics::{ConnectionMetrics, EdgeMetrics};
+use crate::metrics::{ConnectionMetrics, EdgeMetrics, OpenConnection};
 use crate::policy::{BackendPlan, Destination, OutboundPlan};
+use crate::stack::Shared;
 use crate::tls::Alpn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,16 +21,20 @@ const MAX_ATTEMPTS: usize = 3;
 /// How long a connection waits for the first answer about a set of endpoints.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Label of what these connections carry.
+const PROTOCOL: &str = "opaque";
+
 /// An open way to whoever serves, and what its end is to be told to.
 pub struct Upstream {
     /// The bytes.
     pub io: Io,
     edge: Arc<EdgeMetrics>,
     in_flight: Option<(InFlight, Duration)>,
+    open: OpenConnection,
 }
 
 /// Opens a connection that carries bytes to `destination`.
-pub async fn open(connector: &Connector, destination: &Destination) -> Result<Upstream, Error> {
+pub async fn open(shared: &Shared, destination: &Destination) -> Result<Upstream, Error> {
     // The plan is taken once: a connection of bytes follows the routes that were in force when it came.
     let plan = Arc::clone(&destination.plan());
     match &*plan {
@@ -41,25 +45,21 @@ pub async fn open(connector: &Connector, destination: &Destination) -> Result<Up
                 false => ErrorKind::AllWeightsZero,
             };
             let backend = route.choose().ok_or(nobody)?;
-            to_backend(connector, backend).await
+            to_backend(shared, backend).await
         }
         OutboundPlan::Endpoint(plan) => {
             let in_flight = plan.endpoint.start();
             let started = Instant::now();
-            let io = connector.connect(&plan.endpoint.spec, Alpn::Opaque).await?;
-            Ok(Upstream {
-                io,
-                edge: plan.metrics.clone(),
-                in_flight: Some((in_flight, started.elapsed())),
-            })
+            let io = shared
+                .connector
+                .connect(&plan.endpoint.spec, Alpn::Opaque)
+                .await?;
+            let connect = started.elapsed();
+            Ok(Upstream::to_endpoint(shared, io, plan.metrics.clone(), in_flight, connect))
         }
         OutboundPlan::PassThrough(edge) => {
-            let io = connector.connect_plain(destination.target).await?;
-            Ok(Upstream {
-                io,
-                edge: edge.clone(),
-                in_flight: None,
-            })
+            let io = shared.connector.connect_plain(destination.target).await?;
+            Ok(Upstream::plain(shared, Direction::Outbound, io, edge.clone()))
         }
         OutboundPlan::Refused(reason) => {
             Err(Error::new(ErrorKind::RefusedTarget).with_detail(reason.clone()))
@@ -68,23 +68,21 @@ pub async fn open(connector: &Connector, destination: &Destination) -> Result<Up
 }
 
 /// To one endpoint of a backend; one that cannot be reached is followed by another.
-async fn to_backend(connector: &Connector, backend: &BackendPlan) -> Result<Upstream, Error> {
+async fn to_backend(shared: &Shared, backend: &BackendPlan) -> Result<Upstream, Error> {
     let _ = timeout(KNOWN_TIMEOUT, backend.endpoints.known()).await;
     let mut tried = Vec::new();
     loop {
         let (in_flight, id) = pick(&backend.endpoints, &tried)?;
         let started = Instant::now();
-        match connector
+        match shared
+            .connector
             .connect(&in_flight.endpoint().spec, Alpn::Opaque)
             .await
         {
             Ok(io) => {
                 let edge = backend.edge(in_flight.endpoint());
-                return Ok(Upstream {
-                    io,
-                    edge,
-                    in_flight: Some((in_flight, started.elapsed())),
-                });
+                let connect = started.elapsed();
+                return Ok(Upstream::to_endpoint(shared, io, edge, in_flight, connect));
             }
             Err(error) => {
                 in_flight.done(Outcome::ConnectFailure, started.elapsed());
@@ -107,11 +105,34 @@ fn pick(endpoints: &EndpointSet, tried: &[u64]) -> Result<(InFlight, u64), Error
 
 impl Upstream {
     /// A connection to the local application.
-    pub fn local(io: Io, edge: Arc<EdgeMetrics>) -> Self {
+    pub fn local(shared: &Shared, io: Io, edge: Arc<EdgeMetrics>) -> Self {
+        Self::plain(shared, Direction::Inbound, io, edge)
+    }
+
+    fn plain(shared: &Shared, direction: Direction, io: Io, edge: Arc<EdgeMetrics>) -> Self {
+        let open = shared.metrics.opened_plain(direction, PROTOCOL);
         Self {
             io,
             edge,
             in_flight: None,
+            open,
+        }
+    }
+
+    fn to_endpoint(
+        shared: &Shared,
+        io: Io,
+        edge: Arc<EdgeMetrics>,
+        in_flight: InFlight,
+        connect: Duration,
+    ) -> Self {
+        let group = &in_flight.endpoint().group;
+        let open = shared.metrics.opened_to(group, io.is_mutual(), PROTOCOL);
+        Self {
+            io,
+            edge,
+            in_flight: Some((in_flight, connect)),
+            open,
         }
     }
 
@@ -124,9 +145,11 @@ impl Upstream {
     ) -> Result<(), Error> {
         self.edge.connection();
         let edge = self.edge.clone();
+        let opened = self.open.metrics().clone();
         let count = |received, sent| {
             edge.bytes(received, sent);
             accepted.bytes(received, sent);
+            opened.bytes(sent, received);
         };
         let copied = tokio::select! {
             copied = copy(client, &mut self.io, count) => {

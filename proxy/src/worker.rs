@@ -8,7 +8,7 @@ use crate::discover::Discover;
 use crate::error::{Error, ErrorKind};
 use crate::known::Destinations;
 use crate::metrics::labels::Side;
-use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics};
+use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics, OpenConnection};
 use crate::policy::InboundPlan;
 use crate::stack::Shared;
 use crate::tasks::{DrainWatch, Tasks};
@@ -119,9 +119,7 @@ pub enum Carries {
 pub struct OpenGuard {
     worker: Arc<Worker>,
     id: u64,
-    since: Instant,
-    /// Its series.
-    pub metrics: Arc<ConnectionMetrics>,
+    open: OpenConnection,
 }
 
 impl Worker {
@@ -296,7 +294,7 @@ impl Worker {
             },
             protocol,
         });
-        metrics.opened();
+        let open = OpenConnection::new(metrics);
         let id = self.open.next.fetch_add(1, Ordering::Relaxed);
         self.open
             .connections
@@ -312,8 +310,7 @@ impl Worker {
         OpenGuard {
             worker: self.clone(),
             id,
-            since: Instant::now(),
-            metrics,
+            open,
         }
     }
 
@@ -381,9 +378,15 @@ fn still_allowed(plan: &InboundPlan, conn: &Connection, carries: Carries) -> boo
     }
 }
 
+impl OpenGuard {
+    /// Its series.
+    pub fn metrics(&self) -> &Arc<ConnectionMetrics> {
+        self.open.metrics()
+    }
+}
+
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.metrics.closed(self.since.elapsed());
         self.worker.open.connections.lock().remove(&self.id);
     }
 }

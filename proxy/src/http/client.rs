@@ -7,8 +7,10 @@ use super::service::ServiceFuture;
 use super::{HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
 use crate::connect::Connector;
+use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
+use crate::metrics::Metrics;
 use crate::tls::Alpn;
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -48,18 +50,25 @@ pub(super) type Http2Sender = http2::SendRequest<Body>;
 /// Where a pool's connections lead.
 pub(super) enum Target {
     /// An endpoint of the mesh, or a pod without a proxy.
-    Endpoint(Connector, Arc<balance::Endpoint>),
-    /// The application itself, or something outside of the mesh.
-    Plain(Connector, SocketAddr),
+    Endpoint(Dialer, Arc<balance::Endpoint>),
+    /// The application itself (inbound), or something outside of the mesh (outbound).
+    Plain(Dialer, Direction, SocketAddr),
     #[cfg(test)]
     Memory(Box<dyn Fn(Alpn) -> Result<Io, Error> + Send + Sync>),
 }
 
+/// Opens connections, and counts them.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    connector: Connector,
+    metrics: Arc<Metrics>,
+}
+
 /// The pools of one worker.
 pub struct Pools {
-    connector: Connector,
+    dialer: Dialer,
     endpoints: Mutex<HashMap<u64, Cached, foldhash::fast::FixedState>>,
-    plain: Mutex<HashMap<SocketAddr, Client, foldhash::fast::RandomState>>,
+    plain: Mutex<HashMap<(Direction, SocketAddr), Client, foldhash::fast::RandomState>>,
     sweeping: std::sync::Once,
 }
 
@@ -75,9 +84,9 @@ pub struct Client(Arc<Pool>);
 
 impl Pools {
     /// No pool yet.
-    pub fn new(connector: Connector) -> Arc<Self> {
+    pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            connector,
+            dialer: Dialer { connector, metrics },
             endpoints: Mutex::default(),
             plain: Mutex::default(),
             sweeping: std::sync::Once::new(),
@@ -94,7 +103,7 @@ impl Pools {
         let mut endpoints = self.endpoints.lock();
         let cached = endpoints.entry(at.id).or_insert_with(|| {
             let client = Client(Pool::new(Target::Endpoint(
-                self.connector.clone(),
+                self.dialer.clone(),
                 at.clone(),
             )));
             Cached {
@@ -106,12 +115,12 @@ impl Pools {
         cached.service.clone()
     }
 
-    /// The client of an address outside of the mesh's knowledge.
-    pub fn plain(self: &Arc<Self>, to: SocketAddr) -> Client {
+    /// The client of the application, or of an address outside of the mesh's knowledge.
+    pub fn plain(self: &Arc<Self>, direction: Direction, to: SocketAddr) -> Client {
         self.start_sweeping();
         let mut plain = self.plain.lock();
-        let new = || Client(Pool::new(Target::Plain(self.connector.clone(), to)));
-        plain.entry(to).or_insert_with(new).clone()
+        let new = || Client(Pool::new(Target::Plain(self.dialer.clone(), direction, to)));
+        plain.entry((direction, to)).or_insert_with(new).clone()
     }
 
     /// Starts the sweep with the first pool, so that it runs on the worker's own runtime; it ends with the pools.
@@ -144,10 +153,21 @@ async fn sweep(pools: Weak<Pools>) {
 }
 
 impl Target {
-    async fn dial(&self, alpn: Alpn) -> Result<Io, Error> {
+    async fn dial(&self, version: HttpVersion) -> Result<Io, Error> {
+        let alpn = match version {
+            Http1 => Alpn::Http1,
+            Http2 => Alpn::Http2,
+        };
         match self {
-            Target::Endpoint(connector, at) => connector.connect(&at.spec, alpn).await,
-            Target::Plain(connector, to) => connector.connect_plain(*to).await,
+            Target::Endpoint(Dialer { connector, metrics }, at) => {
+                let io = connector.connect(&at.spec, alpn).await?;
+                let open = metrics.opened_to(&at.group, io.is_mutual(), version.label());
+                Ok(io.counted_as(open))
+            }
+            Target::Plain(Dialer { connector, metrics }, direction, to) => {
+                let io = connector.connect_plain(*to).await?;
+                Ok(io.counted_as(metrics.opened_plain(*direction, version.label())))
+            }
             #[cfg(test)]
             Target::Memory(dial) => dial(alpn),
         }
@@ -155,7 +175,7 @@ impl Target {
 
     /// Opens an HTTP/1 connection.
     async fn http1(&self) -> Result<Http1Sender, Error> {
-        let io = TokioIo::new(self.dial(Alpn::Http1).await?);
+        let io = TokioIo::new(self.dial(Http1).await?);
         let mut codec = http1::Builder::new();
         codec.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD);
         let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http1))?;
@@ -170,7 +190,7 @@ impl Target {
 
     /// Opens an HTTP/2 connection. The number says how many streams its peer allows, and follows its settings.
     pub(super) async fn http2(&self) -> Result<(Http2Sender, Arc<AtomicUsize>), Error> {
-        let io = TokioIo::new(self.dial(Alpn::Http2).await?);
+        let io = TokioIo::new(self.dial(Http2).await?);
         let mut codec = http2::Builder::new(TokioExecutor::new());
         codec
             .timer(TokioTimer::new())

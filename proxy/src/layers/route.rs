@@ -3,6 +3,7 @@
 
 use super::retry::Attempt;
 use crate::balance::{self, InFlight, Outcome};
+use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::http::body::ResponseHead;
 use crate::http::headers::{self, Trust};
@@ -44,7 +45,7 @@ impl Route {
                 Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
             }
             OutboundPlan::PassThrough(edge) => {
-                let outside = HttpService::at_seam(self.shared.pools.plain(self.to.target));
+                let outside = HttpService::at_seam(self.shared.pools.plain(Direction::Outbound, self.to.target));
                 Ok(Routed::Sent(Sent::new(
                     &outside,
                     attempt.request,

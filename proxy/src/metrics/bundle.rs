@@ -5,7 +5,7 @@ use super::histogram::{Histogram, Snapshot};
 use super::statuses::{SLOTS, slot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A counter.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,13 @@ pub struct ConnectionMetrics {
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
     pub(super) duration: Histogram,
+}
+
+/// A connection counted as open until this is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    metrics: Arc<ConnectionMetrics>,
+    since: Instant,
 }
 
 /// State of one endpoint set, kept by the balancer.
@@ -170,6 +177,28 @@ impl ConnectionMetrics {
         self.opened
             .load(Relaxed)
             .saturating_sub(self.closed.load(Relaxed))
+    }
+}
+
+impl OpenConnection {
+    /// Counted from now on.
+    pub fn new(metrics: Arc<ConnectionMetrics>) -> Self {
+        metrics.opened();
+        Self {
+            metrics,
+            since: Instant::now(),
+        }
+    }
+
+    /// Its series.
+    pub fn metrics(&self) -> &Arc<ConnectionMetrics> {
+        &self.metrics
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.metrics.closed(self.since.elapsed());
     }
 }
 

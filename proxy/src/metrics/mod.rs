@@ -23,6 +23,6 @@ mod render_alias;
 pub mod statuses;
 mod text;
 
-pub use bundle::{BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level};
+pub use bundle::{BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection};
 pub use labels::{ConnectionLabels, EdgeLabels, Group, Side};
 pub use registry::{EdgeSummary, Metrics};

@@ -1,12 +1,12 @@
 //! Owner of every series. Bundles are found or made here when something is compiled or connected, never per request.
 
-use super::bundle::{BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Level};
+use super::bundle::{BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection};
 use super::catalogue::{self, Metric};
 use super::family::{CAP, Family};
 use super::histogram::BUCKETS;
-use super::labels::{ConnectionLabels, EdgeLabels, Group, yes_no};
+use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
 use super::rare::{Rare, RareKey};
-use crate::connection::Direction;
+use crate::connection::{Direction, NoTls};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -110,6 +110,45 @@ impl Metrics {
     /// The series of a kind of connection.
     pub fn connection(&self, labels: ConnectionLabels) -> Arc<ConnectionMetrics> {
         self.connections.get(labels)
+    }
+
+    /// Counts a connection the proxy opened: to the application or to something outside of the mesh.
+    pub fn opened_plain(&self, direction: Direction, protocol: &'static str) -> OpenConnection {
+        let no_tls = match direction {
+            Direction::Inbound => NoTls::Local,
+            Direction::Outbound => NoTls::NotTls,
+        };
+        self.opened(direction, Group::unknown(), no_tls.label(), protocol)
+    }
+
+    /// Counts a connection the proxy opened to an endpoint. `tls`: mutual, as it turned out.
+    pub fn opened_to(&self, peer: &Group, tls: bool, protocol: &'static str) -> OpenConnection {
+        let (peer, no_tls) = match (peer.tls, tls) {
+            (_, true) => (peer.clone(), ""),
+            (false, false) => (peer.clone(), NoTls::NotTls.label()),
+            // This very pod, called by itself.
+            (true, false) => {
+                let plain = Group::new(&peer.namespace, &peer.workload, false);
+                (plain, NoTls::Local.label())
+            }
+        };
+        self.opened(Direction::Outbound, peer, no_tls, protocol)
+    }
+
+    fn opened(
+        &self,
+        direction: Direction,
+        peer: Group,
+        no_tls: &'static str,
+        protocol: &'static str,
+    ) -> OpenConnection {
+        OpenConnection::new(self.connection(ConnectionLabels {
+            direction,
+            side: Side::Dst,
+            peer,
+            no_tls,
+            protocol,
+        }))
     }
 
     /// The series of an endpoint set.

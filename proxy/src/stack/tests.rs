@@ -263,3 +263,30 @@ async fn without_policy_nothing_reaches_the_application() {
     let answer = send(&inbound(&shared, &connection(at))).await;
     assert_eq!((answer.0, answer.1.as_str()), (503, "E110 policy-unknown"));
 }
+
+/// The value of a series of connections that the proxy opened to `deploy/web`.
+fn opened(shared: &Shared, metric: &str) -> f64 {
+    let text = shared.metrics.render();
+    let of = |line: &&str| {
+        line.starts_with(&format!("{metric}{{"))
+            && line.contains("side=\"dst\"")
+            && line.contains("peer_workload=\"deploy/web\"")
+    };
+    let line = text.lines().find(of).unwrap_or("0 0");
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn connections_that_the_proxy_opens_are_counted_with_their_bytes() {
+    let shared = shared();
+    let at = [application("web").await];
+    let to = destination(&shared, service(vec![backend("web", 1)]), Some(&at));
+    let stack = outbound(&shared, &to);
+    for _ in 0..3 {
+        assert_eq!(send(&stack).await.2, "web");
+    }
+    assert_eq!(opened(&shared, "weft_connections_opened_total"), 1.0);
+    assert_eq!(opened(&shared, "weft_connections_open"), 1.0);
+    assert!(opened(&shared, "weft_connection_written_bytes_total") > 60.0);
+    assert!(opened(&shared, "weft_connection_read_bytes_total") > 100.0);
+}
