@@ -5,7 +5,7 @@ use super::report::Outcome;
 use super::settings::{Config, Settings};
 use super::spans::Document;
 use super::workload::{self, Decision, Object};
-use super::{Change, Check, Plan, check, pod, remove, splice, way};
+use super::{Change, Check, Plan, check, remove, splice, way};
 use serde_json::Value;
 
 /// Puts the sidecar in.
@@ -19,11 +19,10 @@ impl Change for Injection<'_> {
         let Some(template) = object.template else {
             return Plan::just(Outcome::Skipped(None));
         };
-        let mut copy = value.clone();
-        let Some(whole) = object.value(&mut copy).cloned() else {
+        let Some(whole) = object.value(value) else {
             return Plan::just(Outcome::Skipped(None));
         };
-        let Some(pod) = pod(object, &mut copy).filter(|pod| pod["spec"].is_object()) else {
+        let Some(pod) = object.pod(value).filter(|pod| pod["spec"].is_object()) else {
             return Plan::just(Outcome::Error(format!(
                 "it has no {}spec",
                 template.iter().map(|k| format!("{k}.")).collect::<String>()
@@ -42,7 +41,7 @@ impl Change for Injection<'_> {
             Decision::Inject { config, scrape } => {
                 let mut plan = self.splice(text, document, object, &config, scrape);
                 plan.outcomes.extend(
-                    workload::warnings(&whole, template, pod)
+                    workload::warnings(whole, template, pod)
                         .into_iter()
                         .map(Outcome::Warning),
                 );
@@ -97,8 +96,7 @@ pub(super) struct Uninjection;
 
 impl Change for Uninjection {
     fn plan(&self, text: &str, document: &Document, value: &Value, object: &Object<'_>) -> Plan {
-        let mut copy = value.clone();
-        match pod(object, &mut copy) {
+        match object.pod(value) {
             None => return Plan::just(Outcome::Skipped(None)),
             Some(pod) if !workload::is_injected(pod) => {
                 return Plan::just(Outcome::Skipped(Some("not injected".into())));

@@ -27,6 +27,7 @@ pub use settings::{Settings, Sidecar, Trust};
 use changes::{Injection, Uninjection};
 use serde_json::Value;
 use spans::{Document, Node};
+use std::ops::Range;
 use text::Edit;
 use workload::Object;
 
@@ -164,7 +165,13 @@ fn one_document(body: &str, document: &Document, change: &dyn Change) -> (String
         .iter()
         .map(|object| change.plan(body, document, &value, object))
         .collect();
-    let text = agreed(body, document, &value, &objects, &mut plans);
+    let original = Original {
+        body,
+        document,
+        value: &value,
+        objects: &objects,
+    };
+    let text = original.changed(&mut plans);
     let report = objects.iter().zip(plans).flat_map(|(object, plan)| {
         let done = (!plan.edits.is_empty()).then(|| change.done());
         plan.outcomes
@@ -175,85 +182,75 @@ fn one_document(body: &str, document: &Document, change: &dyn Change) -> (String
     (text, report.collect())
 }
 
-/// The document with all plans carried out. If that does not read as it should, the plans to blame are dropped.
-fn agreed(
-    body: &str,
-    document: &Document,
-    value: &Value,
-    objects: &[Object<'_>],
-    plans: &mut [Plan],
-) -> String {
-    if let Some(text) = carried_out(
-        body,
-        document,
-        value,
-        objects,
-        &plans.iter().collect::<Vec<_>>(),
-    ) {
-        return text;
+/// A document as it is.
+struct Original<'a> {
+    body: &'a str,
+    document: &'a Document,
+    value: &'a Value,
+    objects: &'a [Object<'a>],
+}
+
+impl Original<'_> {
+    fn text(&self) -> &str {
+        &self.body[self.document.range.clone()]
     }
-    let nothing = Plan::default();
-    for index in 0..plans.len() {
-        let alone: Vec<_> = plans
+
+    /// The document with all plans carried out. Where that does not read as it should, the plans to blame are dropped.
+    fn changed(&self, plans: &mut [Plan]) -> String {
+        let all = 0..plans.len();
+        if let Some(text) = self.carried_out(plans, &all) {
+            return text;
+        }
+        self.drop_bad(plans, all.clone());
+        if let Some(text) = self.carried_out(plans, &all) {
+            return text;
+        }
+        drop_all(plans, "the objects of this document depend on each other");
+        self.text().to_owned()
+    }
+
+    /// Halves the range until the plans to blame are alone.
+    fn drop_bad(&self, plans: &mut [Plan], range: Range<usize>) {
+        if range.is_empty() || self.carried_out(plans, &range).is_some() {
+            return;
+        }
+        if range.len() == 1 {
+            let why = "it is written in a style that cannot be changed safely; write it in plain block style";
+            return drop_all(&mut plans[range], why);
+        }
+        let middle = range.start + range.len() / 2;
+        self.drop_bad(plans, range.start..middle);
+        self.drop_bad(plans, middle..range.end);
+    }
+
+    /// The document with some of the plans carried out, if it reads as it should then.
+    fn carried_out(&self, plans: &[Plan], chosen: &Range<usize>) -> Option<String> {
+        let plans = &plans[chosen.clone()];
+        let edits: Vec<Edit> = plans
             .iter()
-            .enumerate()
-            .map(|(i, plan)| if i == index { plan } else { &nothing })
+            .flat_map(|plan| plan.edits.iter().cloned())
             .collect();
-        if carried_out(body, document, value, objects, &alone).is_none() {
-            let why = "it is written in a style that text cannot be put into or taken out of safely; write it in plain block style";
-            plans[index] = Plan::just(Outcome::Error(why.to_owned()));
+        let text = text::apply(self.text(), self.document.range.start, &edits)?;
+        if edits.is_empty() {
+            return Some(text);
         }
+        let (mut before, mut after) = (self.value.clone(), check::read(&text).ok()?);
+        for (object, plan) in self.objects[chosen.clone()].iter().zip(plans) {
+            if let Some(check) = &plan.check {
+                check(object.pod_mut(&mut before)?, object.pod_mut(&mut after)?)?;
+            }
+        }
+        (before == after).then_some(text)
     }
-    carried_out(
-        body,
-        document,
-        value,
-        objects,
-        &plans.iter().collect::<Vec<_>>(),
-    )
-    .unwrap_or_else(|| {
-        plans
-            .iter_mut()
-            .filter(|p| !p.edits.is_empty())
-            .for_each(|p| {
-                *p = Plan::just(Outcome::Error(
-                    "the objects of this document depend on each other".into(),
-                ))
-            });
-        body[document.range.clone()].to_owned()
-    })
 }
 
-fn carried_out(
-    body: &str,
-    document: &Document,
-    before: &Value,
-    objects: &[Object<'_>],
-    plans: &[&Plan],
-) -> Option<String> {
-    let part = &body[document.range.clone()];
-    let edits: Vec<Edit> = plans
-        .iter()
-        .flat_map(|plan| plan.edits.iter().cloned())
-        .collect();
-    let text = text::apply(part, document.range.start, &edits)?;
-    if edits.is_empty() {
-        return Some(text);
-    }
-    let (mut before, mut after) = (before.clone(), check::read(&text).ok()?);
-    for (object, plan) in objects.iter().zip(plans) {
-        if let Some(check) = &plan.check {
-            check(pod(object, &mut before)?, pod(object, &mut after)?)?;
-        }
-    }
-    (before == after).then_some(text)
-}
-
-fn pod<'v>(object: &Object<'_>, document: &'v mut Value) -> Option<&'v mut Value> {
-    object
-        .template?
-        .iter()
-        .try_fold(object.value(document)?, |value, key| value.get_mut(key))
+fn drop_all(plans: &mut [Plan], why: &str) {
+    let changes = |plan: &&mut Plan| !plan.edits.is_empty();
+    let error = || Plan::just(Outcome::Error(why.to_owned()));
+    plans
+        .iter_mut()
+        .filter(changes)
+        .for_each(|plan| *plan = error());
 }
 
 /// From the document's root to the pod or template, each node with its key.

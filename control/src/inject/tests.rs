@@ -285,3 +285,28 @@ fn the_pod_says_more_than_the_flags() {
         "1111"
     );
 }
+
+#[test]
+fn one_bad_object_of_a_list_does_not_hurt_the_others() {
+    let pod = |i| {
+        format!(
+            "- apiVersion: v1\n  kind: Pod\n  metadata: {{name: p{i}}}\n  spec: {{containers: [{{name: a, image: a}}]}}\n"
+        )
+    };
+    let odd = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: odd}\n  spec:\n    containers:\n    - {name: a, image: a}\n    volumes:\n      &list\n      - {name: x, emptyDir: {}}\n";
+    let text = format!(
+        "apiVersion: v1\nkind: List\nitems:\n{}{}{odd}{}",
+        pod(1),
+        pod(2),
+        pod(3)
+    );
+    let output = laws("list", &text, &settings());
+    let outcomes: Vec<_> = output.report.iter().map(|line| line.is_error()).collect();
+    assert_eq!(
+        outcomes,
+        [false, false, true, false],
+        "{}",
+        report(&output.report)
+    );
+    assert!(output.text.contains(odd));
+}

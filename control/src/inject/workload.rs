@@ -72,10 +72,24 @@ fn template(api_version: &str, kind: &str) -> Option<&'static [&'static str]> {
 
 impl Object<'_> {
     /// The object in the document's value.
-    pub(super) fn value<'v>(&self, document: &'v mut Value) -> Option<&'v mut Value> {
-        self.items.iter().try_fold(document, |value, index| {
-            value.get_mut("items")?.get_mut(index)
-        })
+    pub(super) fn value<'v>(&self, document: &'v Value) -> Option<&'v Value> {
+        let item = |value: &'v Value, index: &usize| value.get("items")?.get(*index);
+        self.items.iter().try_fold(document, item)
+    }
+
+    /// Its pod or pod template in the document's value.
+    pub(super) fn pod<'v>(&self, document: &'v Value) -> Option<&'v Value> {
+        let mut keys = self.template?.iter();
+        keys.try_fold(self.value(document)?, |value, key| value.get(key))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn pod_mut<'v>(&self, document: &'v mut Value) -> Option<&'v mut Value> {
+        let item = |value: &'v mut Value, index: &usize| value.get_mut("items")?.get_mut(*index);
+        let object = self.items.iter().try_fold(document, item)?;
+        self.template?
+            .iter()
+            .try_fold(object, |value, key| value.get_mut(key))
     }
 }
 
