@@ -75,7 +75,17 @@ pub struct Pools {
 struct Cached {
     service: HttpService,
     client: Client,
-    endpoint: Arc<balance::Endpoint>,
+    /// Closes the connections when the endpoint is gone; ends with this.
+    _watch: Watch,
+}
+
+/// A task that ends with this.
+struct Watch(tokio::task::AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Sends requests to one place. Cheap to clone.
@@ -109,10 +119,25 @@ impl Pools {
             Cached {
                 service: make(client.clone()),
                 client,
-                endpoint: at.clone(),
+                _watch: self.watch(at.clone()),
             }
         });
         cached.service.clone()
+    }
+
+    /// Lets go of an endpoint's connections the moment it is withdrawn: a pod that is told to end must not be sent
+    /// requests on connections from better days.
+    fn watch(self: &Arc<Self>, at: Arc<balance::Endpoint>) -> Watch {
+        let pools = Arc::downgrade(self);
+        let watch = tokio::spawn(async move {
+            at.gone().await;
+            let Some(pools) = pools.upgrade() else { return };
+            let cached = pools.endpoints.lock().remove(&at.id);
+            if let Some(cached) = cached {
+                cached.client.0.retire();
+            }
+        });
+        Watch(watch.abort_handle())
     }
 
     /// The client of the application, or of an address outside of the mesh's knowledge.
@@ -131,13 +156,9 @@ impl Pools {
     }
 
     fn sweep(&self) {
-        self.endpoints.lock().retain(|_, cached| {
-            let unused = cached.client.0.sweep();
-            if cached.endpoint.is_gone() {
-                cached.client.0.close_idle();
-            }
-            !unused && !cached.endpoint.is_gone()
-        });
+        self.endpoints
+            .lock()
+            .retain(|_, cached| !cached.client.0.sweep());
         self.plain.lock().retain(|_, client| !client.0.sweep());
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Pool {
     sweep: AtomicU32,
     used: AtomicBool,
     unused_sweeps: AtomicU32,
+    /// The endpoint is gone: what comes back is not kept.
+    retired: AtomicBool,
 }
 
 struct Idle {
@@ -75,6 +77,7 @@ impl Pool {
             sweep: AtomicU32::new(0),
             used: AtomicBool::new(true),
             unused_sweeps: AtomicU32::new(0),
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -101,7 +104,7 @@ impl Pool {
             return;
         }
         let mut idle = self.idle.lock();
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && !self.retired.load(Relaxed) {
             idle.push(Idle {
                 sender,
                 since: self.sweep.load(Relaxed),
@@ -176,9 +179,14 @@ impl Pool {
         self.unused_sweeps.fetch_add(1, Relaxed) >= IDLE_SWEEPS
     }
 
-    /// Closes everything that is idle, now.
-    pub(super) fn close_idle(&self) {
-        self.idle.lock().clear();
+    /// Closes everything that is idle now, and the rest as soon as it is: HTTP/1 connections when they are given back,
+    /// HTTP/2 ones with their last stream.
+    pub(super) fn retire(&self) {
+        let mut idle = self.idle.lock();
+        // Under the lock, as whoever gives a connection back looks there.
+        self.retired.store(true, Relaxed);
+        idle.clear();
+        drop(idle);
         self.http2.lock().open.clear();
     }
 

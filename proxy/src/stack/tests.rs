@@ -34,10 +34,13 @@ fn shared() -> Arc<Shared> {
 
 /// An application that answers with `name`; the address it listens on.
 async fn application(name: &'static str) -> SocketAddr {
+    let answer = move |_: Request| std::future::ready(Ok(Response::new(Body::full(name))));
+    application_of(HttpService::new(service_fn(answer))).await
+}
+
+async fn application_of(service: HttpService) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let answer = move |_: Request| std::future::ready(Ok(Response::new(Body::full(name))));
-    let service = HttpService::new(service_fn(answer));
     tokio::spawn(async move {
         let (_drain, watch) = Drain::new();
         loop {
@@ -289,4 +292,59 @@ async fn connections_that_the_proxy_opens_are_counted_with_their_bytes() {
     assert_eq!(opened(&shared, "weft_connections_open"), 1.0);
     assert!(opened(&shared, "weft_connection_written_bytes_total") > 60.0);
     assert!(opened(&shared, "weft_connection_read_bytes_total") > 100.0);
+}
+
+#[tokio::test]
+async fn a_withdrawn_endpoint_is_let_go_at_once_and_what_it_is_answering_still_ends() {
+    let shared = shared();
+    let (asked, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let at = slow_application(asked.clone(), release.clone()).await;
+    let set = EndpointSet::new("web", shared.metrics.backend("web"));
+    set.update(vec![endpoint(at)]);
+    let to = Destination::new(TARGET.parse().unwrap());
+    let plan = Compiler { metrics: &shared.metrics, sets: &mut |_| set.clone() };
+    to.put({ plan }.compile(service(vec![backend("web", 1)])), 1);
+    let stack = outbound(&shared, &to);
+    // Two at once make two connections; one of them is idle when the endpoint goes.
+    let slow = tokio::spawn({
+        let stack = stack.clone();
+        async move { send(&stack).await }
+    });
+    asked.notified().await;
+    let other = tokio::spawn({
+        let stack = stack.clone();
+        async move { send(&stack).await }
+    });
+    asked.notified().await;
+    release.notify_one();
+    let first = tokio::select! { a = slow => a, b = other => b };
+    assert_eq!(first.unwrap().2, "slow");
+    assert_eq!(opened(&shared, "weft_connections_open"), 2.0);
+    set.update(Vec::new());
+    until(|| opened(&shared, "weft_connections_open") == 1.0).await;
+    assert_eq!(send(&stack).await.1, "E104 no-endpoints");
+    release.notify_one();
+    until(|| opened(&shared, "weft_connections_open") == 0.0).await;
+    let answered = shared.metrics.summary().iter().map(|edge| edge.success).sum::<u64>();
+    assert_eq!(answered, 2, "both were answered");
+}
+
+/// Says when it is asked, and answers when it is told to.
+async fn slow_application(asked: Arc<tokio::sync::Notify>, release: Arc<tokio::sync::Notify>) -> SocketAddr {
+    let answer = move |_: Request| {
+        let (asked, release) = (asked.clone(), release.clone());
+        async move {
+            asked.notify_one();
+            release.notified().await;
+            Ok(Response::new(Body::full("slow")))
+        }
+    };
+    application_of(HttpService::new(service_fn(answer))).await
+}
+
+/// Waits until it is so; the test's own time limit ends it otherwise.
+async fn until(mut so: impl FnMut() -> bool) {
+    while !so() {
+        tokio::task::yield_now().await;
+    }
 }
