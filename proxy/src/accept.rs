@@ -137,7 +137,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = worker.drain.draining() => return Ok(()),
+                () = worker.drain.draining(self.direction) => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
             match accepted {

@@ -79,7 +79,7 @@ impl Admin {
             ("/config", Method::GET) => typed("application/json", format!("{:#}\n", self.config())),
             ("/shutdown", Method::POST) => {
                 tracing::info!("shutdown asked for on the admin port");
-                self.drain.start();
+                self.drain.announce();
                 text(StatusCode::ACCEPTED, "shutting down\n")
             }
             ("/log-level", Method::PUT) => self.log_level(request).await,
@@ -95,7 +95,7 @@ impl Admin {
 
     /// What is missing before traffic should be sent here.
     fn not_ready(&self) -> Option<String> {
-        if self.draining.is_draining() {
+        if self.draining.is_leaving() {
             return Some("shutting down".to_owned());
         }
         let why = |last: &Option<String>| {
@@ -284,9 +284,9 @@ mod tests {
             assert_eq!(status(&admin, "10.0.0.1:9", method, path).await, remote, "{method} {path}");
         }
         assert_eq!(status(&admin, "10.0.0.1:9", "POST", "/shutdown").await, 403);
-        assert!(!admin.draining.is_draining());
+        assert!(!admin.draining.is_leaving());
         assert_eq!(status(&admin, "127.0.0.1:9", "POST", "/shutdown").await, 202);
-        assert!(admin.draining.is_draining());
+        assert!(admin.draining.is_leaving());
     }
 
     #[test]

@@ -18,13 +18,14 @@
 //! | trust | installs new roots | control |
 //! | identity figures | tells metrics how the identity stands | control |
 //! | admin | health, metrics, configuration, orders | control |
-//! | signals | first: drain; second: now | control (main) |
+//! | signals | first: leave ([`leave`]); second: now | control (main) |
 
 use crate::accept::{self, Listener};
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat};
 use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
+use crate::leave::leave;
 use crate::metrics::Metrics;
 use crate::stack::Shared;
 use crate::tasks::{Drain, DrainWatch, Tasks};
@@ -126,7 +127,7 @@ impl App {
         spawn(
             &tasks,
             "identity figures",
-            tell_identity(identity.clone(), metrics),
+            tell_identity(identity.clone(), metrics.clone()),
         );
         spawn(
             &tasks,
@@ -162,13 +163,13 @@ impl App {
             version = weft_proxy_api::names::VERSION,
             "started"
         );
-        wait_for_the_end(
-            &self.drain,
-            &self.draining,
-            self.config.shutdown_grace,
-            workers,
-        )
-        .await
+        let end = End {
+            drain: &self.drain,
+            draining: &self.draining,
+            metrics: &metrics,
+            grace: self.config.shutdown_grace,
+        };
+        end.wait(workers).await
     }
 
     fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<()>>> {
@@ -223,18 +224,46 @@ fn runtime() -> anyhow::Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// SIGTERM or SIGINT starts the drain; the deadline or a second signal ends it.
-async fn wait_for_the_end(
-    drain: &Drain,
-    draining: &DrainWatch,
+/// What ends the process.
+struct End<'a> {
+    drain: &'a Drain,
+    draining: &'a DrainWatch,
+    metrics: &'a Metrics,
     grace: Duration,
-    workers: Vec<JoinHandle<()>>,
-) -> anyhow::Result<()> {
-    let (mut term, mut int) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let (done, mut workers_ended) = watch::channel(false);
+}
+
+impl End<'_> {
+    /// SIGTERM or SIGINT starts to [`leave`]; the deadline or a second signal ends it.
+    async fn wait(self, workers: Vec<JoinHandle<()>>) -> anyhow::Result<()> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let mut ended = reap(workers)?;
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = self.draining.leaving() => {}
+            _ = ended.wait_for(|ended| *ended) => anyhow::bail!("every worker has ended"),
+        }
+        tracing::info!(grace = ?self.grace, "leaving");
+        let left = async {
+            leave(self.drain, self.metrics).await;
+            let _ = ended.clone().wait_for(|ended| *ended).await;
+        };
+        tokio::select! {
+            () = left => return Ok(()),
+            _ = term.recv() => tracing::warn!("second signal: leaving now"),
+            _ = int.recv() => tracing::warn!("second signal: leaving now"),
+            () = tokio::time::sleep(self.grace) => tracing::warn!("the drain took too long: leaving now"),
+        }
+        self.drain.now();
+        let _ = tokio::time::timeout(2 * LAST_WORDS, ended.wait_for(|ended| *ended)).await;
+        Ok(())
+    }
+}
+
+/// Joins the workers on a thread of its own; true when all have ended.
+fn reap(workers: Vec<JoinHandle<()>>) -> anyhow::Result<watch::Receiver<bool>> {
+    let (done, ended) = watch::channel(false);
     std::thread::Builder::new()
         .name("reaper".to_owned())
         .spawn(move || {
@@ -244,23 +273,7 @@ async fn wait_for_the_end(
             }
             done.send_replace(true);
         })?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = draining.draining() => {}
-        _ = workers_ended.wait_for(|ended| *ended) => anyhow::bail!("every worker has ended"),
-    }
-    tracing::info!(?grace, "draining");
-    drain.start();
-    tokio::select! {
-        _ = workers_ended.wait_for(|ended| *ended) => return Ok(()),
-        _ = term.recv() => tracing::warn!("second signal: leaving now"),
-        _ = int.recv() => tracing::warn!("second signal: leaving now"),
-        () = tokio::time::sleep(grace) => tracing::warn!("the drain took too long: leaving now"),
-    }
-    drain.now();
-    let _ = tokio::time::timeout(2 * LAST_WORDS, workers_ended.wait_for(|ended| *ended)).await;
-    Ok(())
+    Ok(ended)
 }
 
 /// Roots that the controller sends replace the ones in use.

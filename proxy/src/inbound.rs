@@ -105,9 +105,9 @@ async fn first_words(
     if may_be_server_first(worker, plan, accepted) {
         let io = worker.shared.connector.connect_plain(accepted.dial).await?;
         let upstream = Upstream::local(&worker.shared, io, worker.metrics.inbound_edge(None));
-        return whoever_speaks(worker, tcp, bytes, upstream).await;
+        return whoever_speaks(worker, Direction::Inbound, tcp, bytes, upstream).await;
     }
-    match timeout(SILENT_CLIENT, quiet(worker, detect::read(tcp, bytes))).await {
+    match timeout(SILENT_CLIENT, quiet(worker, Direction::Inbound, detect::read(tcp, bytes))).await {
         Ok(seen) => match seen? {
             Some(seen) if !bytes.is_empty() => Ok(Opening::Client(seen)),
             _ => Ok(Opening::Nobody),

@@ -47,4 +47,5 @@ pub mod policy;
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod leave;
 pub mod tasks;

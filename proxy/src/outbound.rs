@@ -43,7 +43,7 @@ pub async fn serve(
     let seen = match declared {
         Protocol::Opaque | Protocol::Tls => Opening::Client(Seen::Opaque),
         Protocol::Detect => first_words(worker, &known, &mut tcp, &mut bytes).await?,
-        _ => match quiet(worker, detect::read(&mut tcp, &mut bytes)).await? {
+        _ => match quiet(worker, Direction::Outbound, detect::read(&mut tcp, &mut bytes)).await? {
             // What is declared as HTTP is answered as HTTP, be it well-formed or not.
             Some(Seen::Http2) => Opening::Client(Seen::Http2),
             Some(_) if !bytes.is_empty() => Opening::Client(Seen::Http1),
@@ -151,10 +151,11 @@ async fn first_words(
     }
     let Ok(upstream) = tcp::open(&worker.shared, &known.destination).await else {
         // An HTTP client gets its answer when it asks; anyone else has waited long enough.
-        let wait = tokio::time::timeout(GIVE_UP, client_speaks(worker, tcp, bytes));
+        let speaks = client_speaks(worker, Direction::Outbound, tcp, bytes);
+        let wait = tokio::time::timeout(GIVE_UP, speaks);
         return wait.await.unwrap_or(Ok(Opening::Nobody));
     };
-    match whoever_speaks(worker, tcp, bytes, upstream).await? {
+    match whoever_speaks(worker, Direction::Outbound, tcp, bytes, upstream).await? {
         Opening::Server(upstream, words) => {
             known.saw(First::Server);
             Ok(Opening::Server(upstream, words))
@@ -190,16 +191,18 @@ fn spoke(seen: Seen, bytes: &BytesMut) -> Opening {
 /// Waits for the client alone, until it speaks or a drain begins.
 async fn client_speaks(
     worker: &Worker,
+    direction: Direction,
     tcp: &mut TcpStream,
     bytes: &mut BytesMut,
 ) -> Result<Opening, End> {
-    let seen = quiet(worker, detect::read(tcp, bytes)).await?;
+    let seen = quiet(worker, direction, detect::read(tcp, bytes)).await?;
     Ok(seen.map_or(Opening::Nobody, |seen| spoke(seen, bytes)))
 }
 
 /// Waits for both. The upstream connection is of no more use if the client speaks HTTP, which has its own.
 pub(crate) async fn whoever_speaks(
     worker: &Worker,
+    direction: Direction,
     tcp: &mut TcpStream,
     bytes: &mut BytesMut,
     mut upstream: Upstream,
@@ -207,25 +210,26 @@ pub(crate) async fn whoever_speaks(
     let mut words = BytesMut::with_capacity(FIRST_WORDS);
     let heard = tokio::select! {
         biased;
-        seen = quiet(worker, detect::read(tcp, bytes)) => return Ok(seen?.map_or(Opening::Nobody, |seen| spoke(seen, bytes))),
+        seen = quiet(worker, direction, detect::read(tcp, bytes)) => return Ok(seen?.map_or(Opening::Nobody, |seen| spoke(seen, bytes))),
         heard = upstream.io.read_buf(&mut words) => heard,
     };
     match heard {
         Ok(n) if n > 0 => Ok(Opening::Server(Box::new(upstream), words)),
         // Refused by policy there, perhaps as it takes HTTP only: the client may still speak that.
-        _ => client_speaks(worker, tcp, bytes).await,
+        _ => client_speaks(worker, direction, tcp, bytes).await,
     }
 }
 
 /// Waits for `work`, unless a drain begins first: nothing has been asked yet, so nobody waits for an answer.
 pub(crate) async fn quiet<T>(
     worker: &Worker,
+    direction: Direction,
     work: impl Future<Output = std::io::Result<T>>,
 ) -> std::io::Result<Option<T>> {
     tokio::select! {
         biased;
         done = work => done.map(Some),
-        () = worker.drain.draining() => Ok(None),
+        () = worker.drain.draining(direction) => Ok(None),
     }
 }
 

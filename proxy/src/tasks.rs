@@ -1,5 +1,6 @@
 //! The one owner of background work: everything started is told to stop, waited for, and cut off at a deadline.
 
+use crate::connection::Direction;
 use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -11,8 +12,19 @@ use tokio::sync::{Notify, watch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Running,
-    Draining,
+    Leaving,
+    Inbound,
+    Outbound,
     Now,
+}
+
+impl Phase {
+    fn drain(direction: Direction) -> Self {
+        match direction {
+            Direction::Inbound => Phase::Inbound,
+            Direction::Outbound => Phase::Outbound,
+        }
+    }
 }
 
 /// Starts the drain; one in the process.
@@ -30,9 +42,19 @@ impl Drain {
         (Self(tx), DrainWatch(rx))
     }
 
-    /// No new work; what runs may finish.
+    /// We are going: others are to be told, and are still served.
+    pub fn announce(&self) {
+        self.advance(Phase::Leaving);
+    }
+
+    /// No new inbound work; what runs may finish.
+    pub fn start_inbound(&self) {
+        self.advance(Phase::Inbound);
+    }
+
+    /// No new work in either direction; what runs may finish.
     pub fn start(&self) {
-        self.advance(Phase::Draining);
+        self.advance(Phase::Outbound);
     }
 
     /// What still runs is cut off.
@@ -50,9 +72,19 @@ impl Drain {
 }
 
 impl DrainWatch {
-    /// Waits until the drain begins.
-    pub async fn draining(&self) {
-        self.reached(Phase::Draining).await;
+    /// Waits until the process is told to end.
+    pub async fn leaving(&self) {
+        self.reached(Phase::Leaving).await;
+    }
+
+    /// Has the process been told to end?
+    pub fn is_leaving(&self) -> bool {
+        *self.0.borrow() >= Phase::Leaving
+    }
+
+    /// Waits until there is to be no new work in this direction.
+    pub async fn draining(&self, direction: Direction) {
+        self.reached(Phase::drain(direction)).await;
     }
 
     /// Waits until what runs must end.
@@ -60,9 +92,9 @@ impl DrainWatch {
         self.reached(Phase::Now).await;
     }
 
-    /// Has the drain begun?
-    pub fn is_draining(&self) -> bool {
-        *self.0.borrow() >= Phase::Draining
+    /// Is there to be no new work in this direction?
+    pub fn is_draining(&self, direction: Direction) -> bool {
+        *self.0.borrow() >= Phase::drain(direction)
     }
 
     async fn reached(&self, phase: Phase) {
@@ -131,15 +163,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_drain_has_two_steps_and_never_goes_back() {
+    async fn a_drain_goes_step_by_step_and_never_back() {
+        use Direction::{Inbound, Outbound};
         let (drain, watch) = Drain::new();
-        assert!(!watch.is_draining());
+        assert!(!watch.is_leaving());
+        drain.announce();
+        watch.leaving().await;
+        assert!(!watch.is_draining(Inbound));
+        drain.start_inbound();
+        watch.draining(Inbound).await;
+        assert!(!watch.is_draining(Outbound));
         drain.start();
-        watch.draining().await;
+        watch.draining(Outbound).await;
         drain.now();
-        drain.start();
+        drain.announce();
         watch.now().await;
-        assert!(watch.is_draining());
+        assert!(watch.is_draining(Outbound));
     }
 
     #[tokio::test]

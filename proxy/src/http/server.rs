@@ -109,7 +109,7 @@ async fn drive<C>(
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut draining = pin!(drain.draining());
+    let mut draining = pin!(drain.draining(conn.direction));
     let mut closed = pin!(conn.closed.closed());
     let mut shutting_down = false;
     loop {

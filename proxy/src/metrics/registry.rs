@@ -135,6 +135,38 @@ impl Metrics {
         self.opened(Direction::Outbound, peer, no_tls, protocol)
     }
 
+    /// How many connections and requests have come from outside.
+    pub fn arrivals(&self) -> u64 {
+        let connections = self.accepted_inbound(|at| at.opened.load(Relaxed));
+        let edges = self.edges.all().into_iter();
+        let inbound = edges.filter(|(labels, _)| labels.direction == Direction::Inbound);
+        connections + inbound.map(|(_, edge)| edge.requests.load(Relaxed)).sum::<u64>()
+    }
+
+    /// How many connections from outside are open.
+    pub fn inbound_open(&self) -> u64 {
+        self.accepted_inbound(ConnectionMetrics::open)
+    }
+
+    fn accepted_inbound(&self, value: impl Fn(&ConnectionMetrics) -> u64) -> u64 {
+        let all = self.connections.all().into_iter();
+        let accepted = all.filter(|(labels, _)| {
+            labels.direction == Direction::Inbound && labels.side == Side::Src
+        });
+        accepted.map(|(_, at)| value(&at)).sum()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn accepted_plain(&self, direction: Direction) -> OpenConnection {
+        OpenConnection::new(self.connection(ConnectionLabels {
+            direction,
+            side: Side::Src,
+            peer: Group::unknown(),
+            no_tls: NoTls::NotTls.label(),
+            protocol: "opaque",
+        }))
+    }
+
     fn opened(
         &self,
         direction: Direction,
