@@ -2,8 +2,10 @@
 //! codes, statuses and texts is `weft_proxy_api::errors`; this is the value that travels up the stack to `respond`.
 
 use crate::http::{Attribution, Request};
+use crate::policy::BackendPlan;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 pub use weft_proxy_api::errors::ErrorKind;
 
 /// Any error below ours.
@@ -18,6 +20,7 @@ pub struct Error {
     request: Option<Box<Request>>,
     attribution: Option<Attribution>,
     endpoint: Option<u64>,
+    backend: Option<Arc<BackendPlan>>,
 }
 
 /// May the request be sent again?
@@ -47,6 +50,7 @@ impl Error {
             request: None,
             attribution: None,
             endpoint: None,
+            backend: None,
         }
     }
 
@@ -93,6 +97,17 @@ impl Error {
     pub fn sent_to(mut self, endpoint: u64) -> Self {
         self.endpoint = Some(endpoint);
         self
+    }
+
+    /// It happened to a request that was given to this backend.
+    pub fn within(mut self, backend: Option<Arc<BackendPlan>>) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Takes out the backend it happened at: another try stays there, as weights are about requests, not tries.
+    pub fn take_backend(&mut self) -> Option<Arc<BackendPlan>> {
+        self.backend.take()
     }
 
     /// Id of the endpoint it happened at.

@@ -1,10 +1,11 @@
 //! Sends a request again that certainly, or harmlessly, was not processed: the connection could not be opened, the peer
 //! refused the stream, or closed an idle connection at the moment it was used. Stands above routing, so that another
-//! endpoint is chosen. A budget keeps retries from making an outage worse.
+//! endpoint is chosen; within the same backend, so that the shares of a split stay exact. A budget keeps retries from making an outage worse.
 
 use super::Below;
 use crate::error::Error;
 use crate::http::{Body, Request, Response};
+use crate::policy::BackendPlan;
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -19,12 +20,13 @@ use tower::{Layer, Service};
 pub const MAX_RETRIES: usize = 2;
 
 /// One try at a request.
-#[derive(Debug)]
 pub struct Attempt {
     /// What to send.
     pub request: Request,
     /// Where it was sent before.
     pub tried: Tried,
+    /// The backend that was chosen for it before; chosen once for all tries.
+    pub backend: Option<Arc<BackendPlan>>,
 }
 
 /// Endpoints that were tried.
@@ -149,6 +151,7 @@ impl<S: Below<Attempt> + Clone> Service<Request> for Retry<S> {
         let call = self.inner.call(Attempt {
             request,
             tried: Tried::default(),
+            backend: None,
         });
         let again = Again {
             spare,
@@ -218,6 +221,7 @@ impl Again {
         Some(Attempt {
             request,
             tried: self.tried,
+            backend: error.take_backend(),
         })
     }
 }

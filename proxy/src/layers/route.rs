@@ -41,6 +41,7 @@ impl Route {
                 let chosen = Chosen {
                     in_flight: plan.endpoint.start(),
                     edge: plan.metrics.clone(),
+                    backend: None,
                 };
                 Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
             }
@@ -63,7 +64,10 @@ impl Route {
     }
 
     fn service(&self, plan: &ServicePlan, attempt: Attempt) -> Result<Routed, Error> {
-        let backend = backend(plan, &attempt.request)?;
+        let backend = match &attempt.backend {
+            Some(before) => before.clone(),
+            None => backend(plan, &attempt.request)?,
+        };
         if let Some(chosen) = choose(&backend, &attempt) {
             return Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)));
         }
@@ -104,7 +108,7 @@ fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Er
     route.choose().cloned().ok_or_else(all_zero)
 }
 
-fn choose(backend: &BackendPlan, attempt: &Attempt) -> Option<Chosen> {
+fn choose(backend: &Arc<BackendPlan>, attempt: &Attempt) -> Option<Chosen> {
     let pick = backend
         .endpoints
         .pick_except(balance::now(), attempt.tried.ids())?;
@@ -112,6 +116,7 @@ fn choose(backend: &BackendPlan, attempt: &Attempt) -> Option<Chosen> {
     Some(Chosen {
         in_flight: pick.in_flight,
         edge,
+        backend: Some(backend.clone()),
     })
 }
 
@@ -126,6 +131,7 @@ fn no_endpoints(backend: &BackendPlan) -> Error {
 struct Chosen {
     in_flight: InFlight,
     edge: Attribution,
+    backend: Option<Arc<BackendPlan>>,
 }
 
 impl Chosen {
@@ -139,6 +145,7 @@ impl Chosen {
         let service = stack::endpoint(shared, endpoint);
         let mut sent = Sent::new(&service, request, self.edge, trust);
         sent.in_flight = Some(self.in_flight);
+        sent.backend = self.backend;
         sent
     }
 }
@@ -175,6 +182,7 @@ pub struct Sent {
     in_flight: Option<InFlight>,
     edge: Attribution,
     trust: Trust,
+    backend: Option<Arc<BackendPlan>>,
 }
 
 impl Sent {
@@ -186,6 +194,7 @@ impl Sent {
             in_flight: None,
             edge,
             trust,
+            backend: None,
         }
     }
 
@@ -208,7 +217,7 @@ impl Sent {
         };
         let id = guard.endpoint().id;
         guard.done(outcome(&error), self.started.elapsed());
-        error.sent_to(id)
+        error.sent_to(id).within(self.backend.take())
     }
 }
 

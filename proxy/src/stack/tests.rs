@@ -348,3 +348,29 @@ async fn until(mut so: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn another_try_stays_within_the_backend_that_was_chosen() {
+    let shared = shared();
+    let dead = nobody().await;
+    let alive = application("v2").await;
+    let to = Destination::new(TARGET.parse().unwrap());
+    let mut sets = |name: &str| {
+        let set = EndpointSet::new(name, shared.metrics.backend(name));
+        set.update(vec![endpoint(if name.contains("v1") { dead } else { alive })]);
+        set
+    };
+    let plan = Compiler { metrics: &shared.metrics, sets: &mut sets };
+    to.put({ plan }.compile(service(vec![backend("v1", 1), backend("v2", 1)])), 1);
+    let mut failed = 0;
+    for _ in 0..40 {
+        // A stack of its own, for a budget of its own.
+        failed += usize::from(send(&outbound(&shared, &to)).await.0 != 200);
+    }
+    let text = shared.metrics.render();
+    let line = |line: &&str| line.starts_with("weft_backend_connect_failures_total{") && line.contains("v1");
+    let tries = text.lines().find(line).unwrap().rsplit(' ').next().unwrap();
+    // Drawn anew, a try would now and then have reached the other backend after a failure.
+    assert_eq!(tries, (3 * failed).to_string());
+    assert!(failed > 0);
+}
