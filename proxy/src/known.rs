@@ -54,11 +54,7 @@ impl Destinations {
             return Ok(entry.known.clone());
         }
         let destination = discover.outbound(target).await?;
-        let known = Arc::new(Known {
-            destination,
-            http: OnceLock::new(),
-            first: AtomicU8::new(0),
-        });
+        let known = Arc::new(Known::new(destination));
         let mut all = self.0.lock();
         if all.len() < MAX || all.contains_key(&target) {
             // Somebody else may have asked meanwhile; the first answer stays.
@@ -84,6 +80,15 @@ impl Destinations {
 }
 
 impl Known {
+    /// Nothing was seen of it yet.
+    pub fn new(destination: Arc<Destination>) -> Self {
+        Self {
+            destination,
+            http: OnceLock::new(),
+            first: AtomicU8::new(0),
+        }
+    }
+
     /// The stack its HTTP requests go through; made at the first one.
     pub fn http(&self, shared: &Arc<Shared>) -> HttpService {
         self.http

@@ -4,6 +4,7 @@ use crate::accept::Accepted;
 use crate::addresses;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
+use crate::error::Error;
 use crate::http::{HttpVersion, server};
 use crate::io::{Io, ReadAhead};
 use crate::known::{First, Known};
@@ -33,10 +34,14 @@ pub async fn serve(
     accepted: Accepted,
 ) -> Result<(), End> {
     refuse_loop(worker, &accepted)?;
-    let known = worker
+    let found = worker
         .destinations
         .get(&worker.discover, accepted.target)
-        .await?;
+        .await;
+    let known = match found {
+        Ok(known) => known,
+        Err(error) => return unknown(worker, tcp, accepted, error).await,
+    };
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
     let mut bytes = BytesMut::new();
     let declared = declared(worker, &known, accepted.target.port());
@@ -81,6 +86,30 @@ pub async fn serve(
         }
         Opening::Nobody => Ok(()),
     }
+}
+
+/// Nobody says where the address leads, so nothing is dialled. An HTTP client is told so in its own language, and is
+/// served on the same connection as soon as somebody does.
+async fn unknown(
+    worker: &Arc<Worker>,
+    mut tcp: TcpStream,
+    accepted: Accepted,
+    error: Error,
+) -> Result<(), End> {
+    let mut bytes = BytesMut::new();
+    let asked = worker.discover.asked(accepted.target);
+    let (Some(destination), false) = (asked, worker.config.is_opaque(accepted.target.port()))
+    else {
+        return Err(error.into());
+    };
+    let version = match client_within(SILENCE, &mut tcp, &mut bytes).await? {
+        Some(Opening::Client(Seen::Http1)) => HttpVersion::Http1,
+        Some(Opening::Client(Seen::Http2)) => HttpVersion::Http2,
+        _ => return Err(error.into()),
+    };
+    let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
+    let known = Known::new(destination);
+    http(worker, with_prefix(tcp, bytes), version, &known, conn).await
 }
 
 /// The application (or somebody with its address) must not reach our own ports through us.
@@ -265,3 +294,6 @@ pub(crate) async fn relay(
     let open = worker.open(&conn, Carries::Bytes, protocol);
     Ok(upstream.run(&mut client, &conn, open.metrics()).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,6 +120,11 @@ impl Discover {
         }
     }
 
+    /// An address that was asked for, whether or not anybody has answered.
+    pub fn asked(&self, target: SocketAddr) -> Option<Arc<Destination>> {
+        self.shared.destinations.read().get(&target).cloned()
+    }
+
     /// The trust bundle, when it changes (`None`: not told yet).
     pub fn trust(&self) -> watch::Receiver<Option<Arc<Trust>>> {
         self.shared.trust.subscribe()

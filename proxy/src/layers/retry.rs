@@ -1,6 +1,7 @@
 //! Sends a request again that certainly, or harmlessly, was not processed: the connection could not be opened, the peer
 //! refused the stream, or closed an idle connection at the moment it was used. Stands above routing, so that another
-//! endpoint is chosen; within the same backend, so that the shares of a split stay exact. A budget keeps retries from making an outage worse.
+//! endpoint is chosen; within the same backend, so that the shares of a split stay exact. A budget keeps retries from
+//! making an outage worse.
 
 use super::Below;
 use crate::error::Error;
