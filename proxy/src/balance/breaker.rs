@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 const SECOND: u64 = 1_000_000_000;
 /// Failures in a row that open the breaker.
 const CONSECUTIVE: u32 = 7;
+/// Failures in a row that open it where the window holds no success.
+const FAILURES_ALONE: u32 = 3;
 /// Requests in the window below which its ratio says nothing.
 const LEAST_REQUESTS: u32 = 5;
 /// Share of successes, percent, below which the breaker opens.
@@ -134,10 +136,12 @@ impl Breaker {
     }
 }
 
-/// The rule.
+/// The rule. An endpoint that fails is avoided by its cost and hardly gets seven requests to fail: where nothing at all
+/// has gone well for a whole window, three are enough.
 fn trips(consecutive: u32, good: u32, bad: u32) -> bool {
     let all = good + bad;
     consecutive >= CONSECUTIVE
+        || (consecutive >= FAILURES_ALONE && good == 0)
         || (all >= LEAST_REQUESTS
             && u64::from(good) * 100 < u64::from(all) * u64::from(LEAST_SUCCESS))
 }
