@@ -200,7 +200,7 @@ impl Worker {
         let direction = accepted.direction;
         self.tasks.spawn(task, move || {
             tracing::error!(direction = direction.label(), target = %accepted.target, "a connection's task panicked");
-            metrics.error(direction, ErrorKind::Internal.code(), ErrorKind::Internal.name()).inc();
+            metrics.panics(direction).inc();
         });
     }
 
@@ -213,14 +213,10 @@ impl Worker {
 
     /// Says that there are no descriptors (or memory) for another connection.
     pub fn exhausted(&self, direction: Direction, error: &std::io::Error) {
-        tracing::warn!(direction = direction.label(), %error, "cannot accept; turning clients away for a moment");
-        self.metrics
-            .error(
-                direction,
-                ErrorKind::Overloaded.code(),
-                ErrorKind::Overloaded.name(),
-            )
-            .inc();
+        if self.lines.take() {
+            tracing::warn!(direction = direction.label(), %error, "cannot accept; turning clients away for a moment");
+        }
+        self.metrics.accept_exhausted(direction).inc();
     }
 
     fn count_refusal(

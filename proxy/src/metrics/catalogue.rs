@@ -149,8 +149,10 @@ catalogue! {
     CONNECT_FAILURES = "weft_backend_connect_failures_total", Counter, "", Backend, BACKEND, "Connections to endpoints that could not be opened.";
 
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
-    REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason.";
+    REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
+    PANICS = "weft_panics_total", Counter, "", Process, &["direction"], "Connections lost to a mistake in the proxy itself.";
+    EXHAUSTED = "weft_accept_exhausted_total", Counter, "", Process, &["direction"], "Times no connection could be accepted for want of descriptors or memory.";
     DETECTED = "weft_detections_total", Counter, "", Process, &["direction", "result"], "What the first bytes of connections were found to be.";
     IDENTITY_EXPIRY = "weft_identity_expiry_timestamp_seconds", Gauge, "seconds", Process, &[], "When the certificate ends, seconds since 1970; 0: there is none.";
     IDENTITY_RENEWALS = "weft_identity_renewals_total", Counter, "", Process, &["result"], "Certificates asked for.";

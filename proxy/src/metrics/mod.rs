@@ -5,6 +5,7 @@
 //! * [`labels`]: what distinguishes one series from another; never a raw host, path or address.
 //! * [`histogram`]: latency in fixed buckets.
 //! * [`bundle`]: the handles that travel together: an edge, a kind of connection, a backend.
+//! * [`reasons`]: why something was denied.
 //! * [`registry`]: families of bundles, bounded, with series of what is gone removed.
 //! * `render`, `render_alias`: the text a scrape reads, and the names existing tools look for.
 //! * [`recorder`]: the `metrics` facade over the same registry, for rare paths.
@@ -16,6 +17,7 @@ pub mod histogram;
 pub mod labels;
 mod process;
 mod rare;
+pub mod reasons;
 pub mod recorder;
 pub mod registry;
 mod render;

@@ -193,14 +193,25 @@ impl Metrics {
         self.counter(&catalogue::ALLOWED, &[rule])
     }
 
-    /// Counter of denials; `audit`: would have been denied.
+    /// Counter of denials by a reason of [`super::reasons`]; `audit`: would have been denied.
     pub fn denied(&self, reason: &'static str, audit: bool) -> Count {
+        debug_assert!(super::reasons::is_known(reason), "{reason}");
         self.counter(&catalogue::REFUSED, &[reason, yes_no(audit)])
     }
 
     /// Counter of errors the proxy itself made: `E103`, `no-endpoints`.
     pub fn error(&self, direction: Direction, code: &'static str, name: &'static str) -> Count {
         self.counter(&catalogue::ERRORS, &[direction.label(), code, name])
+    }
+
+    /// Counter of connections lost to a panic.
+    pub fn panics(&self, direction: Direction) -> Count {
+        self.counter(&catalogue::PANICS, &[direction.label()])
+    }
+
+    /// Counter of times there were no descriptors (or memory) for another connection.
+    pub fn accept_exhausted(&self, direction: Direction) -> Count {
+        self.counter(&catalogue::EXHAUSTED, &[direction.label()])
     }
 
     /// Counter of what detection found: `http1`, `http2`, `tls`, `opaque`, `timeout`, `server_first`, …
