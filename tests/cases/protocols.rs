@@ -84,6 +84,7 @@ fn junk() -> anyhow::Result<()> {
 
 fn bodies() -> anyhow::Result<()> {
     let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
+    mesh.answers("client", "http://web:8080/", 200)?;
     const SIZE: usize = 10 << 20;
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let down = format!("curl -s {version} --max-time 60 'http://web:8080/?bytes={SIZE}' | wc -c");

@@ -17,7 +17,7 @@ ip link add w0 type veth peer name w1
 ip address add 10.9.9.2/24 dev w0; ip -6 address add fd09::2/64 dev w0 nodad
 ip link set w0 up; ip link set w1 up
 ip route add default via 10.9.9.1; ip -6 route add default via fd09::1
-all() { { nft list ruleset 2>/dev/null; iptables-save; ip6tables-save; } | sed -E '/^#/d; s/packets [0-9]+ bytes [0-9]+/packets N/; s/\\[[0-9]+:[0-9]+\\]/[N]/'; }
+all() { { nft list ruleset 2>/dev/null; iptables-save; ip6tables-save; } | sed -E '/^#/d; s/packets [0-9]+ bytes [0-9]+/packets N/; s/\[[0-9]+:[0-9]+\]/[N]/'; }
 "#;
 
 fn traceless() -> anyhow::Result<()> {

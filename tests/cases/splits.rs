@@ -23,10 +23,12 @@ fn shares() -> anyhow::Result<()> {
         let text = String::from_utf8_lossy(&mesh.exec("client", &command)?.stdout).into_owned();
         Ok((text.matches(&v2).count(), text.matches("\"pod\"").count()))
     };
+    mesh.answers("client", "http://web:8080/", 200)?;
     ensure!(share(&[], 50)? == (0, 50), "without a split the root's own endpoints serve");
     mesh.apply("split", &split("web", &[("web-v1", 90), ("web-v2", 10)]))?;
     eventually("the split is in force", || {
-        ensure!(share(&[], 50)?.0 > 0);
+        mesh.answers("client", "http://web:8080/", 200)?;
+    ensure!(share(&[], 50)?.0 > 0);
         Ok(())
     })?;
     // 1,000 requests at 10 %: 100 expected, standard deviation 9.5; four of them.

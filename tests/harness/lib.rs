@@ -145,6 +145,15 @@ impl Mesh {
         Ok(parse_curl(&output))
     }
 
+    /// Waits until a plain GET from a workload's pod is answered with this status.
+    pub fn answers(&self, workload: &str, url: &str, status: u16) -> anyhow::Result<()> {
+        eventually(&format!("{workload} gets {status} from {url}"), || {
+            let answer = self.curl(workload, url, &[])?;
+            ensure!(answer.status == status, "{answer:?}");
+            Ok(())
+        })
+    }
+
     /// Metrics of the proxy of a workload's first pod.
     pub fn metrics(&self, workload: &str) -> anyhow::Result<Scrape> {
         self.metrics_of(&self.pod(workload)?)

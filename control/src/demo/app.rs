@@ -50,9 +50,9 @@ enum Role {
     Colour {
         #[arg(long, default_value_t = 9000)]
         port: u16,
-        /// Which version this is: it decides the colour
+        /// Which release this is: it decides the colour
         #[arg(long, default_value = "v1")]
-        version: String,
+        release: String,
     },
     /// Counts lines, over plain TCP
     Tally {
@@ -82,7 +82,7 @@ pub fn run(args: AppArgs) -> anyhow::Result<()> {
             match args.role {
                 Role::Web { port, front } => front::web(any(port), front).await,
                 Role::Front { port, colour, tally } => front::front(any(port), colour, tally).await,
-                Role::Colour { port, version } => colour::serve(any(port), version).await,
+                Role::Colour { port, release } => colour::serve(any(port), release).await,
                 Role::Tally { port } => tally::serve(any(port)).await,
                 Role::Load { target, rate } => load::run(target, rate).await,
                 Role::Fail { state } => colour::order(&state).await,

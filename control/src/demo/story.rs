@@ -198,10 +198,11 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    /// One of three backends fails every call: its breaker takes it out, and lets it back when it is well.
+    /// One of three backends fails every call: the balancer gives it no more traffic, the breaker takes it out, and it
+    /// comes back when it is well.
     fn fail(&mut self) -> anyhow::Result<()> {
         const NAME: &str = "one colour pod fails every call";
-        // Two callers, seven failures each, and a few probes.
+        // Two callers, at most seven failures in a row each, and a few probes.
         const MOST: u64 = 30;
         let before = self.look()?;
         let pods = self.client.pods()?;
@@ -212,10 +213,11 @@ impl<'a> Teller<'a> {
         let end = self.watch(&before, self.part(0.2), NAME)?;
         self.order(&pod, "off")?;
         let seen = end.load.since(&before.load);
+        let held = (1..=MOST).contains(&seen.failed()) && seen.ok > 0;
+        let share = 100.0 * seen.failed() as f64 / seen.requests.max(1) as f64;
         let ejections = end.ejections - before.ejections;
-        let held = ejections >= 1.0 && seen.failed() <= MOST && seen.ok > 0;
-        let saw = format!("ejected {ejections} times, {} failed of {}", seen.failed(), seen.requests);
-        self.report(NAME, format!("ejected, at most {MOST} failed"), saw, held);
+        let saw = format!("{} of {} failed ({share:.1} %), {ejections} ejections", seen.failed(), seen.requests);
+        self.report(NAME, format!("it is set aside: at most {MOST} failed"), saw, held);
         until(self.client, Duration::from_secs(15), |look| look.ejected_now == 0.0)?;
         Ok(())
     }
