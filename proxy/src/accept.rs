@@ -175,7 +175,7 @@ fn original(
     if let Some(fixed) = fixed {
         return Ok(Accepted {
             direction,
-            client,
+            client: canonical(client),
             target: fixed.target,
             dial: fixed.dial,
             fixed: true,

@@ -144,7 +144,7 @@ async fn mutual(
     let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return Err(refused_handshake(&accepted, &error)),
+        Ok(Err(error)) => return Err(refused_handshake(worker, &accepted, &error)),
         Err(_) => return Err(End::Refused("tls_timeout")),
     };
     let session = tls.get_ref().1;
@@ -167,9 +167,11 @@ async fn mutual(
     }
 }
 
-fn refused_handshake(accepted: &Accepted, error: &std::io::Error) -> End {
+fn refused_handshake(worker: &Worker, accepted: &Accepted, error: &std::io::Error) -> End {
     let reason = PeerError::of(error);
-    tracing::info!(client = %accepted.client, reason = reason.label(), %error, "handshake refused");
+    if worker.may_say() {
+        tracing::info!(client = %accepted.client, reason = reason.label(), %error, "handshake refused");
+    }
     End::Refused(tls_label(reason))
 }
 

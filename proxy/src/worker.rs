@@ -213,10 +213,15 @@ impl Worker {
 
     /// Says that there are no descriptors (or memory) for another connection.
     pub fn exhausted(&self, direction: Direction, error: &std::io::Error) {
-        if self.lines.take() {
+        if self.may_say() {
             tracing::warn!(direction = direction.label(), %error, "cannot accept; turning clients away for a moment");
         }
         self.metrics.accept_exhausted(direction).inc();
+    }
+
+    /// May another line be written about somebody refused? What is not said is still counted.
+    pub fn may_say(&self) -> bool {
+        self.lines.take()
     }
 
     fn count_refusal(
@@ -226,7 +231,7 @@ impl Worker {
         target: SocketAddr,
         reason: &'static str,
     ) {
-        if self.lines.take() {
+        if self.may_say() {
             tracing::info!(direction = direction.label(), %client, %target, reason, "connection refused");
         }
         self.metrics.denied(reason, false).inc();
@@ -243,7 +248,7 @@ impl Worker {
         if matches!(error.kind(), ErrorKind::ClientGone) {
             return tracing::debug!(direction = direction.label(), %client, %target, %error, "client gone");
         }
-        if self.lines.take() {
+        if self.may_say() {
             tracing::info!(direction = direction.label(), %client, %target, %error, "connection failed");
         }
         self.metrics
@@ -301,7 +306,7 @@ impl Worker {
             && conn.direction == Direction::Inbound
             && let Some(plan) = self.discover.inbound().load()
         {
-            self.open.judge(&plan, conn, carries);
+            judge(&plan, conn, carries);
         }
         OpenGuard {
             worker: self.clone(),
@@ -341,17 +346,11 @@ impl Worker {
 
 impl Open {
     fn judge_all(&self, plan: &InboundPlan) {
-        for (conn, carries) in self.connections.lock().values() {
-            if conn.direction == Direction::Inbound {
-                self.judge(plan, conn, *carries);
-            }
-        }
-    }
-
-    fn judge(&self, plan: &InboundPlan, conn: &Connection, carries: Carries) {
-        if !still_allowed(plan, conn, carries) {
-            tracing::info!(client = %conn.client, target = %conn.target, "permission withdrawn; closing");
-            conn.closed.close(CloseReason::Withdrawn);
+        let open = self.connections.lock();
+        let inbound = open.values().filter(|(conn, _)| conn.direction == Direction::Inbound);
+        let closed = inbound.filter(|(conn, carries)| judge(plan, conn, *carries)).count();
+        if closed > 0 {
+            tracing::info!(closed, "connections closed: permission withdrawn");
         }
     }
 
@@ -361,6 +360,16 @@ impl Open {
             .values()
             .for_each(|(conn, _)| conn.closed.close(why));
     }
+}
+
+/// Closes a connection that is no longer allowed; true: it was not.
+fn judge(plan: &InboundPlan, conn: &Connection, carries: Carries) -> bool {
+    let withdrawn = !still_allowed(plan, conn, carries);
+    if withdrawn {
+        tracing::debug!(client = %conn.client, target = %conn.target, "permission withdrawn; closing");
+        conn.closed.close(CloseReason::Withdrawn);
+    }
+    withdrawn
 }
 
 fn still_allowed(plan: &InboundPlan, conn: &Connection, carries: Carries) -> bool {

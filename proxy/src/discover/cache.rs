@@ -69,6 +69,11 @@ impl Shared {
         all.insert(target, destination.clone());
         Found::New(destination)
     }
+
+    /// Takes back what was new.
+    pub(super) fn forget(&self, target: SocketAddr) {
+        self.destinations.write().remove(&target);
+    }
 }
 
 /// The control thread's side: turns changes into plans and knows what is still used.

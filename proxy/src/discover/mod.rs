@@ -105,16 +105,14 @@ impl Discover {
             Found::New(destination) => (destination, true),
             Found::Full => return Err(ErrorKind::Overloaded.into()),
         };
+        // A wish that cannot even be handed over must leave no trace: nobody would ever ask for it again.
+        if new && self.wanted.try_send(target).is_err() {
+            self.shared.forget(target);
+            return Err(ErrorKind::Overloaded.into());
+        }
         let connected = *self.shared.connected.borrow();
         let patience = if connected { PATIENCE } else { PATIENCE_AWAY };
-        let known = async {
-            if new {
-                // The driver is gone only when the process ends.
-                let _ = self.wanted.send(target).await;
-            }
-            destination.changed(0).await
-        };
-        match timeout(patience, known).await {
+        match timeout(patience, destination.changed(0)).await {
             Ok(_) => Ok(destination),
             Err(_) => Err(ErrorKind::PolicyUnknown.into()),
         }

@@ -4,7 +4,8 @@
 use super::*;
 use crate::config::Config;
 use crate::connect::Connector;
-use crate::discover::{ControlClient, Discover, Whoami};
+use crate::error::ErrorKind;
+use crate::discover::{ControlClient, Discover, Driver, Whoami};
 use crate::metrics::Metrics;
 use crate::stack::Shared;
 use crate::tasks::Drain;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use weft_proxy_api::names::proxy_env as env;
 
 /// A worker that never hears of the controller.
-fn lonely_worker() -> (Arc<Worker>, Drain) {
+fn lonely_worker() -> (Arc<Worker>, Drain, Driver) {
     let settings = [
         (env::WORKLOAD, "shop/web-0"),
         (env::CONTROL_ADDR, "127.0.0.1:1"),
@@ -27,17 +28,17 @@ fn lonely_worker() -> (Arc<Worker>, Drain) {
     let metrics = Metrics::new("shop");
     let client = ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
     let whoami = Whoami { namespace: "shop".into(), pod: "web-0".into(), zone: String::new() };
-    let (discover, _) = Discover::new(client, whoami, metrics.clone());
+    let (discover, driver) = Discover::new(client, whoami, metrics.clone());
     let tls = Tls::new("cluster.local", Vec::new());
     let connector = Connector::new(tls.clone(), None);
     let shared = Shared::new(metrics, connector, discover.inbound());
     let (drain, watch) = Drain::new();
-    (Worker::new(shared, discover, tls, config, watch), drain)
+    (Worker::new(shared, discover, tls, config, watch), drain, driver)
 }
 
 /// What a client hears that says `words` to `target`, and how long that took.
 async fn hears(target: &str, words: &str) -> (String, Duration) {
-    let (worker, _drain) = lonely_worker();
+    let (worker, _drain, _driver) = lonely_worker();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, from) = listener.accept().await.unwrap();
@@ -63,4 +64,23 @@ async fn without_policy_http_is_told_so_soon_and_everybody_else_is_let_go() {
     assert_eq!(hears("10.96.0.1:3306", ask).await.0, "");
     assert_eq!(hears("10.96.0.1:80", "\0binary\0").await.0, "");
     assert_eq!(hears("10.96.0.1:80", "").await.0, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_cannot_be_handed_over_can_be_made_again() {
+    // Nobody takes wishes: more than may wait cannot be handed over.
+    let (worker, _drain, _driver) = lonely_worker();
+    let mut overloaded = None;
+    for port in 1..3000 {
+        let target = SocketAddr::from(([10, 96, 0, 1], port));
+        let asking = worker.discover.outbound(target);
+        // Told at once, or left waiting for an answer.
+        if let Some(Err(error)) = futures_util::FutureExt::now_or_never(asking)
+            && error.kind() == ErrorKind::Overloaded
+        {
+            overloaded = Some(target);
+            break;
+        }
+    }
+    assert!(worker.discover.asked(overloaded.unwrap()).is_none());
 }
