@@ -231,7 +231,8 @@ mod tests {
 
     fn admin() -> Arc<Admin> {
         let metrics = Metrics::new("shop");
-        let client = crate::discover::ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
+        let client =
+            crate::discover::ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
         let whoami = crate::discover::Whoami {
             namespace: "shop".into(),
             pod: "web-0".into(),
@@ -253,10 +254,14 @@ mod tests {
     async fn status(admin: &Arc<Admin>, peer: &str, method: &str, path: &str) -> u16 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         let serving = tokio::spawn(serve(admin.clone(), tcp, peer.parse().unwrap()));
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost:4191\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost:4191\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        );
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -280,12 +285,23 @@ mod tests {
             ("GET", "/else", 404, 404),
         ];
         for (method, path, local, remote) in rows {
-            assert_eq!(status(&admin, "[::1]:9", method, path).await, local, "{method} {path}");
-            assert_eq!(status(&admin, "10.0.0.1:9", method, path).await, remote, "{method} {path}");
+            assert_eq!(
+                status(&admin, "[::1]:9", method, path).await,
+                local,
+                "{method} {path}"
+            );
+            assert_eq!(
+                status(&admin, "10.0.0.1:9", method, path).await,
+                remote,
+                "{method} {path}"
+            );
         }
         assert_eq!(status(&admin, "10.0.0.1:9", "POST", "/shutdown").await, 403);
         assert!(!admin.draining.is_leaving());
-        assert_eq!(status(&admin, "127.0.0.1:9", "POST", "/shutdown").await, 202);
+        assert_eq!(
+            status(&admin, "127.0.0.1:9", "POST", "/shutdown").await,
+            202
+        );
         assert!(admin.draining.is_leaving());
     }
 

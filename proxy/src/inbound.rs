@@ -107,7 +107,12 @@ async fn first_words(
         let upstream = Upstream::local(&worker.shared, io, worker.metrics.inbound_edge(None));
         return whoever_speaks(worker, Direction::Inbound, tcp, bytes, upstream).await;
     }
-    match timeout(SILENT_CLIENT, quiet(worker, Direction::Inbound, detect::read(tcp, bytes))).await {
+    match timeout(
+        SILENT_CLIENT,
+        quiet(worker, Direction::Inbound, detect::read(tcp, bytes)),
+    )
+    .await
+    {
         Ok(seen) => match seen? {
             Some(seen) if !bytes.is_empty() => Ok(Opening::Client(seen)),
             _ => Ok(Opening::Nobody),
@@ -233,7 +238,11 @@ async fn opaque(
 ) -> Result<(), End> {
     admit_bytes(worker, &conn).await?;
     let app = worker.shared.connector.connect_plain(conn.dial).await?;
-    let upstream = Upstream::local(&worker.shared, app, worker.metrics.inbound_edge(conn.peer.identity()));
+    let upstream = Upstream::local(
+        &worker.shared,
+        app,
+        worker.metrics.inbound_edge(conn.peer.identity()),
+    );
     relay(worker, io, upstream, conn, protocol).await
 }
 

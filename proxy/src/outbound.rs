@@ -48,7 +48,13 @@ pub async fn serve(
     let seen = match declared {
         Protocol::Opaque | Protocol::Tls => Opening::Client(Seen::Opaque),
         Protocol::Detect => first_words(worker, &known, &mut tcp, &mut bytes).await?,
-        _ => match quiet(worker, Direction::Outbound, detect::read(&mut tcp, &mut bytes)).await? {
+        _ => match quiet(
+            worker,
+            Direction::Outbound,
+            detect::read(&mut tcp, &mut bytes),
+        )
+        .await?
+        {
             // What is declared as HTTP is answered as HTTP, be it well-formed or not.
             Some(Seen::Http2) => Opening::Client(Seen::Http2),
             Some(_) if !bytes.is_empty() => Opening::Client(Seen::Http1),

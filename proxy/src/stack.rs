@@ -57,7 +57,14 @@ impl Shared {
     /// One per worker.
     pub fn new(metrics: Arc<Metrics>, connector: Connector, inbound: InboundHandle) -> Arc<Self> {
         let pools = Pools::new(connector.clone(), metrics.clone());
-        Arc::new(Self { metrics, connector, pools, inbound, in_flight: Default::default(), budget: Budget::new() })
+        Arc::new(Self {
+            metrics,
+            connector,
+            pools,
+            inbound,
+            in_flight: Default::default(),
+            budget: Budget::new(),
+        })
     }
 }
 
@@ -68,13 +75,20 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
         // On top: whatever happens below is counted.
         .layer(RecordLayer::new(edge.clone()))
         // Above all that can fail.
-        .layer(RespondLayer::new(shared.metrics.clone(), Direction::Inbound))
+        .layer(RespondLayer::new(
+            shared.metrics.clone(),
+            Direction::Inbound,
+        ))
         // Before any work is done for a request.
         .layer(LimitLayer::new(shared.in_flight[0].clone(), MAX_IN_FLIGHT))
         // Before anybody looks into the request: what is judged is what is forwarded.
         .layer(CheckLayer::inbound(conn))
         // Nothing is done for a caller before it is allowed.
-        .layer(AuthorizeLayer::new(shared.inbound.clone(), conn.clone(), edge))
+        .layer(AuthorizeLayer::new(
+            shared.inbound.clone(),
+            conn.clone(),
+            edge,
+        ))
         // Around all tries: the caller does not wait longer for two.
         .layer(TimeoutLayer)
         // The application closes idle connections when it likes.
@@ -90,7 +104,10 @@ pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
         // On top: whatever happens below is counted.
         .layer(RecordLayer::new(edge(shared, to)))
         // Above all that can fail.
-        .layer(RespondLayer::new(shared.metrics.clone(), Direction::Outbound))
+        .layer(RespondLayer::new(
+            shared.metrics.clone(),
+            Direction::Outbound,
+        ))
         // Before any work is done for a request.
         .layer(LimitLayer::new(shared.in_flight[1].clone(), MAX_IN_FLIGHT))
         // Before routing: what is matched is what is forwarded.

@@ -55,11 +55,22 @@ pub async fn open(shared: &Shared, destination: &Destination) -> Result<Upstream
                 .connect(&plan.endpoint.spec, Alpn::Opaque)
                 .await?;
             let connect = started.elapsed();
-            Ok(Upstream::to_endpoint(shared, io, plan.metrics.clone(), in_flight, connect))
+            Ok(Upstream::to_endpoint(
+                shared,
+                io,
+                plan.metrics.clone(),
+                in_flight,
+                connect,
+            ))
         }
         OutboundPlan::PassThrough(edge) => {
             let io = shared.connector.connect_plain(destination.target).await?;
-            Ok(Upstream::plain(shared, Direction::Outbound, io, edge.clone()))
+            Ok(Upstream::plain(
+                shared,
+                Direction::Outbound,
+                io,
+                edge.clone(),
+            ))
         }
         OutboundPlan::Refused(reason) => {
             Err(Error::new(ErrorKind::RefusedTarget).with_detail(reason.clone()))

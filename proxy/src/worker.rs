@@ -347,8 +347,12 @@ impl Worker {
 impl Open {
     fn judge_all(&self, plan: &InboundPlan) {
         let open = self.connections.lock();
-        let inbound = open.values().filter(|(conn, _)| conn.direction == Direction::Inbound);
-        let closed = inbound.filter(|(conn, carries)| judge(plan, conn, *carries)).count();
+        let inbound = open
+            .values()
+            .filter(|(conn, _)| conn.direction == Direction::Inbound);
+        let closed = inbound
+            .filter(|(conn, carries)| judge(plan, conn, *carries))
+            .count();
         if closed > 0 {
             tracing::info!(closed, "connections closed: permission withdrawn");
         }

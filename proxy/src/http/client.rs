@@ -112,10 +112,7 @@ impl Pools {
         self.start_sweeping();
         let mut endpoints = self.endpoints.lock();
         let cached = endpoints.entry(at.id).or_insert_with(|| {
-            let client = Client(Pool::new(Target::Endpoint(
-                self.dialer.clone(),
-                at.clone(),
-            )));
+            let client = Client(Pool::new(Target::Endpoint(self.dialer.clone(), at.clone())));
             Cached {
                 service: make(client.clone()),
                 client,

@@ -53,8 +53,11 @@ impl HttpVersion {
 
 /// Is this a gRPC request (or response)? Decided by its content type, as gRPC's own specification does.
 pub fn is_grpc(headers: &http::HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let kind = headers
+        .get(http::header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes);
     kind.is_some_and(|kind| {
-        kind.starts_with(b"application/grpc") && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
+        kind.starts_with(b"application/grpc")
+            && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
     })
 }

@@ -46,7 +46,9 @@ impl Route {
                 Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
             }
             OutboundPlan::PassThrough(edge) => {
-                let outside = HttpService::at_seam(self.shared.pools.plain(Direction::Outbound, self.to.target));
+                let outside = HttpService::at_seam(
+                    self.shared.pools.plain(Direction::Outbound, self.to.target),
+                );
                 Ok(Routed::Sent(Sent::new(
                     &outside,
                     attempt.request,

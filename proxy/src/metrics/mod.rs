@@ -25,6 +25,8 @@ mod render_alias;
 pub mod statuses;
 mod text;
 
-pub use bundle::{BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection};
+pub use bundle::{
+    BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection,
+};
 pub use labels::{ConnectionLabels, EdgeLabels, Group, Side};
 pub use registry::{EdgeSummary, Metrics};

@@ -140,7 +140,10 @@ impl Metrics {
         let connections = self.accepted_inbound(|at| at.opened.load(Relaxed));
         let edges = self.edges.all().into_iter();
         let inbound = edges.filter(|(labels, _)| labels.direction == Direction::Inbound);
-        connections + inbound.map(|(_, edge)| edge.requests.load(Relaxed)).sum::<u64>()
+        connections
+            + inbound
+                .map(|(_, edge)| edge.requests.load(Relaxed))
+                .sum::<u64>()
     }
 
     /// How many connections from outside are open.

@@ -4,8 +4,8 @@
 use super::*;
 use crate::config::Config;
 use crate::connect::Connector;
-use crate::error::ErrorKind;
 use crate::discover::{ControlClient, Discover, Driver, Whoami};
+use crate::error::ErrorKind;
 use crate::metrics::Metrics;
 use crate::stack::Shared;
 use crate::tasks::Drain;
@@ -23,27 +23,48 @@ fn lonely_worker() -> (Arc<Worker>, Drain, Driver) {
         (env::TOKEN_FILE, "/nowhere"),
         (env::OPAQUE_PORTS, "3306"),
     ];
-    let get = |name: &str| settings.iter().find(|(at, _)| *at == name).map(|(_, value)| (*value).to_owned());
+    let get = |name: &str| {
+        settings
+            .iter()
+            .find(|(at, _)| *at == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
     let config = Arc::new(Config::read(get).unwrap());
     let metrics = Metrics::new("shop");
     let client = ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
-    let whoami = Whoami { namespace: "shop".into(), pod: "web-0".into(), zone: String::new() };
+    let whoami = Whoami {
+        namespace: "shop".into(),
+        pod: "web-0".into(),
+        zone: String::new(),
+    };
     let (discover, driver) = Discover::new(client, whoami, metrics.clone());
     let tls = Tls::new("cluster.local", Vec::new());
     let connector = Connector::new(tls.clone(), None);
     let shared = Shared::new(metrics, connector, discover.inbound());
     let (drain, watch) = Drain::new();
-    (Worker::new(shared, discover, tls, config, watch), drain, driver)
+    (
+        Worker::new(shared, discover, tls, config, watch),
+        drain,
+        driver,
+    )
 }
 
 /// What a client hears that says `words` to `target`, and how long that took.
 async fn hears(target: &str, words: &str) -> (String, Duration) {
     let (worker, _drain, _driver) = lonely_worker();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
     let (tcp, from) = listener.accept().await.unwrap();
     let target: SocketAddr = target.parse().unwrap();
-    let accepted = Accepted { direction: Direction::Outbound, client: from, target, dial: target, fixed: false };
+    let accepted = Accepted {
+        direction: Direction::Outbound,
+        client: from,
+        target,
+        dial: target,
+        fixed: false,
+    };
     let started = Instant::now();
     let serving = tokio::spawn(async move { serve(&worker, tcp, accepted).await });
     client.write_all(words.as_bytes()).await.unwrap();
@@ -59,7 +80,10 @@ async fn without_policy_http_is_told_so_soon_and_everybody_else_is_let_go() {
     let ask = "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
     let (answer, took) = hears("10.96.0.1:80", ask).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("weft-error: E110 policy-unknown"), "{answer}");
+    assert!(
+        answer.contains("weft-error: E110 policy-unknown"),
+        "{answer}"
+    );
     assert!(took < Duration::from_millis(500), "{took:?}");
     assert_eq!(hears("10.96.0.1:3306", ask).await.0, "");
     assert_eq!(hears("10.96.0.1:80", "\0binary\0").await.0, "");

@@ -297,12 +297,18 @@ async fn connections_that_the_proxy_opens_are_counted_with_their_bytes() {
 #[tokio::test]
 async fn a_withdrawn_endpoint_is_let_go_at_once_and_what_it_is_answering_still_ends() {
     let shared = shared();
-    let (asked, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (asked, release) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
     let at = slow_application(asked.clone(), release.clone()).await;
     let set = EndpointSet::new("web", shared.metrics.backend("web"));
     set.update(vec![endpoint(at)]);
     let to = Destination::new(TARGET.parse().unwrap());
-    let plan = Compiler { metrics: &shared.metrics, sets: &mut |_| set.clone() };
+    let plan = Compiler {
+        metrics: &shared.metrics,
+        sets: &mut |_| set.clone(),
+    };
     to.put({ plan }.compile(service(vec![backend("web", 1)])), 1);
     let stack = outbound(&shared, &to);
     // Two at once make two connections; one of them is idle when the endpoint goes.
@@ -325,12 +331,20 @@ async fn a_withdrawn_endpoint_is_let_go_at_once_and_what_it_is_answering_still_e
     assert_eq!(send(&stack).await.1, "E104 no-endpoints");
     release.notify_one();
     until(|| opened(&shared, "weft_connections_open") == 0.0).await;
-    let answered = shared.metrics.summary().iter().map(|edge| edge.success).sum::<u64>();
+    let answered = shared
+        .metrics
+        .summary()
+        .iter()
+        .map(|edge| edge.success)
+        .sum::<u64>();
     assert_eq!(answered, 2, "both were answered");
 }
 
 /// Says when it is asked, and answers when it is told to.
-async fn slow_application(asked: Arc<tokio::sync::Notify>, release: Arc<tokio::sync::Notify>) -> SocketAddr {
+async fn slow_application(
+    asked: Arc<tokio::sync::Notify>,
+    release: Arc<tokio::sync::Notify>,
+) -> SocketAddr {
     let answer = move |_: Request| {
         let (asked, release) = (asked.clone(), release.clone());
         async move {
@@ -357,18 +371,30 @@ async fn another_try_stays_within_the_backend_that_was_chosen() {
     let to = Destination::new(TARGET.parse().unwrap());
     let mut sets = |name: &str| {
         let set = EndpointSet::new(name, shared.metrics.backend(name));
-        set.update(vec![endpoint(if name.contains("v1") { dead } else { alive })]);
+        set.update(vec![endpoint(if name.contains("v1") {
+            dead
+        } else {
+            alive
+        })]);
         set
     };
-    let plan = Compiler { metrics: &shared.metrics, sets: &mut sets };
-    to.put({ plan }.compile(service(vec![backend("v1", 1), backend("v2", 1)])), 1);
+    let plan = Compiler {
+        metrics: &shared.metrics,
+        sets: &mut sets,
+    };
+    to.put(
+        { plan }.compile(service(vec![backend("v1", 1), backend("v2", 1)])),
+        1,
+    );
     let mut failed = 0;
     for _ in 0..40 {
         // A stack of its own, for a budget of its own.
         failed += usize::from(send(&outbound(&shared, &to)).await.0 != 200);
     }
     let text = shared.metrics.render();
-    let line = |line: &&str| line.starts_with("weft_backend_connect_failures_total{") && line.contains("v1");
+    let line = |line: &&str| {
+        line.starts_with("weft_backend_connect_failures_total{") && line.contains("v1")
+    };
     let tries = text.lines().find(line).unwrap().rsplit(' ').next().unwrap();
     // Drawn anew, a try would now and then have reached the other backend after a failure.
     assert_eq!(tries, (3 * failed).to_string());
