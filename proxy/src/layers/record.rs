@@ -6,7 +6,7 @@
 
 use super::Below;
 use crate::error::Error;
-use crate::http::body::ResponseHead;
+use crate::http::outcome::ResponseHead;
 use crate::http::{Attribution, Request, Response};
 use pin_project_lite::pin_project;
 use std::future::Future;

@@ -1,0 +1,84 @@
+//! How a request went, as its answer says: by status, by gRPC code in head or trailers, and by how the body ended. Pure.
+
+use super::body::End;
+use crate::balance::Outcome;
+use crate::metrics::Code;
+use http::HeaderMap;
+use http::header::HeaderValue;
+
+/// A gRPC call that ends without a status ended with UNKNOWN, by gRPC's own rules.
+pub(super) fn code(status: u16, is_grpc: bool, grpc: Option<u8>) -> Code {
+    match grpc {
+        Some(code) if status == 200 => Code::Grpc(code),
+        None if is_grpc && status == 200 => Code::Grpc(2),
+        _ => Code::Http(status),
+    }
+}
+
+pub(super) fn broken(is_grpc: bool) -> Code {
+    if is_grpc {
+        Code::Grpc(14)
+    } else {
+        Code::Http(502)
+    }
+}
+
+pub(super) fn final_outcome(head: Outcome, grpc: Option<u8>, end: End) -> Outcome {
+    match (end, grpc) {
+        (End::Dropped, _) if head == Outcome::Success => Outcome::Cancelled,
+        (End::Broken, _) => Outcome::Failure,
+        (_, Some(code)) if grpc_failed(code) => Outcome::Failure,
+        _ => head,
+    }
+}
+
+/// gRPC codes that count against the endpoint.
+pub fn grpc_failed(code: u8) -> bool {
+    matches!(code, 2 | 4 | 7 | 13 | 14 | 15)
+}
+
+pub(super) fn grpc_status(fields: &HeaderMap) -> Option<u8> {
+    let value = fields.get("grpc-status").map(HeaderValue::as_bytes)?;
+    // What is not a number is "unknown".
+    Some(
+        std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(2),
+    )
+}
+
+/// What the head of a response says about how it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseHead {
+    pub(super) status: u16,
+    pub(super) is_grpc: bool,
+    pub(super) grpc: Option<u8>,
+}
+
+impl ResponseHead {
+    /// Reads it.
+    pub fn of(response: &super::Response) -> Self {
+        let is_grpc = super::is_grpc(response.headers());
+        let grpc = if is_grpc {
+            grpc_status(response.headers())
+        } else {
+            None
+        };
+        Self {
+            status: response.status().as_u16(),
+            is_grpc,
+            grpc,
+        }
+    }
+
+    /// What is known before the body.
+    pub fn outcome(&self) -> Outcome {
+        let failed = self.status >= 500 || self.grpc.is_some_and(grpc_failed);
+        if failed {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        }
+    }
+}
