@@ -2,8 +2,10 @@
 //!
 //! What a request says is only checked, never copied: a certificate holds the requester's public key and what we know.
 
+use crate::serve::PodRef;
 use crate::state::{CA_CERT, CA_KEY, Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::{Context, Result, anyhow, bail};
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
@@ -24,6 +26,8 @@ use x509_parser::prelude::FromDer;
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A certificate counts from a little before it was made: clocks differ.
 const SKEW: Duration = Duration::from_secs(60);
+/// Longest common name that every reader takes (RFC 5280, ub-common-name).
+const MAX_COMMON_NAME: usize = 64;
 /// Longest request looked at.
 const MAX_CSR: usize = 16 << 10;
 
@@ -159,16 +163,17 @@ impl Ca {
         }
     }
 
-    /// Signs a request (PKCS#10, DER) for exactly `id`.
+    /// Signs a request (PKCS#10, DER) for exactly `id`, in the hands of exactly `pod`.
     pub fn issue_leaf(
         &self,
         csr: &[u8],
         id: &SpiffeId,
+        pod: &PodRef,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Leaf, CsrError> {
         let key = check_csr(csr, id)?;
-        self.sign(&key, id, ttl, now)
+        self.sign(&key, id, Some(pod), ttl, now)
     }
 
     /// A certificate and its new key for the controller itself.
@@ -179,7 +184,7 @@ impl Ca {
         now: SystemTime,
     ) -> Result<(Leaf, PrivateKeyDer<'static>)> {
         let key = KeyPair::generate().context("cannot make a key")?;
-        let leaf = self.sign(&key, id, ttl, now)?;
+        let leaf = self.sign(&key, id, None, ttl, now)?;
         Ok((leaf, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
@@ -187,6 +192,7 @@ impl Ca {
         &self,
         key: &impl PublicKeyData,
         id: &SpiffeId,
+        pod: Option<&PodRef>,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Leaf, CsrError> {
@@ -196,7 +202,7 @@ impl Ca {
             return Err(CsrError::IssuerExpired);
         }
         let serial = random_serial().map_err(|error| CsrError::Sign(error.to_string()))?;
-        let params = leaf_params(id, &serial, now - SKEW, not_after)?;
+        let params = leaf_params(id, pod, &serial, now - SKEW, not_after)?;
         let leaf = params
             .signed_by(key, &self.issuer)
             .map_err(|error| CsrError::Sign(error.to_string()))?;
@@ -251,14 +257,34 @@ fn authority(
     Ok(params)
 }
 
+/// The common name that binds a certificate to a pod: `namespace/name`, or a hash of it where that is too long. The
+/// identity is in the SAN and only there; this says which pod of the account holds it.
+pub fn common_name(pod: &PodRef) -> String {
+    let name = pod.to_string();
+    match name.len() <= MAX_COMMON_NAME {
+        true => name,
+        // 224 bits, and no `/`: no pod has a name that looks like this.
+        false => format!(
+            "sha256:{}",
+            hex(&digest(&SHA256, name.as_bytes()).as_ref()[..28])
+        ),
+    }
+}
+
 fn leaf_params(
     id: &SpiffeId,
+    pod: Option<&PodRef>,
     serial: &[u8],
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 ) -> Result<CertificateParams, CsrError> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new(); // SPIFFE: the name is in the SAN, and only there
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(pod) = pod {
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name(pod));
+    }
     params.subject_alt_names =
         vec![SanType::URI(id.as_str().try_into().map_err(|_| {
             CsrError::Sign("identity is not ASCII".into())

@@ -25,6 +25,10 @@ fn id() -> SpiffeId {
     ID.parse().unwrap()
 }
 
+fn pod() -> PodRef {
+    PodRef::new("default", "web-1")
+}
+
 fn csr_with(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
     let mut params = CertificateParams::default();
     change(&mut params);
@@ -36,7 +40,7 @@ fn uri(text: &str) -> SanType {
 }
 
 fn ask(ca: &Ca, csr: &[u8]) -> Result<Leaf, CsrError> {
-    ca.issue_leaf(csr, &id(), TTL, SystemTime::now())
+    ca.issue_leaf(csr, &id(), &pod(), TTL, SystemTime::now())
 }
 
 fn parsed(der: &[u8]) -> X509Certificate<'_> {
@@ -54,20 +58,18 @@ fn a_leaf_is_what_a_workload_needs_and_no_more() {
             .distinguished_name
             .push(DnType::CommonName, "not copied");
     });
-    let issued = ca.issue_leaf(&csr, &id(), TTL, now).unwrap();
+    let issued = ca.issue_leaf(&csr, &id(), &pod(), TTL, now).unwrap();
     let leaf = parsed(&issued.chain[0]);
     let seconds = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(issued.chain.len(), 2);
     assert_eq!(leaf.validity().not_before.timestamp() as u64, seconds - 60);
     assert_eq!(leaf.validity().not_after.timestamp() as u64, seconds + 3600);
     assert_eq!(issued.not_after, seconds + 3600);
-    assert_eq!(leaf.subject().iter().count(), 0);
+    let subject = leaf.subject();
+    let name = subject.iter_common_name().next().unwrap().as_str();
+    assert_eq!((subject.iter().count(), name), (1, Ok("default/web-1")));
     assert_eq!(leaf.public_key().raw, key.subject_public_key_info());
     let names = leaf.subject_alternative_name().unwrap().unwrap();
-    assert!(
-        names.critical,
-        "critical where there is no subject (RFC 5280 section 4.2.1.6)"
-    );
     assert_eq!(names.value.general_names, [GeneralName::URI(ID)]);
     assert!(!leaf.basic_constraints().unwrap().unwrap().value.ca);
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
@@ -210,14 +212,14 @@ fn a_leaf_never_outlives_its_issuer() {
     let csr = csr_with(&KeyPair::generate().unwrap(), |_| {});
     let end = SystemTime::from(ca.issuer_not_after);
     let issued = ca
-        .issue_leaf(&csr, &id(), TTL, end - Duration::from_secs(100))
+        .issue_leaf(&csr, &id(), &pod(), TTL, end - Duration::from_secs(100))
         .unwrap();
     assert_eq!(
         issued.not_after,
         ca.issuer_not_after.unix_timestamp() as u64
     );
     assert_eq!(
-        ca.issue_leaf(&csr, &id(), TTL, end).err(),
+        ca.issue_leaf(&csr, &id(), &pod(), TTL, end).err(),
         Some(CsrError::IssuerExpired)
     );
 }
@@ -315,4 +317,19 @@ fn a_second_root_is_trusted_during_a_rotation() {
     let trusted = Ca::open_or_create(&state, "cluster.local").unwrap();
     assert_eq!(trusted.roots(), [ours.roots(), theirs.roots()].concat());
     assert_eq!(trusted.trust().roots.len(), 2);
+}
+
+#[test]
+fn every_pod_has_a_common_name_of_its_own() {
+    assert_eq!(common_name(&pod()), "default/web-1");
+    let long = |last: &str| PodRef::new("n".repeat(63), "p".repeat(252) + last);
+    let (a, b) = (common_name(&long("a")), common_name(&long("b")));
+    assert!(a != b && a.len() <= MAX_COMMON_NAME && a.starts_with("sha256:"));
+    let (_dir, ca) = ca();
+    let csr = csr_with(&KeyPair::generate().unwrap(), |_| {});
+    let leaf = ca.issue_leaf(&csr, &id(), &long("a"), TTL, SystemTime::now());
+    let leaf = leaf.unwrap();
+    let names = parsed(&leaf.chain[0]);
+    let name = names.subject().iter_common_name().next().unwrap();
+    assert_eq!(name.as_str(), Ok(a.as_str()));
 }

@@ -134,9 +134,10 @@ impl Certify {
         self.check_pod(&pod, &claims).await?;
         let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, claims.account())
             .map_err(|error| Refusal::Pod(error.to_string()))?;
-        let leaf = shared
-            .ca
-            .issue_leaf(&request.csr, &id, shared.cert_ttl, SystemTime::now())?;
+        let leaf =
+            shared
+                .ca
+                .issue_leaf(&request.csr, &id, &pod, shared.cert_ttl, SystemTime::now())?;
         Ok((pod, id, leaf))
     }
 

@@ -21,7 +21,7 @@ pub mod session;
 pub(crate) mod tests;
 pub mod tls;
 
-use crate::ca::Ca;
+use crate::ca::{Ca, common_name};
 use crate::token::TokenKey;
 use std::fmt;
 use std::net::IpAddr;
@@ -175,26 +175,28 @@ impl Shared {
         }
     }
 
-    /// The pod that says hello, if the caller has proven to be its service account.
-    async fn greet(&self, hello: &pb::Hello, caller: &SpiffeId) -> Result<PodRef, Status> {
-        let pod = PodRef::new(&hello.namespace, &hello.pod);
-        if caller.namespace() != pod.namespace {
+    /// The pod that says hello, if the caller has proven to be this pod, and it has the account of the certificate.
+    async fn greet(&self, hello: &pb::Hello, caller: &tls::Peer) -> Result<PodRef, Status> {
+        let (pod, id) = (PodRef::new(&hello.namespace, &hello.pod), &caller.id);
+        if id.namespace() != pod.namespace || caller.common_name != common_name(&pod) {
             return Err(Status::permission_denied(format!(
-                "{caller} is not in the namespace of {pod}"
+                "the certificate of {id} was made for {:?}, not for {:?}",
+                caller.common_name,
+                pod.to_string()
             )));
         }
         let account = self.pod(&pod).await?.service_account;
-        if caller.account() != account {
+        if id.account() != account {
             return Err(Status::permission_denied(format!(
-                "{pod} runs as {account}, the certificate says {caller}"
+                "{pod} runs as {account}, the certificate says {id}"
             )));
         }
         Ok(pod)
     }
 }
 
-/// The identity that the caller of an RPC has proven.
-fn caller<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
+/// What the caller of an RPC has proven.
+fn caller<T>(request: &Request<T>) -> Result<tls::Peer, Status> {
     let peer = request
         .extensions()
         .get::<tls::PeerIdentity>()
@@ -209,6 +211,11 @@ fn caller<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
 /// Resolves once the controller stops.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await; // an error: the sender is gone, so we stop as well
+}
+
+/// Why a stream ends whose certificate is over. A healthy proxy has renewed it long ago and comes again with that.
+fn expired() -> Status {
+    Status::unauthenticated("the client certificate has expired; connect again with the new one")
 }
 
 /// Serves until `shared.stopping`, then lets open calls end for a moment.

@@ -1,12 +1,14 @@
 //! `Observe.Attach`: proxies report their traffic; it is added up in the edge table.
 
-use super::{HELLO_LIMIT, PodRef, Shared, caller, stopped};
+use super::tls::Peer;
+use super::{HELLO_LIMIT, PodRef, Shared, caller, expired, stopped};
 use futures_util::stream::{BoxStream, StreamExt, once, unfold};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Sleep;
 use tonic::{Request, Response, Status, Streaming};
-use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::wire::generated::{self as pb, observe_command::Command, observe_event::Event};
 
 /// How often a proxy reports.
@@ -28,6 +30,7 @@ impl pb::observe_server::Observe for Attach {
         let stopping = shared.stopping.subscribe();
         let listener = Listener {
             shared,
+            expiry: caller.expiry(),
             caller,
             events,
             stopping,
@@ -47,7 +50,8 @@ impl pb::observe_server::Observe for Attach {
 
 struct Listener {
     shared: Arc<Shared>,
-    caller: SpiffeId,
+    caller: Peer,
+    expiry: Pin<Box<Sleep>>,
     events: Streaming<pb::ObserveEvent>,
     stopping: watch::Receiver<bool>,
 }
@@ -76,6 +80,7 @@ impl Listener {
     async fn next(&mut self) -> Result<Option<pb::ObserveEvent>, Status> {
         tokio::select! {
             () = stopped(&mut self.stopping) => Err(Status::unavailable("the controller is stopping")),
+            () = &mut self.expiry => Err(expired()),
             event = self.events.message() => event,
         }
     }

@@ -5,14 +5,16 @@
 
 use super::proxies::{Entry, ProxyStatus};
 use super::session::Subscriptions;
-use super::{HELLO_LIMIT, PodRef, Shared, View, caller, stopped};
+use super::tls::Peer;
+use super::{HELLO_LIMIT, PodRef, Shared, View, caller, expired, stopped};
 use futures_util::FutureExt;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Sleep;
 use tonic::{Request, Response, Status, Streaming};
-use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::wire::generated::{self as pb, sync_request::Message};
 use weft_proxy_api::wire::{Body, Item, Resource, decode, encode};
 
@@ -71,7 +73,7 @@ impl Stage {
 
 struct Greeting {
     shared: Arc<Shared>,
-    caller: SpiffeId,
+    caller: Peer,
     requests: Streaming<pb::SyncRequest>,
 }
 
@@ -107,6 +109,7 @@ struct Session {
     requests: Streaming<pb::SyncRequest>,
     subscriptions: Subscriptions,
     stopping: watch::Receiver<bool>,
+    expiry: Pin<Box<Sleep>>,
 }
 
 /// What happened on a stream.
@@ -118,7 +121,9 @@ enum Happened {
 impl Session {
     fn new(greeting: Greeting, pod: PodRef, hello: pb::Hello) -> Self {
         let Greeting {
-            shared, requests, ..
+            shared,
+            requests,
+            caller,
         } = greeting;
         let entry = shared.proxies.enter(ProxyStatus {
             pod: pod.clone(),
@@ -137,6 +142,7 @@ impl Session {
             requests,
             subscriptions: Subscriptions::default(),
             stopping,
+            expiry: caller.expiry(),
         }
     }
 
@@ -163,6 +169,7 @@ impl Session {
     async fn wait(&mut self) -> Result<Happened, Status> {
         tokio::select! {
             () = stopped(&mut self.stopping) => Err(Status::unavailable("the controller is stopping")),
+            () = &mut self.expiry => Err(expired()),
             request = self.requests.message() => Ok(Happened::Asked(request?)),
             () = self.subscriptions.changed(Instant::now) => Ok(Happened::Changed),
         }

@@ -136,15 +136,19 @@ impl Controller {
         }
     }
 
-    /// A certificate for a service account, made without asking.
-    fn certificate(&self, account: &str) -> Certificate {
+    /// A certificate for a pod of a service account, made without asking.
+    fn certificate(&self, account: &str, pod: &str) -> Certificate {
+        self.short_lived(account, pod, Duration::from_secs(3600))
+    }
+
+    fn short_lived(&self, account: &str, pod: &str, ttl: Duration) -> Certificate {
         let id = SpiffeId::new("cluster.local", "default", account).unwrap();
-        let (leaf, key) = self
-            .shared
-            .ca
-            .issue_own(&id, Duration::from_secs(60), SystemTime::now())
-            .unwrap();
-        (leaf.chain, key)
+        let (key, pod) = (KeyPair::generate().unwrap(), PodRef::new("default", pod));
+        let csr = CertificateParams::default().serialize_request(&key);
+        let (csr, now) = (csr.unwrap().der().to_vec(), SystemTime::now());
+        let leaf = self.shared.ca.issue_leaf(&csr, &id, &pod, ttl, now);
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        (leaf.unwrap().chain, key)
     }
 
     async fn channel(&self, certificate: Option<Certificate>) -> Channel {

@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use weft_proxy_api::identity::SpiffeId;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 /// Connections open at once, handshakes included.
@@ -37,12 +38,40 @@ const MAX_CONNECTIONS: usize = 10_000;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection without a client certificate may live: long enough for `Certify`.
 const ANONYMOUS_LIMIT: Duration = Duration::from_secs(30);
+/// How long after its end a certificate is still good for the streams it opened.
+const SKEW: Duration = Duration::from_secs(60);
+/// How long after that the connection may live, for the streams to say why they end.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// Pause after accepting failed for want of descriptors or memory; doubled up to the second.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
 /// Who is on the other end of the connection an RPC came on; `None`: no client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerIdentity(pub Option<SpiffeId>);
+pub struct PeerIdentity(pub Option<Peer>);
+
+/// What a client certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The service account.
+    pub id: SpiffeId,
+    /// Which pod of it (see [`crate::ca::common_name`]); empty: none in particular.
+    pub common_name: String,
+    /// Until when the certificate counts, seconds since 1970.
+    pub not_after: u64,
+}
+
+impl Peer {
+    /// How long the certificate still counts at `now`, with some patience for clocks that differ.
+    pub fn remaining(&self, now: SystemTime) -> Duration {
+        let end = UNIX_EPOCH + Duration::from_secs(self.not_after) + SKEW;
+        end.duration_since(now).unwrap_or(Duration::ZERO)
+    }
+
+    /// A timer that fires when the certificate is over: a handshake proves something only until then.
+    pub fn expiry(&self) -> Pin<Box<Sleep>> {
+        Box::pin(tokio::time::sleep(self.remaining(SystemTime::now())))
+    }
+}
 
 /// The controller's own certificate; replaced before it expires.
 pub struct OwnIdentity {
@@ -250,14 +279,25 @@ fn peer_identity(
 ) -> Result<PeerIdentity, String> {
     match stream.get_ref().1.peer_certificates() {
         None | Some([]) => Ok(PeerIdentity(None)),
-        Some([leaf, ..]) => spiffe_id(leaf, trust_domain).map(Some).map(PeerIdentity),
+        Some([leaf, ..]) => peer(leaf, trust_domain).map(Some).map(PeerIdentity),
     }
 }
 
-/// The one name of a certificate, which must be a workload of our trust domain.
-fn spiffe_id(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, String> {
+fn peer(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<Peer, String> {
     let (_, certificate) =
         x509_parser::parse_x509_certificate(certificate).map_err(|_| "not a certificate")?;
+    let common_name = certificate.subject().iter_common_name().next();
+    let common_name = common_name.and_then(|name| name.as_str().ok());
+    let not_after = certificate.validity().not_after.timestamp();
+    Ok(Peer {
+        id: spiffe_id(&certificate, trust_domain)?,
+        common_name: common_name.unwrap_or_default().to_owned(),
+        not_after: u64::try_from(not_after).unwrap_or(0),
+    })
+}
+
+/// The one name of a certificate, which must be a workload of our trust domain.
+fn spiffe_id(certificate: &X509Certificate<'_>, trust_domain: &str) -> Result<SpiffeId, String> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| "its names cannot be read")?;
@@ -279,21 +319,21 @@ fn spiffe_id(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<Spi
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerIdentity,
-    /// Without a client certificate: the end of its life.
-    end: Option<Pin<Box<Sleep>>>,
+    /// The end of its life: soon without a client certificate, a little after that has expired with one.
+    end: Pin<Box<Sleep>>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Connection {
     fn new(stream: TlsStream<TcpStream>, peer: PeerIdentity, slot: OwnedSemaphorePermit) -> Self {
-        let end = peer
-            .0
-            .is_none()
-            .then(|| Box::pin(tokio::time::sleep(ANONYMOUS_LIMIT)));
+        let life = match &peer.0 {
+            Some(peer) => peer.remaining(SystemTime::now()) + FAREWELL,
+            None => ANONYMOUS_LIMIT,
+        };
         Self {
             stream,
             peer,
-            end,
+            end: Box::pin(tokio::time::sleep(life)),
             _slot: slot,
         }
     }
@@ -313,9 +353,7 @@ impl AsyncRead for Connection {
         cx: &mut Poller<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(end) = &mut self.end
-            && end.as_mut().poll(cx).is_ready()
-        {
+        if self.end.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)

@@ -215,7 +215,7 @@ async fn certificates_that_are_not_of_the_mesh_do_not_get_in() {
     }
     assert_eq!(controller.shared.counters.handshakes_failed.get(), 3);
     let channel = controller
-        .channel(Some(controller.certificate("web")))
+        .channel(Some(controller.certificate("web", "web-1")))
         .await;
     assert!(
         PolicyClient::new(channel)

@@ -12,9 +12,12 @@ struct Proxy {
 impl Proxy {
     /// Connects as a service account and says hello as a pod.
     async fn hello(controller: &Controller, account: &str, pod: &str) -> Self {
-        let channel = controller
-            .channel(Some(controller.certificate(account)))
-            .await;
+        let certificate = controller.certificate(account, pod);
+        Self::hello_with(controller, certificate, pod).await
+    }
+
+    async fn hello_with(controller: &Controller, certificate: Certificate, pod: &str) -> Self {
+        let channel = controller.channel(Some(certificate)).await;
         let (requests, outgoing) = mpsc::channel(100);
         // The stream is opened before anything is said: the controller must not wait with its head.
         let answers = PolicyClient::new(channel.clone())
@@ -291,6 +294,16 @@ async fn who_may_not_is_refused() {
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert!(status.message().contains("runs as db"), "{status}");
 
+    controller.table.add_pod("web-2", "web");
+    let sibling = controller.certificate("web", "web-2");
+    let mut sibling = Proxy::hello_with(&controller, sibling, "web-1").await;
+    let status = sibling.refusal().await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("default/web-2"), "{status}");
+    let mut nobody = Proxy::hello_with(&controller, anyones(&controller), "web-1").await;
+    let status = nobody.refusal().await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+
     let channel = controller.channel(None).await;
     let status = PolicyClient::new(channel)
         .sync(tokio_stream::empty())
@@ -301,6 +314,40 @@ async fn who_may_not_is_refused() {
     let own = Proxy::hello(&controller, "web", "web-1").await;
     own.subscribe(1, &web(), 0).await;
     eventually("served", || controller.table.watchers(&web()) > 0).await;
+}
+
+/// A certificate of the account `web` that is bound to no pod.
+fn anyones(controller: &Controller) -> Certificate {
+    let id = SpiffeId::new("cluster.local", "default", "web").unwrap();
+    let (ttl, now) = (Duration::from_secs(60), SystemTime::now());
+    let (leaf, key) = controller.shared.ca.issue_own(&id, ttl, now).unwrap();
+    (leaf.chain, key)
+}
+
+#[tokio::test]
+async fn a_stream_ends_soon_after_its_certificate() {
+    let controller = Controller::start().await;
+    let ttl = Duration::from_secs(100);
+    let certificate = controller.short_lived("web", "web-1", ttl);
+    let mut short = Proxy::hello_with(&controller, certificate, "web-1").await;
+    let mut long = Proxy::hello(&controller, "web", "web-1").await;
+    for proxy in [&mut short, &mut long] {
+        proxy.subscribe(1, &web(), 0).await;
+        proxy.item().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(ttl).await;
+    tokio::time::resume();
+    controller.table.set(web(), refused("within the skew"));
+    short.item().await;
+    long.item().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let status = short.refusal().await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    controller.table.set(web(), refused("later"));
+    assert_eq!(long.item().await.body, refused("later"));
 }
 
 #[tokio::test]
@@ -321,7 +368,11 @@ async fn a_pod_that_never_comes_is_a_clear_refusal() {
         pod: "ghost".into(),
         ..Default::default()
     };
-    let caller = SpiffeId::new("cluster.local", "default", "web").unwrap();
+    let caller = tls::Peer {
+        id: SpiffeId::new("cluster.local", "default", "web").unwrap(),
+        common_name: "default/ghost".into(),
+        not_after: u64::MAX / 4,
+    };
     let status = controller.shared.greet(&hello, &caller).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(
@@ -396,7 +447,7 @@ async fn a_stopping_controller_says_so_and_ends() {
 async fn summaries_fill_the_edge_table() {
     let controller = Controller::start().await;
     let channel = controller
-        .channel(Some(controller.certificate("web")))
+        .channel(Some(controller.certificate("web", "web-1")))
         .await;
     let (events, outgoing) = mpsc::channel(10);
     let mut commands = ObserveClient::new(channel)
