@@ -11,6 +11,7 @@ use crate::source::Event;
 use crate::views::world::{Topic, World};
 use crate::views::{self, Mesh, ViewKey};
 use parking_lot::Mutex;
+pub use published::Numbers;
 use published::Published;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -78,6 +79,11 @@ impl Index {
             (&a.origin, &a.object, &a.field).cmp(&(&b.origin, &b.object, &b.field))
         });
         problems
+    }
+
+    /// How many views there are, and what they cost.
+    pub fn numbers(&self) -> Numbers {
+        self.state.lock().published.numbers()
     }
 
     /// Pods whose proxies ever got a certificate.

@@ -6,7 +6,7 @@ use crate::views::{self, ViewKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
-use weft_proxy_api::wire::encode;
+use weft_proxy_api::wire::{Body, encode};
 
 /// Below this number, looking for views that nobody reads any more is not worth it.
 const FEW: usize = 64;
@@ -18,6 +18,19 @@ pub(super) struct Published {
     readers: HashMap<Topic, HashSet<ViewKey>>,
     /// How many views there were after the last sweep.
     swept: usize,
+    /// How many views were computed so far.
+    computed: u64,
+}
+
+/// What is published now, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Views held for proxies.
+    pub views: usize,
+    /// Views computed since the start, the first time or anew.
+    pub computed: u64,
+    /// Endpoints in the sets among them.
+    pub endpoints: usize,
 }
 
 #[derive(Debug)]
@@ -35,6 +48,7 @@ impl Published {
         if self.views.len() > FEW.max(2 * self.swept) {
             self.sweep();
         }
+        self.computed += 1;
         let (view, reads) = compute(world, &key);
         let (sender, receiver) = watch::channel(Arc::new(view));
         self.insert(key, Entry { sender, reads });
@@ -56,6 +70,7 @@ impl Published {
             if entry.sender.is_closed() {
                 continue;
             }
+            self.computed += 1;
             let (view, reads) = compute(world, &key);
             entry.sender.send_if_modified(|last| replace(last, view));
             entry.reads = reads;
@@ -63,10 +78,20 @@ impl Published {
         }
     }
 
-    /// How many views are held.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.views.len()
+    /// How much there is.
+    pub(super) fn numbers(&self) -> Numbers {
+        let sets = self
+            .views
+            .values()
+            .map(|entry| match &entry.sender.borrow().body {
+                Body::Endpoints(all) => all.len(),
+                _ => 0,
+            });
+        Numbers {
+            views: self.views.len(),
+            computed: self.computed,
+            endpoints: sets.sum(),
+        }
     }
 
     /// Forgets the views whose last receiver is gone.

@@ -261,11 +261,11 @@ fn a_view_nobody_reads_is_freed_and_equal_ones_are_shared() {
     for number in 0..10_000 {
         drop(index.subscribe(&web(), &set(&format!("default/x{number}:80"))));
     }
-    assert!(index.state.lock().published.len() < 200);
+    assert!(index.numbers().views < 200);
     drop((held, shared));
     index.apply(events(&pod("web-1", "web", "10.0.0.1")));
     index.state.lock().published.sweep();
-    assert_eq!(index.state.lock().published.len(), 0);
+    assert_eq!(index.numbers().views, 0);
 }
 
 #[test]
@@ -339,4 +339,82 @@ fn a_large_world_stays_quick() {
         .filter(|n| sets[*n].has_changed().unwrap())
         .collect();
     assert_eq!(changed, [7]);
+}
+
+/// A Service that changes costs one view for each pod it selects, whatever else is in the namespace.
+#[test]
+fn a_service_concerns_the_pods_it_selects() {
+    let mut all = String::new();
+    for number in 0..2000 {
+        let ip = format!("10.96.{}.{}", number / 250, number % 250 + 1);
+        all += &service(&format!("s{number}"), &format!("a{}", number % 200), &ip);
+    }
+    for number in 0..200 {
+        let ip = format!("10.0.0.{}", number + 1);
+        all += &pod(&format!("p{number}"), &format!("a{number}"), &ip);
+    }
+    let index = index(&[&all]);
+    let subscribe =
+        |n| index.subscribe(&PodRef::new("default", format!("p{n}")), &Resource::Inbound);
+    let policies: Vec<_> = (0..200).map(subscribe).collect();
+    let computed = |events| {
+        let before = index.numbers().computed;
+        index.apply(events);
+        index.numbers().computed - before
+    };
+    let web = |ports| events(&service_with("s7", "a7", "10.96.0.8", ports));
+    assert_eq!(
+        computed(web("[{name: http, port: 80, targetPort: 8080}]")),
+        1
+    );
+    assert!(policies[7].has_changed().unwrap());
+    assert_eq!(computed(vec![delete(Kind::Service, "s7")]), 1);
+    assert_eq!(
+        computed(web("[{name: http, port: 80, targetPort: 8080}]")),
+        1
+    );
+    assert_eq!(computed(events(&service("new", "other", "10.97.0.1"))), 0);
+    let moved = service_with("s7", "a8", "10.96.0.8", "[{port: 80}]");
+    assert_eq!(computed(events(&moved)), 2, "the old pod and the new one");
+    let by_two = moved.replace("{app: a8}", "{app: a8, tier: x}");
+    assert_eq!(
+        computed(events(&by_two)),
+        200,
+        "the first to select by these labels"
+    );
+    let again = by_two.replace("name: s7,", "name: s8,").replace("a8", "a9");
+    assert_eq!(
+        computed(events(&again)),
+        1,
+        "the pod that s8 selected before"
+    );
+}
+
+/// Whatever order labels come and go in, a pod finds the Services that select it.
+#[test]
+fn a_pod_finds_its_services_by_any_set_of_labels() {
+    let index =
+        index(&[&pod("web-1", "web", "10.0.0.1").replace("app: web}", "app: web, tier: x}")]);
+    let policy = index.subscribe(&web(), &Resource::Inbound);
+    let ports = || match &policy.borrow().body {
+        Body::Inbound(inbound) => inbound.ports.len(),
+        other => panic!("{other:?}"),
+    };
+    let selecting = |name: &str, selector: &str, port: u16| {
+        let ports = format!("[{{name: http, port: {port}}}]");
+        let service = service_with(name, "web", "None", &ports);
+        events(&service.replace("{app: web}", selector))
+    };
+    index.apply(selecting("a", "{tier: x}", 1));
+    assert_eq!(ports(), 1);
+    index.apply(selecting("b", "{app: web, tier: x}", 2));
+    assert_eq!(ports(), 2);
+    index.apply(selecting("c", "{app: web, tier: other}", 3));
+    index.apply(selecting("d", "{}", 4));
+    index.apply(selecting("e", "{app: web, tier: x, more: z}", 5));
+    assert_eq!(ports(), 2);
+    index.apply(selecting("b", "{app: other}", 2));
+    assert_eq!(ports(), 1);
+    index.apply(vec![delete(Kind::Service, "a")]);
+    assert_eq!(ports(), 0);
 }

@@ -19,8 +19,15 @@ use std::sync::Arc;
 pub enum Topic {
     /// One object.
     Object(ObjectKey),
-    /// The Services of a namespace.
-    ServicesIn(String),
+    /// The Services of a namespace with exactly this selector.
+    Selecting {
+        /// Namespace.
+        namespace: String,
+        /// The selector.
+        selector: Labels,
+    },
+    /// By which labels the Services of a namespace select.
+    Shapes(String),
     /// The pods of a namespace with this label.
     Labelled {
         /// Namespace.
@@ -40,6 +47,10 @@ pub enum Topic {
     TargetsOf(String, String),
 }
 
+/// The names of the labels in a selector. A namespace has few of these, however many Services it has; with them, what
+/// selects a pod is looked up instead of comparing the pod with every Service.
+type Shape = BTreeSet<String>;
+
 /// All objects of the mesh.
 #[derive(Debug)]
 pub struct World {
@@ -47,6 +58,8 @@ pub struct World {
     enrolled: BTreeSet<PodRef>,
     objects: BTreeMap<ObjectKey, Loaded>,
     members: HashMap<Topic, BTreeSet<ObjectKey>>,
+    /// For each namespace, how many Services have each shape.
+    shapes: HashMap<String, BTreeMap<Shape, usize>>,
 }
 
 impl World {
@@ -57,6 +70,7 @@ impl World {
             enrolled,
             objects: BTreeMap::new(),
             members: HashMap::new(),
+            shapes: HashMap::new(),
         }
     }
 
@@ -92,6 +106,7 @@ impl World {
             return;
         }
         self.delete(&key, touched);
+        self.count_shape(&loaded.object, touched);
         for topic in topics(&loaded) {
             self.members
                 .entry(topic.clone())
@@ -116,6 +131,7 @@ impl World {
             }
             touched.insert(topic);
         }
+        self.discount_shape(&loaded.object);
     }
 
     /// The pod's proxy has a certificate; returns the topics this touches.
@@ -132,6 +148,42 @@ impl World {
             .collect()
     }
 
+    /// A shape that is new in its namespace is news for every pod of it.
+    fn count_shape(&mut self, object: &Object, touched: &mut HashSet<Topic>) {
+        let Some((namespace, shape)) = shape(object) else {
+            return;
+        };
+        let shapes = self.shapes.entry(namespace.clone()).or_default();
+        let count = shapes.entry(shape).or_default();
+        *count += 1;
+        if *count == 1 {
+            touched.insert(Topic::Shapes(namespace));
+        }
+    }
+
+    /// One that is gone is none: what it found is gone as well, and that was told.
+    fn discount_shape(&mut self, object: &Object) {
+        let Some((namespace, shape)) = shape(object) else {
+            return;
+        };
+        let Some(shapes) = self.shapes.get_mut(&namespace) else {
+            return;
+        };
+        if let Some(count) = shapes.get_mut(&shape) {
+            *count -= 1;
+            if *count == 0 {
+                shapes.remove(&shape);
+            }
+        }
+        if shapes.is_empty() {
+            self.shapes.remove(&namespace);
+        }
+    }
+
+    fn count(&self, topic: &Topic) -> usize {
+        self.members.get(topic).map_or(0, BTreeSet::len)
+    }
+
     fn members(&self, topic: &Topic) -> impl Iterator<Item = &Object> {
         let keys = self.members.get(topic).into_iter().flatten();
         keys.filter_map(|key| self.objects.get(key))
@@ -145,7 +197,7 @@ fn topics(loaded: &Loaded) -> Vec<Topic> {
     let mut topics = vec![Topic::Object(loaded.key.clone())];
     match &loaded.object {
         Object::Service(service) => {
-            topics.push(Topic::ServicesIn(namespace.clone()));
+            topics.push(selecting(namespace, service.spec.selector.clone()));
             topics.extend(cluster_ips(service).map(Topic::Address));
         }
         Object::Pod(pod) => {
@@ -174,6 +226,19 @@ fn topics(loaded: &Loaded) -> Vec<Topic> {
         _ => {}
     }
     topics
+}
+
+fn shape(object: &Object) -> Option<(String, Shape)> {
+    let service = as_service(object).filter(|service| !service.spec.selector.is_empty())?;
+    let shape = service.spec.selector.keys().cloned().collect();
+    Some((service.metadata.namespace.clone(), shape))
+}
+
+fn selecting(namespace: &str, selector: Labels) -> Topic {
+    Topic::Selecting {
+        namespace: namespace.to_owned(),
+        selector,
+    }
 }
 
 fn labelled(namespace: &str, key: &str, value: &str) -> Topic {
@@ -259,18 +324,29 @@ impl<'a> Reader<'a> {
 
     /// The Services that select a pod, by name.
     pub fn services_of(&self, pod: &Pod) -> Vec<&'a Arc<k8s::Service>> {
-        self.list(Topic::ServicesIn(pod.metadata.namespace.clone()))
+        let namespace = &pod.metadata.namespace;
+        self.ask(Topic::Shapes(namespace.clone()));
+        let shapes = self.world.shapes.get(namespace);
+        let mut services: Vec<_> = shapes
+            .into_iter()
+            .flat_map(|shapes| shapes.keys())
+            .filter_map(|shape| part(&pod.metadata.labels, shape))
+            .flat_map(|selector| self.list(selecting(namespace, selector)))
             .filter_map(as_service)
-            .filter(|service| selects(&service.spec.selector, &pod.metadata.labels))
-            .collect()
+            .collect();
+        services.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        services
     }
 
-    /// The pods a Service selects, by name. One label of the selector narrows the search, the others are compared.
+    /// The pods a Service selects, by name. The rarest label of the selector narrows the search, the others are compared:
+    /// a pod that comes to be selected touches every one of its labels, whichever was asked for.
     pub fn pods_of(&self, service: &k8s::Service) -> Vec<&'a Arc<Pod>> {
-        let Some((key, value)) = service.spec.selector.iter().next() else {
+        let selector = service.spec.selector.iter();
+        let topics = selector.map(|(key, value)| labelled(&service.metadata.namespace, key, value));
+        let Some(rarest) = topics.min_by_key(|topic| self.world.count(topic)) else {
             return vec![];
         };
-        self.list(labelled(&service.metadata.namespace, key, value))
+        self.list(rarest)
             .filter_map(as_pod)
             .filter(|pod| selects(&service.spec.selector, &pod.metadata.labels))
             .collect()
@@ -348,9 +424,19 @@ impl<'a> Reader<'a> {
     fn list(&self, topic: Topic) -> impl Iterator<Item = &'a Object> + use<'a> {
         let world = self.world;
         let members: Vec<&'a Object> = world.members(&topic).collect();
-        self.asked.borrow_mut().insert(topic);
+        self.ask(topic);
         members.into_iter()
     }
+
+    fn ask(&self, topic: Topic) {
+        self.asked.borrow_mut().insert(topic);
+    }
+}
+
+/// The labels with these names, if all are there.
+fn part(labels: &Labels, shape: &Shape) -> Option<Labels> {
+    let label = |name: &String| Some((name.clone(), labels.get(name)?.clone()));
+    shape.iter().map(label).collect()
 }
 
 fn as_pod(object: &Object) -> Option<&Arc<Pod>> {
