@@ -1,8 +1,10 @@
 //! What an operator can look at: `/live`, `/ready`, `/metrics`, `/status`, `/problems`. Nothing here changes anything,
 //! and nothing here is secret; it listens on loopback all the same unless told otherwise.
 
+use crate::index::Numbers;
 use crate::manifest::{Problem, Severity};
 use crate::serve::Shared;
+use crate::serve::counters::{Counter, Counters};
 use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
 use bytes::Bytes;
@@ -32,6 +34,8 @@ pub struct Facts {
     pub objects: usize,
     /// Everything wrong with the manifests.
     pub problems: Vec<Problem>,
+    /// How many views there are, and what they cost.
+    pub numbers: Numbers,
 }
 
 /// Where facts come from.
@@ -122,83 +126,158 @@ impl Admin {
     fn metrics(&self) -> String {
         let (facts, shared, mut page) = (self.overview.facts(), &self.shared, Page::default());
         let counters = &shared.counters;
-        let proxies = shared.proxies.list();
-        let synced = proxies.iter().filter(|proxy| proxy.synced()).count();
-        let [unchanged, whole, delta] = counters.items.each_ref().map(|counter| counter.get());
-        let problems = |severity| {
-            facts
-                .problems
-                .iter()
-                .filter(|problem| problem.severity == severity)
-                .count()
-        };
-        page.gauge("build_info", "Version of the controller.")
-            .one("version", names::VERSION, 1);
-        page.gauge("ready", "1 once every folder has been read.")
-            .bare(u64::from(*self.ready.borrow()));
-        page.gauge(
-            "proxies",
-            "Connected proxies, by whether they hold the current version of everything.",
-        )
-        .one("state", "synced", synced as u64)
-        .one("state", "stale", (proxies.len() - synced) as u64);
-        page.gauge("subscriptions", "Subscriptions of connected proxies.")
-            .bare(proxies.iter().map(|proxy| proxy.subscriptions as u64).sum());
-        page.counter("items_sent_total", "Answers sent to proxies, by kind.")
-            .one("kind", "unchanged", unchanged)
-            .one("kind", "whole", whole)
-            .one("kind", "delta", delta);
-        page.counter("messages_sent_total", "Messages sent to proxies.")
-            .bare(counters.messages.get());
-        page.counter("acks_total", "Versions that proxies took over.")
-            .bare(counters.acks.get());
-        page.counter("nacks_total", "Versions that proxies refused.")
-            .bare(counters.nacks.get());
-        page.counter("streams_refused_total", "Policy streams refused.")
-            .bare(counters.streams_refused.get());
-        page.counter("certificates_issued_total", "Certificates signed.")
-            .bare(counters.certificates.get());
-        let mut refused = page.counter(
-            "certificates_refused_total",
-            "Certificates not signed, by reason.",
-        );
-        for (reason, count) in counters.certificates_refused() {
-            refused = refused.one("reason", reason, count);
-        }
-        page.gauge(
-            "certificate_expiry_timestamp_seconds",
-            "When the controller's own certificate expires.",
-        )
-        .bare(self.own.not_after());
-        page.counter("connections_total", "Connections accepted.")
-            .bare(counters.connections.get());
-        page.counter(
-            "handshakes_failed_total",
-            "Connections that failed the TLS handshake.",
-        )
-        .bare(counters.handshakes_failed.get());
-        page.counter(
-            "accept_errors_total",
-            "Times accepting failed for want of descriptors or memory.",
-        )
-        .bare(counters.accept_errors.get());
-        page.counter("summaries_total", "Traffic summaries taken in.")
-            .bare(counters.summaries.get());
-        page.gauge("edges", "Edges of traffic known.")
-            .bare(shared.edges.len() as u64);
-        page.gauge("objects", "Objects in force.")
-            .bare(facts.objects as u64);
-        page.gauge("problems", "Problems in the manifests, by severity.")
-            .one("severity", "error", problems(Severity::Error) as u64)
-            .one("severity", "warning", problems(Severity::Warning) as u64)
-            .one("severity", "info", problems(Severity::Info) as u64);
-        page.0
+        page.family("build_info").one("version", names::VERSION, 1);
+        page.bare("ready", u64::from(*self.ready.borrow()));
+        proxy_metrics(&mut page, &shared.proxies.list());
+        sync_metrics(&mut page, counters);
+        certificate_metrics(&mut page, counters, self.own.not_after());
+        page.bare("connections_total", counters.connections.get());
+        page.bare("handshakes_failed_total", counters.handshakes_failed.get());
+        page.bare("accept_errors_total", counters.accept_errors.get());
+        page.bare("summaries_total", counters.summaries.get());
+        page.bare("edges", shared.edges.len() as u64);
+        fact_metrics(&mut page, &facts);
+        page.text
     }
 }
 
+fn proxy_metrics(page: &mut Page, proxies: &[ProxyStatus]) {
+    let synced = proxies.iter().filter(|proxy| proxy.synced()).count();
+    page.family("proxies")
+        .one("state", "synced", synced as u64)
+        .one("state", "stale", (proxies.len() - synced) as u64);
+    let subscriptions = proxies.iter().map(|proxy| proxy.subscriptions as u64);
+    page.bare("subscriptions", subscriptions.sum());
+}
+
+fn sync_metrics(page: &mut Page, counters: &Counters) {
+    let [unchanged, whole, delta] = counters.items.each_ref().map(Counter::get);
+    page.family("items_sent_total")
+        .one("kind", "unchanged", unchanged)
+        .one("kind", "whole", whole)
+        .one("kind", "delta", delta);
+    page.bare("messages_sent_total", counters.messages.get());
+    page.bare("acks_total", counters.acks.get());
+    page.bare("nacks_total", counters.nacks.get());
+    page.bare("streams_refused_total", counters.streams_refused.get());
+}
+
+fn certificate_metrics(page: &mut Page, counters: &Counters, own_expiry: u64) {
+    page.bare("certificates_issued_total", counters.certificates.get());
+    let mut refused = page.family("certificates_refused_total");
+    for (reason, count) in counters.certificates_refused() {
+        refused = refused.one("reason", reason, count);
+    }
+    page.bare("certificate_expiry_timestamp_seconds", own_expiry);
+}
+
+fn fact_metrics(page: &mut Page, facts: &Facts) {
+    let Numbers {
+        views,
+        computed,
+        endpoints,
+    } = facts.numbers;
+    page.bare("objects", facts.objects as u64);
+    page.bare("views", views as u64);
+    page.bare("views_computed_total", computed);
+    page.bare("endpoints", endpoints as u64);
+    let problems = |severity| {
+        let all = facts.problems.iter();
+        all.filter(|problem| problem.severity == severity).count() as u64
+    };
+    page.family("problems")
+        .one("severity", "error", problems(Severity::Error))
+        .one("severity", "warning", problems(Severity::Warning))
+        .one("severity", "info", problems(Severity::Info));
+}
+
+/// Everything at `/metrics`: name (after `weft_control_`), kind, help. The table of the README is made from it.
+pub const METRICS: &[(&str, &str, &str)] = &[
+    ("build_info", "gauge", "Version of the controller."),
+    ("ready", "gauge", "1 once every folder has been read."),
+    (
+        "proxies",
+        "gauge",
+        "Connected proxies, by whether they hold the current version of everything (state).",
+    ),
+    (
+        "subscriptions",
+        "gauge",
+        "Subscriptions of connected proxies.",
+    ),
+    (
+        "items_sent_total",
+        "counter",
+        "Answers sent to proxies, by kind (unchanged, whole, delta).",
+    ),
+    (
+        "messages_sent_total",
+        "counter",
+        "Messages sent to proxies.",
+    ),
+    ("acks_total", "counter", "Versions that proxies took over."),
+    ("nacks_total", "counter", "Versions that proxies refused."),
+    (
+        "streams_refused_total",
+        "counter",
+        "Policy streams refused.",
+    ),
+    (
+        "certificates_issued_total",
+        "counter",
+        "Certificates signed.",
+    ),
+    (
+        "certificates_refused_total",
+        "counter",
+        "Certificates not signed, by reason.",
+    ),
+    (
+        "certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the controller's own certificate expires.",
+    ),
+    ("connections_total", "counter", "Connections accepted."),
+    (
+        "handshakes_failed_total",
+        "counter",
+        "Connections that failed the TLS handshake.",
+    ),
+    (
+        "accept_errors_total",
+        "counter",
+        "Times accepting failed for want of descriptors or memory.",
+    ),
+    ("summaries_total", "counter", "Traffic summaries taken in."),
+    ("edges", "gauge", "Edges of traffic known."),
+    ("objects", "gauge", "Objects in force."),
+    (
+        "views",
+        "gauge",
+        "Answers held for proxies; those that ask the same share one.",
+    ),
+    (
+        "views_computed_total",
+        "counter",
+        "Answers computed, the first time or because of a change.",
+    ),
+    (
+        "endpoints",
+        "gauge",
+        "Endpoints in the sets that proxies hold.",
+    ),
+    (
+        "problems",
+        "gauge",
+        "Problems in the manifests, by severity (error, warning, info).",
+    ),
+];
+
 /// The text format of Prometheus, as much of it as is needed here.
 #[derive(Default)]
-struct Page(String);
+struct Page {
+    text: String,
+}
 
 struct Family<'a> {
     page: &'a mut String,
@@ -206,29 +285,25 @@ struct Family<'a> {
 }
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
+    fn family(&mut self, name: &str) -> Family<'_> {
+        let row = METRICS.iter().find(|(known, ..)| *known == name);
+        let (_, kind, help) = row.unwrap_or(&("", "untyped", "")); // a test sees to it that none is
         let name = format!("{}control_{name}", names::METRIC_PREFIX);
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         Family {
-            page: &mut self.0,
+            page: &mut self.text,
             name,
         }
     }
 
-    fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, "gauge", help)
-    }
-
-    fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, "counter", help)
+    /// A family of one series without labels.
+    fn bare(&mut self, name: &str, value: u64) {
+        let family = self.family(name);
+        let _ = writeln!(family.page, "{} {value}", family.name);
     }
 }
 
 impl Family<'_> {
-    fn bare(self, value: u64) {
-        let _ = writeln!(self.page, "{} {value}", self.name);
-    }
-
     fn one(self, label: &str, text: &str, value: u64) -> Self {
         let _ = writeln!(self.page, "{}{{{label}=\"{text}\"}} {value}", self.name); // our own texts: nothing to escape
         self

@@ -29,6 +29,11 @@ impl Overview for Nothing {
         Facts {
             objects: 12,
             problems: vec![problem],
+            numbers: Numbers {
+                views: 3,
+                computed: 44,
+                endpoints: 5,
+            },
         }
     }
 }
@@ -164,6 +169,9 @@ async fn measures_are_told_in_the_text_format() {
         "weft_control_objects 12",
         "weft_control_problems{severity=\"warning\"} 1",
         "weft_control_problems{severity=\"error\"} 0",
+        "weft_control_views 3",
+        "weft_control_views_computed_total 44",
+        "weft_control_endpoints 5",
     ] {
         assert!(page.lines().any(|one| one == line), "{line} in\n{page}");
     }
@@ -174,6 +182,18 @@ async fn measures_are_told_in_the_text_format() {
             "{line}"
         );
     }
+    let told = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE weft_control_"));
+    let told: Vec<String> = told.map(str::to_owned).collect();
+    let listed = METRICS
+        .iter()
+        .map(|(name, kind, _)| format!("{name} {kind}"));
+    assert_eq!(
+        told,
+        listed.collect::<Vec<_>>(),
+        "the table is the page, in its order"
+    );
     drop(entered);
 }
 

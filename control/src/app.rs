@@ -203,6 +203,7 @@ impl Overview for Index {
         Facts {
             objects,
             problems: self.problems(),
+            numbers: self.numbers(),
         }
     }
 }
