@@ -3,11 +3,12 @@
 //! what it expects and checks it with the application's own counts and the proxies' metrics.
 //!
 //! [`app`] the application · [`manifests`] what runs · [`observe`] what is seen · [`story`] the steps · [`screen`] the
-//! live view.
+//! live view · [`page`] the application in a browser.
 
 pub mod app;
 mod manifests;
 mod observe;
+mod page;
 mod screen;
 mod story;
 

@@ -10,15 +10,16 @@ mod colour;
 mod front;
 mod http;
 mod load;
+mod names;
 mod tally;
 
 use clap::{Args, Subcommand};
 pub use load::Seen;
 use std::net::SocketAddr;
 
-/// Where a role listens: all addresses of the pod.
+/// Where a role listens: all addresses of the pod, or the one it is told where it has none to itself.
 fn any(port: u16) -> SocketAddr {
-    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port))
+    SocketAddr::new(names::bind().unwrap_or(std::net::Ipv6Addr::UNSPECIFIED.into()), port)
 }
 
 /// The built-in application of the demonstration.

@@ -5,12 +5,22 @@ use super::story::StepReport;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+/// What the picture shows besides measurements.
+pub(super) struct View<'a> {
+    pub(super) title: &'a str,
+    /// Where a browser finds the application.
+    pub(super) page: &'a str,
+    /// Weights asked for v1 and v2.
+    pub(super) weights: (u32, u32),
+    pub(super) steps: &'a [StepReport],
+}
+
 /// The picture between two looks.
-pub(super) fn draw(before: &Look, now: &Look, title: &str, steps: &[StepReport]) -> String {
+pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
     let seconds = (now.at - before.at).as_secs_f64().max(0.001);
     let edges = since(&now.edges, &before.edges);
     let mut text = String::new();
-    let _ = writeln!(text, "\x1b[1mweft demo\x1b[0m  {title}\n");
+    let _ = writeln!(text, "\x1b[1mweft demo\x1b[0m  {}\nthe application  {}\n", view.title, view.page);
     let _ = writeln!(
         text,
         "{:<20} {:<20} {:>8} {:>9} {:>9} {:>9} {:>9} {:>6}",
@@ -37,12 +47,14 @@ pub(super) fn draw(before: &Look, now: &Look, title: &str, steps: &[StepReport])
     let shares = load.versions.iter().map(|(version, count)| {
         format!("{version} {:.1}%", 100.0 * *count as f64 / total.max(1) as f64)
     });
-    let _ = writeln!(text, "\nsplit observed  {}", shares.collect::<Vec<_>>().join("  "));
+    let (v1, v2) = view.weights;
+    let _ = writeln!(text, "\nsplit wanted    v1 {v1}  v2 {v2}");
+    let _ = writeln!(text, "split observed  {}", shares.collect::<Vec<_>>().join("  "));
     let _ = writeln!(text, "denied          {:.1}/s", (now.denied - before.denied).max(0.0) / seconds);
     let _ = writeln!(text, "ejected now     {}", now.ejected_now);
     let share = tls_share(&edges).map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0));
     let _ = writeln!(text, "mutual TLS      {share}\n");
-    for step in steps {
+    for step in view.steps {
         let _ = writeln!(text, "{}", line(step));
     }
     text

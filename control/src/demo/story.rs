@@ -3,7 +3,7 @@
 use super::app::Seen;
 use super::manifests::{APP, NAMESPACE, POLICY, WEB_TO_FRONT, split};
 use super::observe::{Edges, Look, look, since, tls_share, until};
-use super::screen;
+use super::{page, screen};
 use crate::local::{self, Client, Exec, Rung, Runtime};
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -106,6 +106,8 @@ struct Teller<'a> {
     ready_seconds: f64,
     first: Look,
     steps: Vec<StepReport>,
+    weights: (u32, u32),
+    page: String,
     unexpected: u64,
     denied: f64,
     tls: f64,
@@ -142,6 +144,8 @@ impl<'a> Teller<'a> {
             ready_seconds: 0.0,
             first,
             steps: Vec::new(),
+            weights: (90, 10),
+            page: if options.headless { String::new() } else { format!("http://{}/", page::serve(client)?) },
             unexpected: 0,
             denied: 0.0,
             tls: 0.0,
@@ -163,6 +167,7 @@ impl<'a> Teller<'a> {
     fn split_step(&mut self, name: &'static str, v1: u32, v2: u32, share: f64) -> anyhow::Result<()> {
         let change = self.look()?;
         self.client.apply("split.yaml", &split(v1, v2))?;
+        self.weights = (v1, v2);
         let settled = self.watch(&change, IN_FORCE, name)?;
         let end = self.watch(&settled, self.part(share), name)?;
         let seen = end.load.since(&settled.load);
@@ -286,7 +291,8 @@ impl<'a> Teller<'a> {
             let now = self.look()?;
             self.add(&since(&now.edges, &previous.edges), (now.denied - previous.denied).max(0.0));
             if !self.options.headless {
-                screen::show(&screen::draw(&previous, &now, title, &self.steps));
+                let view = screen::View { title, page: &self.page, weights: self.weights, steps: &self.steps };
+                screen::show(&screen::draw(&previous, &now, &view));
             }
             if start.elapsed() >= duration {
                 return Ok(now);

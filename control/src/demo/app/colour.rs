@@ -1,6 +1,7 @@
 //! The gRPC backend: `loom.Colour/Pick` answers with the colour of its version, or fails when it was told to.
 
 use super::http::{self, Request};
+use super::names;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
@@ -16,8 +17,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(super) const METHOD: &str = "/loom.Colour/Pick";
-/// Only reachable from inside the pod.
-const ORDERS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 /// gRPC code "unavailable".
 const UNAVAILABLE: &str = "14";
 
@@ -86,9 +85,14 @@ fn reply(thread: Option<Thread>, status: &'static str) -> Response<Stream> {
     response
 }
 
+/// Only reachable from inside the pod, where a pod has an inside.
+fn orders() -> SocketAddr {
+    SocketAddr::new(names::bind().unwrap_or(Ipv4Addr::LOCALHOST.into()), 9901)
+}
+
 /// Listens for `on` and `off` inside the pod.
 async fn take_orders(failing: Arc<AtomicBool>) {
-    let served = http::serve1(ORDERS, move |request: Request| {
+    let served = http::serve1(orders(), move |request: Request| {
         failing.store(request.uri().path() == "/on", Relaxed);
         std::future::ready(http::answer(200, "text/plain", "done\n"))
     });
@@ -99,7 +103,7 @@ async fn take_orders(failing: Arc<AtomicBool>) {
 
 /// Tells the colour service of this pod to fail (`on`) or to work (`off`).
 pub(super) async fn order(state: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(ORDERS).await.context("no colour service runs in this pod")?;
+    let mut stream = TcpStream::connect(orders()).await.context("no colour service runs in this pod")?;
     stream.write_all(format!("GET /{state} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -1,5 +1,6 @@
 //! The few lines of HTTP the roles share: a server for each version, and clients that reconnect when they must.
 
+use super::names;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -167,7 +168,7 @@ impl Client2 {
 }
 
 async fn connect(host: &str) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
+    let stream = names::connect(host).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -1,6 +1,7 @@
 //! The TCP role: a line with a word comes in, the number of lines seen with that word goes out.
 
 use super::http::{self, LIMIT};
+use super::names;
 use anyhow::{Context, anyhow};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -66,7 +67,7 @@ impl Tally {
             }
             *open = None;
         }
-        let stream = TcpStream::connect(&self.host).await.with_context(|| format!("cannot connect to {}", self.host))?;
+        let stream = names::connect(&self.host).await?;
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         let count = ask(&mut stream, word).await?;
