@@ -156,6 +156,7 @@ fn sync_metrics(page: &mut Page, counters: &Counters) {
         .one("kind", "unchanged", unchanged)
         .one("kind", "whole", whole)
         .one("kind", "delta", delta);
+    page.bare("items_too_large_total", counters.too_large.get());
     page.bare("messages_sent_total", counters.messages.get());
     page.bare("acks_total", counters.acks.get());
     page.bare("nacks_total", counters.nacks.get());
@@ -209,6 +210,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "items_sent_total",
         "counter",
         "Answers sent to proxies, by kind (unchanged, whole, delta).",
+    ),
+    (
+        "items_too_large_total",
+        "counter",
+        "Answers not sent, because they are more than a proxy takes.",
     ),
     (
         "messages_sent_total",

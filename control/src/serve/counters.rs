@@ -31,6 +31,8 @@ pub struct Counters {
     pub accept_errors: Counter,
     /// Items sent on Sync streams, by kind: `unchanged`, `whole`, `delta`.
     pub items: [Counter; 3],
+    /// Answers not sent because no proxy could take them.
+    pub too_large: Counter,
     /// Messages sent on Sync streams.
     pub messages: Counter,
     /// Versions proxies took over.

@@ -1,7 +1,8 @@
 //! What proxies talk to: one TCP port, mutual TLS, three gRPC services over the index.
 //!
 //! * [`tls`]: accepts connections and says who is on the other end ([`tls::PeerIdentity`]).
-//! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little).
+//! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little,
+//!   [`parts`]: how much at once).
 //! * [`identity`]: `Certify`, the one call without a client certificate.
 //! * [`observe`]: `Attach`, traffic summaries into the [`edges::EdgeTable`].
 //! * [`proxies`]: who is connected and how current they are.
@@ -13,6 +14,7 @@ pub mod delta;
 pub mod edges;
 pub mod identity;
 pub mod observe;
+pub mod parts;
 pub mod policy;
 pub mod proxies;
 pub mod rate;

@@ -150,6 +150,7 @@ impl Session {
     async fn next(&mut self) -> Result<Option<pb::SyncResponse>, Status> {
         loop {
             let items = self.subscriptions.next_items();
+            self.note_too_large();
             self.tell_status();
             if !items.is_empty() {
                 self.count(&items);
@@ -243,6 +244,17 @@ impl Session {
         self.entry.update(|status| status.last_nack = Some(reason));
         self.subscriptions
             .nack(nack.id, nack.version, Instant::now());
+    }
+
+    fn note_too_large(&mut self) {
+        let Some(size) = self.subscriptions.too_large() else {
+            return;
+        };
+        self.shared.counters.too_large.add(1);
+        let reason =
+            format!("an answer of {size} bytes is more than a proxy takes; it keeps what it has");
+        tracing::error!(pod = %self.pod, "{reason}");
+        self.entry.update(|status| status.last_nack = Some(reason));
     }
 
     fn tell_status(&self) {

@@ -1,7 +1,7 @@
 //! What one proxy subscribed to, what it holds, and what it must be told next. Only the newest version of each
 //! subscription is kept, so a slow proxy costs nothing but its own staleness.
 
-use super::{View, delta};
+use super::{View, delta, parts};
 use futures_util::future::{AbortHandle, BoxFuture, abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -14,8 +14,6 @@ use weft_proxy_api::wire::{Body, Item};
 pub const MAX_SUBSCRIPTIONS: usize = 10_000;
 /// Items in one message.
 const MAX_ITEMS: usize = 256;
-/// Endpoints in one message, so that it stays well below the 4 MiB a proxy takes (one item may be larger).
-const MAX_ENDPOINTS: usize = 5_000;
 
 /// The subscriptions of one stream.
 #[derive(Default)]
@@ -27,6 +25,8 @@ pub struct Subscriptions {
     dirty: VecDeque<u32>,
     /// Subscriptions whose current version the proxy has not acknowledged, oldest first.
     pending: BTreeSet<(Instant, u32)>,
+    /// Size of an answer that was too large to be sent, since it was last asked for.
+    too_large: Option<usize>,
 }
 
 /// The subscription whose view changed, and the receiver to go on watching; `None`: it ended.
@@ -35,6 +35,8 @@ type Change = Option<(u32, watch::Receiver<Arc<View>>)>;
 struct Subscription {
     view: watch::Receiver<Arc<View>>,
     held: Held,
+    /// Versions of the first part of a whole set that was too large for one message, and of that set.
+    begun: Option<(u64, u64)>,
     /// What the proxy last said it took over; 0: nothing yet.
     acknowledged: u64,
     dirty: bool,
@@ -48,7 +50,7 @@ enum Held {
     Claimed(u64),
     /// It was sent this, as a delta or whole.
     Sent { view: Arc<View>, as_delta: bool },
-    /// It refused this version, whole; only another one is worth sending.
+    /// It refused this version, whole, or could never take it; only another one is worth sending.
     Refused(u64),
     /// It needs the whole set.
     Nothing,
@@ -103,6 +105,7 @@ impl Subscriptions {
             Subscription {
                 view,
                 held,
+                begun: None,
                 acknowledged: 0,
                 dirty: false,
                 pending: None,
@@ -135,6 +138,10 @@ impl Subscriptions {
             return;
         };
         match &subscription.held {
+            _ if subscription.begun.is_some_and(|(part, _)| part == version) => {
+                let whole = subscription.begun.take().map_or(0, |(_, whole)| whole);
+                subscription.held = Held::Refused(whole);
+            }
             Held::Sent {
                 view,
                 as_delta: true,
@@ -176,17 +183,34 @@ impl Subscriptions {
 
     /// Items for one message: the newest version of what changed, a bounded number. Empty: nothing to say.
     pub fn next_items(&mut self) -> Vec<Item> {
-        let (mut items, mut endpoints) = (Vec::new(), 0);
-        while items.len() < MAX_ITEMS && endpoints < MAX_ENDPOINTS {
+        let (mut items, mut size) = (Vec::new(), 0);
+        while items.len() < MAX_ITEMS && size < parts::FULL {
             let Some(id) = self.dirty.pop_front() else {
                 break;
             };
-            if let Some(item) = self.item(id) {
-                endpoints += weight(&item.body);
-                items.push(item);
+            let Some(item) = self.item(id) else { continue };
+            match parts::size(&item.body) {
+                large if large > parts::MAX_ITEM => self.keep_back(&item, large),
+                fits => {
+                    size += fits;
+                    items.push(item);
+                }
             }
         }
         items
+    }
+
+    /// The size of an answer that was too large to be sent, if there was one since this was last asked.
+    pub fn too_large(&mut self) -> Option<usize> {
+        self.too_large.take()
+    }
+
+    /// A proxy would end the stream over it, and all else would be lost as well. It keeps what it has.
+    fn keep_back(&mut self, item: &Item, size: usize) {
+        self.too_large = Some(size);
+        if let Some(subscription) = self.by_id.get_mut(&item.id) {
+            subscription.held = Held::Refused(item.version);
+        }
     }
 
     fn item(&mut self, id: u32) -> Option<Item> {
@@ -195,6 +219,10 @@ impl Subscriptions {
             return None; // ended, and begun anew under the same id
         }
         let item = subscription.answer(id);
+        if item.is_some() && subscription.lacks_parts() {
+            subscription.dirty = true;
+            self.dirty.push_back(id);
+        }
         self.settle_if_current(id);
         item
     }
@@ -243,6 +271,12 @@ impl Subscription {
         self.view.borrow().version == self.acknowledged
     }
 
+    /// Was it sent something, but not yet all of what is current?
+    fn lacks_parts(&self) -> bool {
+        let current = self.view.borrow().version;
+        matches!(&self.held, Held::Sent { view, .. } if view.version != current)
+    }
+
     /// What brings the proxy to the newest version; `None` if it has been told already.
     fn answer(&mut self, id: u32) -> Option<Item> {
         let view = self.view.borrow().clone();
@@ -257,10 +291,18 @@ impl Subscription {
         if body == Body::Unchanged {
             self.acknowledged = version; // it said so itself
         }
-        self.held = Held::Sent {
-            view,
-            as_delta: matches!(body, Body::Delta { .. }),
+        let from = match &self.held {
+            Held::Sent { view, .. } => Some(view.as_ref()),
+            _ => None,
         };
+        let (body, view) = parts::bounded(from, &view, body);
+        let (whole, version, as_delta) =
+            (version, view.version, matches!(body, Body::Delta { .. }));
+        self.begun = match as_delta {
+            false => (version != whole).then_some((version, whole)),
+            true => self.begun,
+        };
+        self.held = Held::Sent { view, as_delta };
         Some(Item { id, version, body })
     }
 }
@@ -271,20 +313,6 @@ fn changes(sent: &View, view: &View) -> Body {
         _ => None,
     }
     .unwrap_or_else(|| view.body.clone())
-}
-
-/// How much of a message a body takes, in endpoints or things of that size.
-fn weight(body: &Body) -> usize {
-    match body {
-        Body::Endpoints(all) => all.len(),
-        Body::Delta { upsert, remove, .. } => upsert.len() + remove.len(),
-        Body::Inbound(inbound) => inbound
-            .allow
-            .iter()
-            .map(|allow| allow.sources.len() + 1)
-            .sum(),
-        _ => 1,
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::*;
 use std::time::Duration;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::outbound::{Endpoint, Outbound};
+use weft_proxy_api::wire::encode;
 
 fn endpoints(members: &[u8]) -> Body {
     let endpoint = |last: &u8| Endpoint {
@@ -244,23 +245,117 @@ async fn ids_and_numbers_are_bounded_and_messages_too() {
     assert_eq!(sizes.iter().sum::<usize>(), MAX_SUBSCRIPTIONS);
 }
 
+/// A set of this many endpoints, each with a name of its own.
+fn large(count: u32, name: &str) -> Body {
+    let Body::Endpoints(one) = endpoints(&[1]) else {
+        panic!()
+    };
+    let address = |n: u32| (std::net::Ipv4Addr::from(0x0a00_0000 + n), 80).into();
+    let set = (0..count).map(|n| Endpoint {
+        address: address(n),
+        pod: format!("{name}-{n:0>200}"),
+        ..one[0].clone()
+    });
+    Body::Endpoints(set.collect())
+}
+
 #[tokio::test]
 async fn large_sets_do_not_share_a_message() {
-    let many = |version| {
-        let Body::Endpoints(one) = endpoints(&[1]) else {
-            panic!()
-        };
-        let set = (0..MAX_ENDPOINTS as u16).map(|port| Endpoint {
-            address: ([10, 0, 0, 1], port).into(),
-            ..one[0].clone()
-        });
-        view(version, Body::Endpoints(set.collect()))
-    };
-    let tx = watch::Sender::new(many(1));
+    let tx = watch::Sender::new(view(1, large(5_000, "web")));
     let (mut subs, now) = (Subscriptions::default(), Instant::now());
     for id in 0..3 {
         subs.subscribe(id, tx.subscribe(), 0, now).unwrap();
     }
     let sizes: Vec<usize> = (0..4).map(|_| subs.next_items().len()).collect();
     assert_eq!(sizes, [1, 1, 1, 0]);
+}
+
+/// What a proxy holds after a message, which must be one that it takes.
+fn take_over(
+    holds: &mut (
+        u64,
+        std::collections::BTreeMap<std::net::SocketAddr, Endpoint>,
+    ),
+    items: &[Item],
+) {
+    use prost::Message;
+    assert!(encode::response(items).encoded_len() < 4 << 20);
+    for item in items {
+        match &item.body {
+            Body::Endpoints(all) => {
+                holds.1 = all.iter().map(|one| (one.address, one.clone())).collect();
+            }
+            Body::Delta {
+                base,
+                upsert,
+                remove,
+            } => {
+                assert_eq!(*base, holds.0);
+                remove.iter().for_each(|one| drop(holds.1.remove(one)));
+                holds
+                    .1
+                    .extend(upsert.iter().map(|one| (one.address, one.clone())));
+            }
+            other => panic!("{other:?}"),
+        }
+        holds.0 = item.version;
+    }
+}
+
+#[tokio::test]
+async fn a_set_too_large_for_a_message_comes_in_parts() {
+    let set = |count, name| {
+        let body = large(count, name);
+        view(encode::version(&body), body)
+    };
+    let mut story = Story::new(set(30_000, "web"), 0);
+    let mut holds = (0, std::collections::BTreeMap::new());
+    let mut steps = vec![set(29_000, "web"), set(60_000, "new")];
+    loop {
+        let mut messages = 0;
+        while let items @ [_, ..] = &story.subs.next_items()[..] {
+            take_over(&mut holds, items);
+            messages += 1;
+            assert!(messages < 30);
+        }
+        let current = story.tx.borrow().clone();
+        let all: Vec<Endpoint> = holds.1.values().cloned().collect();
+        assert!(current.version == holds.0 && current.body == Body::Endpoints(all));
+        assert!(story.subs.stale_since().is_some());
+        story.subs.ack(7, holds.0);
+        assert_eq!(story.subs.stale_since(), None);
+        let Some(next) = steps.pop() else { break };
+        story.change(next, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_first_part_is_not_repeated() {
+    let mut story = Story::new(view(1, large(30_000, "web")), 0);
+    let first = story.sent().remove(0);
+    assert!(matches!(&first, (version, Body::Endpoints(_)) if *version != 1));
+    assert!(matches!(story.sent()[..], [(_, Body::Delta { .. }), ..]));
+    story.subs.nack(7, first.0, story.at(1));
+    assert_eq!(story.sent(), []);
+    story.change(refused(2), 2).await;
+    assert_eq!(story.sent(), [(2, refused(2).body.clone())]);
+}
+
+#[tokio::test]
+async fn what_is_too_large_and_cannot_be_parted_is_kept_back_alone() {
+    let huge = Outbound::Refused {
+        reason: "x".repeat(3 << 20),
+    };
+    let mut story = Story::new(view(1, Body::Outbound(huge)), 0);
+    let other = watch::Sender::new(refused(5));
+    story
+        .subs
+        .subscribe(8, other.subscribe(), 0, story.start)
+        .unwrap();
+    assert_eq!(story.sent(), [(5, refused(5).body.clone())]);
+    assert!(story.subs.too_large().is_some_and(|size| size > 3 << 20));
+    assert_eq!((story.sent(), story.subs.too_large()), (vec![], None));
+    assert!(story.subs.stale_since().is_some());
+    story.change(refused(2), 1).await;
+    assert_eq!(story.sent(), [(2, refused(2).body.clone())]);
 }
