@@ -1,12 +1,15 @@
 //! What is suspicious between objects that are each valid: names that lead nowhere, splits that do nothing.
 
-use super::access::parse_mode;
+use super::access::{self, parse_mode};
+use super::pod::{self, app_containers};
 use super::split::{by_age, is_external};
 use super::world::{Reader, World};
+use crate::manifest::workload::{Pod, Probe};
 use crate::manifest::{Kind, Loaded, Object, Problem, Severity};
 use crate::smi::access::{Rule, TrafficTarget};
 use crate::smi::split::TrafficSplit;
 use weft_proxy_api::names::keys;
+use weft_proxy_api::policy::Access;
 
 /// Everything that is suspicious in the world now.
 pub fn all(world: &World) -> Vec<Problem> {
@@ -21,7 +24,8 @@ pub fn all(world: &World) -> Vec<Problem> {
             Object::TrafficSplit(split) => split_findings(&reader, split, &mut about),
             Object::TrafficTarget(target) => target_findings(&reader, target, &mut about),
             Object::Pod(pod) => {
-                mode_findings(pod.metadata.annotations.get(keys::ACCESS), &mut about)
+                mode_findings(pod.metadata.annotations.get(keys::ACCESS), &mut about);
+                probe_findings(&reader, pod, &mut about);
             }
             Object::Namespace(namespace) => {
                 mode_findings(namespace.metadata.annotations.get(keys::ACCESS), &mut about);
@@ -57,6 +61,35 @@ fn mode_findings(mode: Option<&String>, about: &mut About<'_>) {
             field,
             format!("{mode:?} is not strict, permissive or audit; strict is applied"),
         );
+    }
+}
+
+/// What a probe asks inside TLS cannot be seen, so it is refused like every caller without an identity (D12).
+fn probe_findings(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
+    if access::mode(reader, pod) != Access::Strict {
+        return;
+    }
+    for container in app_containers(pod) {
+        let probes = [
+            ("startupProbe", &container.startup_probe),
+            ("livenessProbe", &container.liveness_probe),
+            ("readinessProbe", &container.readiness_probe),
+        ];
+        let https = |probe: &Option<Probe>| {
+            let http = probe.as_ref()?.http_get.as_ref()?;
+            let port = pod::port([container], &http.port)?;
+            let hidden = http.scheme.as_deref()?.eq_ignore_ascii_case("https");
+            (hidden && pod::identity_at(reader, pod, port).is_some()).then_some(port)
+        };
+        for (kind, probe) in probes {
+            let Some(port) = https(probe) else { continue };
+            let field = format!("spec.containers[{}].{kind}.httpGet.scheme", container.name);
+            about.warn(field, format!(
+                "strict access refuses an HTTPS probe: inside TLS it looks like any caller without an identity; probe with \
+                 tcpSocket or plain HTTP, or let port {port} bypass the mesh ({})",
+                keys::SKIP_INBOUND_PORTS
+            ));
+        }
     }
 }
 

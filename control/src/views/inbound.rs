@@ -79,7 +79,8 @@ fn path(http: &HttpGet) -> Option<String> {
     normalise(path).ok().map(|path| path.into_owned())
 }
 
-/// TLS of the kubelet is not looked into, and a probe of another host is none of this pod.
+/// A probe by HTTPS is no exception to the rule: inside TLS a probe cannot be told from any other caller without an
+/// identity, so strict access refuses it, which is a finding. A probe of another host is none of this pod.
 fn is_plain(pod: &Pod, http: &HttpGet) -> bool {
     let is_http = http
         .scheme

@@ -95,3 +95,29 @@ fn what_leads_nowhere_is_a_finding() {
         assert!(found[0].starts_with(expected), "{found:?}");
     }
 }
+
+#[test]
+fn d12_an_https_probe_is_a_finding_where_it_is_refused() {
+    let with = |scheme: &str| {
+        let probe = format!(
+            "    ports: [{{name: main, containerPort: 8080}}]
+    livenessProbe: {{httpGet: {{port: main, scheme: {scheme}}}}}
+"
+        );
+        let ports = "    ports: [{name: main, containerPort: 8080}]\n";
+        pod("web-1", "web", "10.0.0.1").replace(ports, &probe)
+    };
+    let https = with("HTTPS");
+    let told = found(&[&https]);
+    let start = "spec.containers[app].livenessProbe.httpGet.scheme: strict access refuses";
+    assert!(told.len() == 1 && told[0].starts_with(start), "{told:?}");
+    let marked = |mark: &str| https.replace("annotations: {", &format!("annotations: {{{mark}, "));
+    for silent in [
+        with("HTTP"),
+        marked("config.weft.mesh/access: permissive"),
+        marked("config.weft.mesh/skip-inbound-ports: '8080'"),
+        https.replace("weft.mesh/injected-at-version", "other"),
+    ] {
+        assert_eq!(found(&[&silent]), [""; 0], "{silent}");
+    }
+}
