@@ -156,7 +156,7 @@ pub(crate) fn facts(options: &Options) -> Vec<(String, String)> {
     let mut facts = vec![
         ("date", date),
         ("machine", format!("{cores} × {}, {}", field("/proc/cpuinfo", "model name"), field("/proc/meminfo", "MemTotal"))),
-        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("kernel", format!("{}, {}", read("/proc/sys/kernel/osrelease").trim(), read("/proc/sys/net/ipv4/tcp_congestion_control").trim())),
         (
             "method",
             format!(

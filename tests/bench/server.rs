@@ -4,6 +4,7 @@
 use crate::cases::GRPC;
 use crate::world::PORTS;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -69,7 +70,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallib
         "/1k" => 1_024,
         "/64k" => 65_536,
         "/10m" => LARGE.len(),
-        GRPC => return Ok(call()),
+        GRPC => {
+            // Answering before the message was read would reset the stream, which peers take for an attack.
+            let _ = request.into_body().collect().await;
+            return Ok(call());
+        }
         _ => 2,
     };
     Ok(Response::new(Answer { data: Some(Bytes::from_static(&LARGE[..size])), trailers: None }))
