@@ -3,6 +3,8 @@
 
 mod published;
 #[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::manifest::Problem;
