@@ -72,6 +72,16 @@ pub mod proxy_env {
     pub const FIXED_TARGETS: &str = "WEFT_PROXY_FIXED_TARGETS";
 }
 
+/// What an application is told on a host without namespaces, where it cannot have all addresses to itself.
+pub mod app_env {
+    /// Address to listen on, in place of all of them.
+    pub const BIND: &str = "WEFT_BIND";
+    /// File like `/etc/hosts` with the names of Services, to be asked first.
+    pub const HOSTS_FILE: &str = "WEFT_HOSTS_FILE";
+    /// Folder with the volumes of the pod, by name.
+    pub const VOLUMES: &str = "WEFT_VOLUMES";
+}
+
 /// Settings of the controller, read from the environment where a flag is absent.
 pub mod control_env {
     /// Folders with manifests.

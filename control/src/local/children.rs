@@ -1,5 +1,5 @@
-//! Every process below the supervisor. It is PID 1 of its namespace, so it also buries orphans; therefore all waiting
-//! happens in this one place.
+//! Every process below the supervisor. It also buries orphans, as PID 1 of its namespace or by asking the kernel for
+//! them; therefore all waiting happens in this one place.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -68,10 +68,12 @@ impl Children {
     /// Start a program in a session of its own.
     pub(crate) fn spawn(&self, command: &mut Command) -> Result<(Child, std::process::Child)> {
         use std::os::unix::process::CommandExt;
-        // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+        // SAFETY: both are single system calls and touch no memory of ours. A node that is killed takes its children
+        // along; where it is PID 1 of its namespace the kernel sees to that by itself.
         unsafe {
             command.pre_exec(|| {
                 nix::unistd::setsid()?;
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
                 Ok(())
             });
         }

@@ -1,15 +1,17 @@
 //! What there should be and what there is, brought together again after every change.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::addresses::{NODE_V4, Numbers};
+use super::addresses::Numbers;
 use super::hosts::{self, Named, Own};
 use super::kubelet::{self, End, Handle};
+use super::loopback::{self, Targets};
 use super::mesh::Injected;
 use super::nat::Forward;
 use super::node::{Node, Phase, PodState};
@@ -31,7 +33,7 @@ pub(crate) struct Entry {
     pub(crate) pod: Pod,
     pub(crate) owner: ObjectKey,
     hash: String,
-    number: u16,
+    pub(crate) number: u16,
     pub(crate) handle: Handle,
     pub(crate) began: Instant,
     pub(crate) deleting: Option<jiff::Timestamp>,
@@ -87,6 +89,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(node: Arc<Node>, trust: Option<String>) -> Self {
         let dir: PathBuf = node.options.state.join("objects");
+        let space = node.space();
         Self {
             node,
             objects: BTreeMap::new(),
@@ -98,8 +101,8 @@ impl Cluster {
             stamps: HashMap::new(),
             trust,
             injected: Injected::default(),
-            pod_numbers: Numbers::default(),
-            service_numbers: Numbers::default(),
+            pod_numbers: space.pods(),
+            service_numbers: space.services(),
             service_ips: BTreeMap::new(),
             loaded_rules: None,
             folder: Folder::new(dir),
@@ -151,6 +154,7 @@ impl Cluster {
         self.resolve_services();
         self.load_rules().await;
         self.write_hosts();
+        self.find_outdated_proxies();
         if let Err(error) = self.write_objects() {
             self.problem(
                 "objects",
@@ -167,7 +171,10 @@ impl Cluster {
             if matches!(loaded.object, Object::CronJob(_)) {
                 problems.push((
                     key.to_string(),
-                    Some("CronJobs are not run on this node".to_owned()),
+                    Some(format!(
+                        "{}: {key}: CronJobs are not run on this node; a Job is",
+                        loaded.origin
+                    )),
                 ));
                 continue;
             }
@@ -311,8 +318,7 @@ impl Cluster {
             .pod_numbers
             .take(&name)
             .ok_or_else(|| anyhow::anyhow!("no pod address is left"))?;
-        let own = own(&pod, number, self.node.network.v6);
-        let hosts = hosts::render(&own, &self.names());
+        let hosts = self.hosts_of(&pod, number, None, &self.names());
         let handle = kubelet::start(self.node.clone(), pod.clone(), number, &hosts)?;
         let owner = wanted.key.clone();
         let entry = Entry {
@@ -378,7 +384,12 @@ impl Cluster {
                 continue;
             };
             let about = format!("service {}", loaded.key);
-            match services::cluster_ips(service, &mut self.service_numbers, &mut self.service_ips) {
+            match services::cluster_ips(
+                service,
+                self.node.space(),
+                &mut self.service_numbers,
+                &mut self.service_ips,
+            ) {
                 Ok(ips) => {
                     problems.push((about, None));
                     let slices = slices(&self.objects, service);
@@ -395,6 +406,7 @@ impl Cluster {
             }
         }
         self.services = resolved;
+        self.publish_services();
         for (about, why) in problems {
             match why {
                 Some(why) => self.problem(&about, &why),
@@ -442,7 +454,7 @@ impl Cluster {
         let control = Named {
             namespace: names::SYSTEM_NAMESPACE.into(),
             name: names::CONTROL_ACCOUNT.into(),
-            ips: vec![NODE_V4.into()],
+            ips: vec![self.node.space().node().into()],
             members: vec![],
         };
         let named = self
@@ -455,17 +467,97 @@ impl Cluster {
 
     fn write_hosts(&mut self) {
         let names = self.names();
-        let v6 = self.node.network.v6;
-        for entry in self.pods.values_mut() {
-            let text = hosts::render(&own(&entry.pod, entry.number, v6), &names);
+        let mut changed = Vec::new();
+        for (key, entry) in &self.pods {
+            let listens = entry.handle.state.borrow().targets.clone();
+            let text = self.hosts_of(&entry.pod, entry.number, listens.as_ref(), &names);
             if text != entry.hosts {
-                let file =
-                    kubelet::pod_dir(&self.node.options.state, &entry.pod.metadata).join("hosts");
+                let file = self.node.pod_dir(&entry.pod.metadata).join("hosts");
                 // In place: the file is mounted, and a mount stays with the file it was made of.
                 if rewrite(&file, &text).is_ok() {
-                    entry.hosts = text;
+                    changed.push((key.clone(), text));
                 }
             }
+        }
+        for (key, text) in changed {
+            if let Some(entry) = self.pods.get_mut(&key) {
+                entry.hosts = text;
+            }
+        }
+    }
+
+    /// The hosts file of a pod. Without redirection names lead to the listeners of its proxy, which are known once it
+    /// was started.
+    fn hosts_of(
+        &self,
+        pod: &Pod,
+        number: u16,
+        listens: Option<&Targets>,
+        names: &[Named],
+    ) -> String {
+        let own = own(&self.node, pod, number);
+        match self.node.place(&pod.metadata, number) {
+            Some(place) if loopback::is_meshed(pod) => {
+                let now = place.targets(pod);
+                let to_listeners = |named: &Named| named.called_by(number, listens.unwrap_or(&now));
+                hosts::render(&own, &names.iter().map(to_listeners).collect::<Vec<_>>())
+            }
+            _ => hosts::render(&own, names),
+        }
+    }
+
+    /// Proxies that nothing is redirected to learn at their start what to listen for.
+    fn find_outdated_proxies(&mut self) {
+        self.own_problems
+            .retain(|about, _| !about.starts_with("proxy of "));
+        let mut late = Vec::new();
+        for entry in self.pods.values().filter(|e| e.deleting.is_none()) {
+            let meta = &entry.pod.metadata;
+            let state = entry.handle.state.borrow();
+            let (Some(place), Some(then)) = (self.node.place(meta, entry.number), &state.targets)
+            else {
+                continue;
+            };
+            if matches!(state.phase, Phase::Succeeded | Phase::Failed) {
+                continue;
+            }
+            let missing = place.targets(&entry.pod).without(then);
+            if !missing.is_empty() {
+                let what: Vec<_> = missing.meant().iter().map(|at| self.called(*at)).collect();
+                late.push((
+                    format!("proxy of {}/{}", meta.namespace, meta.name),
+                    format!(
+                        "pod {}/{} started before {} existed, and its proxy does not listen for it: restart the pod \
+                         (rung loopback; meshctl local restart)",
+                        meta.namespace,
+                        meta.name,
+                        what.join(", ")
+                    ),
+                ));
+            }
+        }
+        for (about, why) in late {
+            self.problem(&about, &why);
+        }
+    }
+
+    /// An address, said by the name of its Service where it is one's.
+    fn called(&self, at: SocketAddr) -> String {
+        let mut of = self.services.iter();
+        match of.find(|service| service.cluster_ips.contains(&at.ip())) {
+            Some(Resolved { service, .. }) => {
+                let meta = &service.metadata;
+                format!("Service {}/{}:{}", meta.namespace, meta.name, at.port())
+            }
+            None => at.to_string(),
+        }
+    }
+
+    /// What pods without redirection must know of Services.
+    fn publish_services(&mut self) {
+        let services: Vec<_> = self.services.iter().map(Resolved::object).collect();
+        if **self.node.services.borrow() != services {
+            self.node.services.send_replace(Arc::new(services));
         }
     }
 
@@ -486,10 +578,13 @@ impl Cluster {
     }
 }
 
-fn own(pod: &Pod, number: u16, v6: bool) -> Own {
-    let addresses = super::addresses::pod(number);
-    let mut ips = vec![addresses.v4.into()];
-    if v6 {
+fn own(node: &Node, pod: &Pod, number: u16) -> Own {
+    let addresses = node.space().pod(number);
+    let mut ips = vec![match node.place(&pod.metadata, number) {
+        Some(place) => place.bind(pod).into(),
+        None => addresses.v4.into(),
+    }];
+    if node.network.v6() {
         ips.push(addresses.v6.into());
     }
     Own {

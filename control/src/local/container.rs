@@ -1,6 +1,7 @@
 //! One container's life: start, probe, restart with patience, end in order.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +15,12 @@ use super::children::Child;
 use super::enter::Enter;
 use super::kubelet::Shared;
 use super::logs;
+use super::options::Rung;
 use super::probes::{self, Pace, Streak};
 use super::spec::{self, Run};
 use super::wire::ContainerInfo;
 use crate::manifest::workload::{Container, Hook, Probe};
+use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
 /// What a container is to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +109,18 @@ fn again(pod: &Shared, role: Role, code: i32) -> bool {
 }
 
 fn start(pod: &Shared, index: usize, container: &Container) -> Result<(Child, Run)> {
+    if container.name == PROXY_CONTAINER
+        && let Some(place) = pod.place()
+    {
+        let targets = place.targets(&pod.pod);
+        pod.change(|state| state.targets = Some(targets));
+    }
     let run = pod.resolve(container).map_err(|why| anyhow!(why))?;
+    let join = pod.home()?.join(None);
     let enter = Enter {
-        join: pod.pause()?,
+        join,
         join_mounts: true,
-        mounts: Some(run.mounts.clone()),
+        mounts: join.map(|_| run.mounts.clone()),
         argv: run.argv.clone(),
         env: run.env.clone(),
         workdir: run.workdir.clone(),
@@ -257,11 +267,22 @@ impl Probed<'_> {
         let deadline = Instant::now() + LISTENING;
         while Instant::now() < deadline {
             let listening = probes::listening(self.pid);
-            if ports.iter().all(|port| listening.contains(port)) {
+            let there = |port: &u16| {
+                let mut on = listening.iter().filter(|at| at.port() == *port);
+                on.any(|at| self.is_ours(at.ip()))
+            };
+            if ports.iter().all(there) {
                 return;
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// In namespaces everything is the pod's; elsewhere its neighbours listen beside it.
+    fn is_ours(&self, ip: IpAddr) -> bool {
+        self.pod.node.rung != Rung::Loopback
+            || ip.is_unspecified()
+            || ip == self.pod.address_of(self.container)
     }
 
     async fn until_started(&self, probe: &Probe) -> Result<(), String> {
@@ -320,7 +341,10 @@ impl Probed<'_> {
         let check = async {
             match &probe.exec {
                 Some(exec) => self.command(&exec.command).await,
-                None => probes::network(probe, self.container, self.pod.addresses.v4.into()).await,
+                None => {
+                    probes::network(probe, self.container, self.pod.address_of(self.container))
+                        .await
+                }
             }
         };
         timeout(pace.timeout, check)
@@ -340,7 +364,8 @@ impl Probed<'_> {
                 http_get: Some(get.clone()),
                 ..Probe::default()
             };
-            return probes::network(&probe, self.container, self.pod.addresses.v4.into()).await;
+            return probes::network(&probe, self.container, self.pod.address_of(self.container))
+                .await;
         }
         Ok(())
     }
@@ -352,7 +377,11 @@ impl Probed<'_> {
             .map(|arg| spec::expand(arg, &self.run.env))
             .collect();
         let enter = Enter {
-            join: self.pid,
+            join: self
+                .pod
+                .home()
+                .ok()
+                .and_then(|home| home.join(Some(self.pid))),
             join_mounts: true,
             mounts: None,
             argv,

@@ -1,7 +1,7 @@
 //! `weft-control` as a child of the node: started, watched, started again.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::addresses::NODE_V4;
+use super::addresses::Space;
 use super::children::Child;
 use super::logs;
 use super::node::Node;
@@ -37,8 +37,8 @@ struct State {
 }
 
 /// Where it answers.
-pub(crate) fn address() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(NODE_V4), ports::CONTROL)
+pub(crate) fn address(space: Space) -> SocketAddr {
+    SocketAddr::from((space.node(), ports::CONTROL))
 }
 
 impl Controller {
@@ -149,6 +149,13 @@ fn spawn(node: &Node) -> Result<Child> {
         .arg("--state")
         .arg(options.state.join("control"))
         .args(["--access", options.access.name()]);
+    // Where the machine's addresses are shared it takes none but its own.
+    let space = node.space();
+    if space == Space::Loopback {
+        let admin = SocketAddr::from((space.node(), ports::CONTROL_ADMIN));
+        command.args(["--listen", &address(space).to_string()]);
+        command.args(["--admin-addr", &admin.to_string()]);
+    }
     command.envs(
         options
             .control_env

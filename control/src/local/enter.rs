@@ -16,8 +16,8 @@ use super::rootfs;
 /// What to become, as a file that is removed once read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Enter {
-    /// Process whose namespaces to join.
-    pub(crate) join: i32,
+    /// Process whose namespaces to join, where there are any.
+    pub(crate) join: Option<i32>,
     /// Join the mounts too; not for the node's own namespace.
     pub(crate) join_mounts: bool,
     /// Mount these first, in mounts of its own (a container, not a command beside it).
@@ -93,6 +93,9 @@ fn become_program(file: &Path) -> Result<std::convert::Infallible> {
 }
 
 fn join(spec: &Enter) -> Result<()> {
+    let Some(process) = spec.join else {
+        return Ok(());
+    };
     let mut kinds = vec![
         ("net", CloneFlags::CLONE_NEWNET),
         ("uts", CloneFlags::CLONE_NEWUTS),
@@ -104,7 +107,7 @@ fn join(spec: &Enter) -> Result<()> {
     }
     for (name, kind) in kinds {
         let namespace =
-            File::open(format!("/proc/{}/ns/{name}", spec.join)).context("the pod is gone")?;
+            File::open(format!("/proc/{process}/ns/{name}")).context("the pod is gone")?;
         setns(namespace, kind).with_context(|| format!("cannot enter the pod ({name})"))?;
     }
     Ok(())

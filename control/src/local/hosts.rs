@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::loopback::{self, Targets};
+
 /// What a name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
@@ -13,6 +15,21 @@ pub(crate) struct Named {
     pub(crate) ips: Vec<IpAddr>,
     /// Pods of a headless Service by host name (`web-0.web.ns.svc`).
     pub(crate) members: Vec<(String, IpAddr)>,
+}
+
+impl Named {
+    /// The same for a pod whose proxy listens in place of redirection: a Service it does not listen for has no name
+    /// there. Headless Services and the controller are called at their own addresses.
+    pub(crate) fn called_by(&self, pod: u16, listens: &Targets) -> Self {
+        let ip = |ip: &IpAddr| match loopback::outbound(pod, *ip) {
+            Some(own) => listens.lead_to(*ip).then_some(own),
+            None => Some(*ip),
+        };
+        Self {
+            ips: self.ips.iter().filter_map(ip).collect(),
+            ..self.clone()
+        }
+    }
 }
 
 /// A pod's own place in its hosts file.

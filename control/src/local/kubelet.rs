@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::addresses::{self, PodAddresses};
+use super::addresses::PodAddresses;
+use super::bridge::Bridge;
 use super::children::Child;
 use super::container::{self, Role};
-use super::node::{Node, Phase, PodState};
+use super::loopback::{self, Place};
+use super::network::Network;
+use super::node::{Home, Node, Phase, PodState};
+use super::options::Rung;
 use super::pause::Pause;
 use super::spec::{self, Facts, Run};
 use super::wire::ContainerInfo;
 use super::{roles, volumes};
-use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::workload::{Container, Pod};
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
@@ -51,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) node: Arc<Node>,
     pub(crate) pod: Pod,
     pub(crate) addresses: PodAddresses,
+    number: u16,
     dir: PathBuf,
     state: watch::Sender<PodState>,
 }
@@ -76,12 +80,27 @@ impl Shared {
         self.change(|state| state.message = Some(message));
     }
 
-    /// The process that holds the namespaces.
-    pub(crate) fn pause(&self) -> Result<i32> {
+    /// Where its processes go.
+    pub(crate) fn home(&self) -> Result<Home> {
         self.state
             .borrow()
-            .pause
+            .home
             .context("the pod has no namespaces")
+    }
+
+    /// Where a container listens, past its proxy where that is known.
+    pub(crate) fn address_of(&self, container: &Container) -> IpAddr {
+        if container.name != PROXY_CONTAINER
+            && let Some(place) = &self.place()
+        {
+            return place.bind(&self.pod).into();
+        }
+        self.addresses.v4.into()
+    }
+
+    /// On the rung without namespaces.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.node.place(&self.pod.metadata, self.number)
     }
 
     pub(crate) fn grace(&self) -> Duration {
@@ -98,19 +117,20 @@ impl Shared {
                 rung: self.node.rung,
                 base: &self.node.base_env,
                 configs: &configs,
+                place: self.place().as_ref(),
             },
         )
     }
 
     fn ips(&self) -> Vec<IpAddr> {
         let mut ips = vec![self.addresses.v4.into()];
-        if self.node.network.v6 {
+        if self.node.network.v6() {
             ips.push(self.addresses.v6.into());
         }
         ips
     }
 
-    fn change(&self, change: impl FnOnce(&mut PodState)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut PodState)) {
         self.state.send_modify(change);
         self.node.changed.notify_one();
     }
@@ -139,7 +159,7 @@ pub(crate) fn roles_of(pod: &Pod) -> Vec<(Container, Role)> {
 /// Start a pod's life. `hosts` is the first content of its hosts file.
 pub(crate) fn start(node: Arc<Node>, pod: Pod, number: u16, hosts: &str) -> Result<Handle> {
     let meta = &pod.metadata;
-    let dir = pod_dir(&node.options.state, meta);
+    let dir = node.pod_dir(meta);
     fs::create_dir_all(&dir)?;
     fs::write(dir.join("hosts"), hosts)?;
     let init_count = pod.spec.init_containers.len();
@@ -160,29 +180,24 @@ pub(crate) fn start(node: Arc<Node>, pod: Pod, number: u16, hosts: &str) -> Resu
         ..PodState::default()
     });
     let (end, ended) = watch::channel(None);
+    let addresses = node.space().pod(number);
     let shared = Arc::new(Shared {
         node,
         pod,
-        addresses: addresses::pod(number),
+        addresses,
+        number,
         dir,
         state,
     });
-    tokio::spawn(life(shared, number, ended));
+    tokio::spawn(life(shared, ended));
     Ok(Handle { state: seen, end })
 }
 
-/// A pod's own folder: by uid, so that a successor of the same name never meets its remains.
-pub(crate) fn pod_dir(state: &Path, meta: &ObjectMeta) -> PathBuf {
-    state
-        .join("pods")
-        .join(meta.uid.as_deref().unwrap_or(&meta.name))
-}
-
-async fn life(pod: Arc<Shared>, number: u16, mut ended: watch::Receiver<Option<End>>) {
+async fn life(pod: Arc<Shared>, mut ended: watch::Receiver<Option<End>>) {
     let mut crew = Crew::default();
     let own_end = tokio::select! {
         _ = ended.wait_for(Option::is_some) => None,
-        phase = work(&pod, number, &mut crew) => Some(phase),
+        phase = work(&pod, &mut crew) => Some(phase),
     };
     if let Some(phase) = own_end {
         crew.stop(Role::Sidecar, pod.grace()).await;
@@ -262,9 +277,9 @@ impl Drop for Crew {
 }
 
 /// From nothing to the end of the application; an application that serves has none.
-async fn work(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Phase {
+async fn work(pod: &Arc<Shared>, crew: &mut Crew) -> Phase {
     let mut wait = Duration::from_millis(500);
-    while let Err(error) = prepare(pod, number, crew).await {
+    while let Err(error) = prepare(pod, crew).await {
         crew.close();
         pod.note(format!("{error:#}"));
         sleep(wait).await;
@@ -273,6 +288,10 @@ async fn work(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Phase {
     pod.change(|state| state.message = None);
     crew.refresh = Some(tokio::spawn(refresh(pod.clone())));
     for (index, (container, role)) in roles_of(&pod.pod).into_iter().enumerate() {
+        if pod.node.rung == Rung::Loopback && loopback::is_skipped(&container) {
+            skip(pod, index, &container);
+            continue;
+        }
         crew.hire(pod, index, container, role);
         let in_order = index < pod.pod.spec.init_containers.len();
         if in_order && !started(pod, crew, index, role).await {
@@ -296,6 +315,20 @@ async fn work(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Phase {
     }
 }
 
+/// A container that has nothing to do on this rung counts as done.
+fn skip(pod: &Shared, index: usize, container: &Container) {
+    const WHY: &str = "skipped: nothing is redirected on the rung loopback";
+    if let Ok(file) = pod.node.log_file(&pod.pod.metadata, &container.name) {
+        let _ = fs::write(file, format!("{WHY}\n"));
+    }
+    pod.set(index, |info| {
+        (info.started, info.ready) = (true, true);
+        info.state = "Terminated".into();
+        info.reason = Some(format!("Completed ({WHY})"));
+        info.exit_code = Some(0);
+    });
+}
+
 /// Wait for an init container's end, or a sidecar's start. `false`: it failed for good.
 async fn started(pod: &Shared, crew: &mut Crew, index: usize, role: Role) -> bool {
     if role == Role::Sidecar {
@@ -313,7 +346,7 @@ async fn started(pod: &Shared, crew: &mut Crew, index: usize, role: Role) -> boo
     good
 }
 
-async fn prepare(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Result<()> {
+async fn prepare(pod: &Arc<Shared>, crew: &mut Crew) -> Result<()> {
     let spec = &pod.pod.spec;
     if spec.containers.is_empty() {
         bail!("the pod has no containers");
@@ -325,11 +358,21 @@ async fn prepare(pod: &Arc<Shared>, number: u16, crew: &mut Crew) -> Result<()> 
         pod.resolve(&container).map_err(|why| anyhow!(why))?;
     }
     write_volumes(pod)?;
-    crew.pause = Some(
-        timeout(SET_UP, sandbox(pod, number))
-            .await
-            .context("the pod's namespaces took too long")??,
-    );
+    let home = match &pod.node.network {
+        Network::Bridge(bridge) => {
+            let held = timeout(SET_UP, sandbox(pod, bridge)).await;
+            let (child, orders) = held.context("the pod's namespaces took too long")??;
+            let home = Home::Namespaces(child.pid);
+            crew.pause = Some((child, orders));
+            home
+        }
+        Network::Loopback(_) => Home::Machine,
+    };
+    let ips = pod.ips();
+    pod.change(|state| {
+        state.home = Some(home);
+        state.ips = ips;
+    });
     Ok(())
 }
 
@@ -344,7 +387,7 @@ fn write_volumes(pod: &Shared) -> Result<()> {
 }
 
 /// The pod's namespaces, with their cable, held by a process.
-async fn sandbox(pod: &Arc<Shared>, number: u16) -> Result<(Child, pipe::Sender)> {
+async fn sandbox(pod: &Arc<Shared>, bridge: &Bridge) -> Result<(Child, pipe::Sender)> {
     let node = &pod.node;
     let file = pod.dir.join("pause.json");
     let spec = Pause {
@@ -367,16 +410,10 @@ async fn sandbox(pod: &Arc<Shared>, number: u16) -> Result<(Child, pipe::Sender)
     let mut orders = pipe::Sender::from_owned_fd(stdin.into())?;
     let mut answers = BufReader::new(pipe::Receiver::from_owned_fd(stdout.into())?).lines();
     expect(&mut answers, "namespaces").await?;
-    node.network
-        .plug(&format!("pod{number}"), child.pid)
-        .await?;
+    let cable = format!("pod{}", pod.number);
+    bridge.plug(&cable, child.pid).await?;
     orders.write_all(b"plugged\n").await?;
     expect(&mut answers, "ready").await?;
-    let (pid, ips) = (child.pid, pod.ips());
-    pod.change(|state| {
-        state.pause = Some(pid);
-        state.ips = ips;
-    });
     Ok((child, orders))
 }
 
@@ -412,26 +449,46 @@ async fn refresh(pod: Arc<Shared>) {
     }
 }
 
-/// Whatever still runs in the pod's network namespace: things that went into the background.
+/// Whatever still runs in the pod: things that went into the background.
 fn sweep(pod: &Shared) {
-    let Ok(pause) = pod.pause() else { return };
-    let Ok(own) = fs::read_link(format!("/proc/{pause}/ns/net")) else {
-        return;
+    let uid = pod.pod.metadata.uid.clone().unwrap_or_default();
+    let (pause, mark) = match pod.home() {
+        Ok(Home::Namespaces(pause)) => (pause, fs::read_link(format!("/proc/{pause}/ns/net"))),
+        // Everybody shares one network namespace here: only its mark tells a process of the pod.
+        Ok(Home::Machine) if !uid.is_empty() => {
+            return sweep_marked(&format!("{}={uid}", loopback::POD_UID));
+        }
+        _ => return,
     };
+    let Ok(own) = mark else { return };
     let Ok(processes) = fs::read_dir("/proc") else {
         return;
     };
-    for process in processes.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        if pid != pause && fs::read_link(process.path().join("ns/net")).is_ok_and(|net| net == own)
+    for (pid, process) in numbered(processes) {
+        if pid != pause && fs::read_link(process.join("ns/net")).is_ok_and(|net| net == own) {
+            let _ = super::children::signal_process(pid, Signal::SIGKILL as i32);
+        }
+    }
+}
+
+fn sweep_marked(mark: &str) {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return;
+    };
+    for (pid, process) in numbered(processes) {
+        let env = fs::read(process.join("environ")).unwrap_or_default();
+        if env
+            .split(|byte| *byte == 0)
+            .any(|var| var == mark.as_bytes())
         {
             let _ = super::children::signal_process(pid, Signal::SIGKILL as i32);
         }
     }
+}
+
+fn numbered(processes: fs::ReadDir) -> impl Iterator<Item = (i32, PathBuf)> {
+    processes.flatten().filter_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        Some((pid, process.path()))
+    })
 }

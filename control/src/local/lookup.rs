@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::cluster::{Cluster, Entry};
+use super::node::Home;
 use crate::manifest::{self, Kind};
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
@@ -31,12 +32,12 @@ pub(crate) fn find<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Res
         .with_context(|| format!("there is no pod {namespace}/{name}"))
 }
 
-pub(crate) fn pause(entry: &Entry) -> Result<i32> {
+pub(crate) fn home(entry: &Entry) -> Result<Home> {
     entry
         .handle
         .state
         .borrow()
-        .pause
+        .home
         .context("the pod has not started yet")
 }
 

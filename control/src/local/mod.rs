@@ -12,9 +12,11 @@
 //!
 //! [`options`] what can be chosen · [`client`] the handle · [`wire`] what crosses the socket · [`roles`] the hidden
 //! programs inside this one · [`sandbox`] namespaces and rungs · [`supervisor`] the one loop · [`workloads`],
-//! [`spec`], [`addresses`], [`hosts`], [`nat`] decisions as values · [`kubelet`], [`container`], [`probes`] one pod's life.
+//! [`spec`], [`addresses`], [`hosts`], [`nat`], [`loopback`] decisions as values · [`kubelet`], [`container`],
+//! [`probes`] one pod's life · [`bridge`], [`relays`] how pods and Services are reached.
 
 mod addresses;
+mod bridge;
 mod children;
 mod client;
 mod cluster;
@@ -26,6 +28,7 @@ mod hosts;
 mod kubelet;
 mod logs;
 mod lookup;
+mod loopback;
 mod mesh;
 mod nat;
 mod network;
@@ -35,6 +38,7 @@ mod options;
 mod pause;
 mod probes;
 mod programs;
+mod relays;
 mod requests;
 mod roles;
 mod rootfs;

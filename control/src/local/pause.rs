@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::addresses::PodAddresses;
-use super::{network, rootfs};
+use super::{bridge, rootfs};
 
 /// What it is told, as a file in the pod's folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,14 +41,14 @@ fn hold(file: &Path) -> Result<()> {
             | CloneFlags::CLONE_NEWIPC,
     )
     .context("cannot make the pod's namespaces")?;
-    network::pod_settings();
+    bridge::pod_settings();
     say("namespaces");
     let mut lines = std::io::stdin().lines();
     lines.next().context("the node ended")??;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(network::set_up_pod(PodAddresses {
+    runtime.block_on(bridge::set_up_pod(PodAddresses {
         v4: spec.v4,
         v6: spec.v6,
     }))?;

@@ -88,9 +88,9 @@ pub(crate) fn is_tcp(port: &ContainerPort) -> bool {
     matches!(port.protocol.as_deref(), None | Some("TCP"))
 }
 
-/// TCP ports somebody listens on in the network namespace of a process. Looking sends nothing, so a proxy in between
+/// TCP addresses somebody listens on in the network namespace of a process. Looking sends nothing, so a proxy in between
 /// cannot answer for the application.
-pub(crate) fn listening(pid: i32) -> Vec<u16> {
+pub(crate) fn listening(pid: i32) -> Vec<SocketAddr> {
     let read = |table: &str| {
         std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default()
     };
@@ -100,15 +100,33 @@ pub(crate) fn listening(pid: i32) -> Vec<u16> {
         .collect()
 }
 
-fn listeners(table: &str) -> Vec<u16> {
+fn listeners(table: &str) -> Vec<SocketAddr> {
     const LISTEN: &str = "0A";
-    let port = |line: &str| {
+    let listener = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
         let (local, state) = (fields.next()?, fields.nth(1)?);
-        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-        (state == LISTEN).then_some(port)
+        let (ip, port) = local.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (state == LISTEN).then_some(SocketAddr::new(kernel_ip(ip)?, port))
     };
-    table.lines().skip(1).filter_map(port).collect()
+    table.lines().skip(1).filter_map(listener).collect()
+}
+
+/// The kernel writes addresses as words of the machine's byte order.
+fn kernel_ip(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    match text.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let bytes: [u8; 16] = words.as_flattened().try_into().ok()?;
+            Some(IpAddr::from(bytes).to_canonical())
+        }
+        _ => None,
+    }
 }
 
 async fn http(get: &HttpGet, container: &Container, pod: IpAddr) -> Result<(), String> {
@@ -208,7 +226,10 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
                         0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n\
                         1: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000\n";
-        assert_eq!(listeners(table), [8080]);
+        assert_eq!(listeners(table), [SocketAddr::from(([0, 0, 0, 0], 8080))]);
+        assert_eq!(kernel_ip("01012A7F"), Some(IpAddr::from([127, 42, 1, 1])));
+        let mapped = kernel_ip("0000000000000000FFFF000001012A7F");
+        assert_eq!(mapped, Some(IpAddr::from([127, 42, 1, 1])));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Answers to the questions of clients, from the cluster's state.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use super::controller::{self, Controller};
 use super::enter::Enter;
 use super::files::Applied;
 use super::kubelet::End;
-use super::lookup::{container_of, find, kind_named, log_file, pause};
+use super::lookup::{container_of, find, home, kind_named, log_file};
+use super::loopback;
+use super::options::Rung;
 use super::server::{self, Asked};
 use super::services::Resolved;
 use super::shown::info;
@@ -118,12 +121,13 @@ impl Desk {
                 }
             }
             Request::Dial { namespace, pod, to } => {
-                let pause = pod
-                    .map(|pod| find(cluster, &namespace, &pod).and_then(pause))
-                    .transpose();
+                let from = match pod {
+                    Some(pod) => way_out(cluster, &namespace, &pod, to),
+                    None => Ok((None, to)),
+                };
                 tokio::spawn(async move {
-                    let dialled = match pause {
-                        Ok(pause) => server::dial(pause, to).await,
+                    let dialled = match from {
+                        Ok((namespace_of, to)) => server::dial(namespace_of, to).await,
                         Err(error) => Err(error),
                     };
                     let _ = match dialled {
@@ -175,7 +179,7 @@ impl Desk {
         Status {
             rung: cluster.node.rung,
             rung_reason: self.reason.clone(),
-            control_addr: controller::address(),
+            control_addr: controller::address(cluster.node.space()),
             control_pid: control.and_then(Controller::pid),
             control_starts: control.map_or(0, Controller::starts),
             state: cluster.node.options.state.clone(),
@@ -332,6 +336,23 @@ fn restart(cluster: &mut Cluster, kind: &str, namespace: &str, name: &str) -> Re
     Ok(())
 }
 
+/// Where to dial from, and what: without redirection a Service is called at the pod's own proxy.
+fn way_out(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    to: SocketAddr,
+) -> Result<(Option<i32>, SocketAddr)> {
+    let entry = find(cluster, namespace, pod)?;
+    let join = home(entry)?.join(None);
+    let state = entry.handle.state.borrow();
+    let listens = state.targets.as_ref().is_some_and(|t| t.lead_to(to.ip()));
+    let own = listens
+        .then(|| loopback::outbound(entry.number, to.ip()))
+        .flatten();
+    Ok((join, own.map_or(to, |ip| SocketAddr::new(ip, to.port()))))
+}
+
 #[allow(clippy::too_many_arguments, clippy::result_large_err)]
 fn exec(
     cluster: &Cluster,
@@ -378,7 +399,7 @@ fn enter_for(
         env.extend(more);
         let workdir = None;
         return Ok(Enter {
-            join: 1,
+            join: (cluster.node.rung != Rung::Loopback).then_some(1),
             join_mounts: false,
             mounts: None,
             argv,
@@ -389,7 +410,7 @@ fn enter_for(
         });
     }
     let entry = find(cluster, namespace, pod)?;
-    let pause = pause(entry)?;
+    let home = home(entry)?;
     let (index, spec) = container_of(entry, container)?;
     let state = entry.handle.state.borrow();
     let configs = cluster.node.configs.borrow().clone();
@@ -401,16 +422,16 @@ fn enter_for(
             rung: cluster.node.rung,
             base: &cluster.node.base_env,
             configs: &configs,
+            place: cluster
+                .node
+                .place(&entry.pod.metadata, entry.number)
+                .as_ref(),
         },
     )
     .map_err(|why| anyhow!(why))?;
     let mut env = run.env;
     env.extend(more);
-    let join = state
-        .containers
-        .get(index)
-        .and_then(|c| c.pid)
-        .unwrap_or(pause);
+    let join = home.join(state.containers.get(index).and_then(|c| c.pid));
     Ok(Enter {
         join,
         join_mounts: true,

@@ -87,10 +87,9 @@ fn prepare(state: &Path) -> Result<Prepared> {
         bail!("a node is already running at {}", state.display());
     }
     let (rung, reason) = choose(options.rung)?;
-    if rung == Rung::Loopback {
-        bail!("{reason}\nrunning without namespaces (loopback) is not part of this version");
+    if rung != Rung::Loopback {
+        namespaces(rung).map_err(|refused| anyhow::anyhow!("{refused}"))?;
     }
-    namespaces(rung).map_err(|refused| anyhow::anyhow!("{refused}"))?;
     Ok(Prepared {
         options,
         rung,
@@ -216,7 +215,11 @@ fn run(state: &Path, prepared: Prepared) -> i32 {
         Signal::SIGHUP,
     ]);
     let _ = watched.thread_block();
-    let keep = prepared.options.keep;
+    let (keep, alone) = (prepared.options.keep, prepared.rung == Rung::Loopback);
+    if alone {
+        // No namespace ends with the node: what it leaves behind must come to us.
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+    }
     // SAFETY: this process has one thread, so the child may do anything.
     let code = match unsafe { fork() } {
         Ok(ForkResult::Child) => {
@@ -225,7 +228,11 @@ fn run(state: &Path, prepared: Prepared) -> i32 {
         }
         Ok(ForkResult::Parent { child }) => {
             close_pipes();
-            guard(child, &watched)
+            let code = guard(child, &watched);
+            if alone {
+                bury();
+            }
+            code
         }
         Err(error) => {
             report(&format!("cannot start the node: {}", in_words(error)));
@@ -236,11 +243,41 @@ fn run(state: &Path, prepared: Prepared) -> i32 {
     code
 }
 
+/// End everything that is still below us, deeper and deeper.
+fn bury() {
+    for _ in 0..100 {
+        for pid in own_children() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        match waitpid(None, None) {
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn own_children() -> Vec<Pid> {
+    let own = std::process::id().to_string();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return vec![];
+    };
+    let pids = processes.flatten().filter_map(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+        // The name in parentheses may hold anything; state and parent follow.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        (parent == own).then_some(Pid::from_raw(pid))
+    });
+    pids.collect()
+}
+
 /// PID 1 of the sandbox. If its guard is killed, it goes too, and with it everything in the namespace.
 fn first_process(prepared: Prepared) -> i32 {
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let none: Option<&str> = None;
-    if let Err(error) = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none) {
+    if prepared.rung == Rung::Loopback {
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+    } else if let Err(error) = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none) {
         eprintln!("note: no /proc of the node's own ({})", in_words(error));
     }
     let Prepared {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::addresses::{self, Numbers};
+use super::addresses::{self, Numbers, Space};
 use super::hosts::Named;
 use super::nat::{Forward, Protocol};
 use super::wire::{PortInfo, ServiceInfo};
@@ -38,6 +38,7 @@ pub(crate) struct Given<'a> {
 /// The addresses of a Service: its own wish, else one that is free. An error says what is wrong with the wish.
 pub(crate) fn cluster_ips(
     service: &Service,
+    space: Space,
     numbers: &mut Numbers,
     known: &mut BTreeMap<String, IpAddr>,
 ) -> Result<Vec<IpAddr>, String> {
@@ -57,7 +58,7 @@ pub(crate) fn cluster_ips(
             return Ok(vec![*ip]);
         }
         let number = numbers.take(&owner).ok_or("no Service address is left")?;
-        let ip = addresses::service(number, false);
+        let ip = space.service(number, false);
         known.insert(owner, ip);
         return Ok(vec![ip]);
     }
@@ -71,8 +72,9 @@ pub(crate) fn cluster_ips(
         if !numbers.reserve(number, &owner) {
             return Err(format!("clusterIP {wish} is taken by another Service"));
         }
-        ips.push(ip);
+        ips.push(space.service(number, ip.is_ipv6()));
     }
+    ips.dedup();
     Ok(ips)
 }
 
@@ -117,7 +119,7 @@ pub(crate) fn resolve(
 }
 
 /// An empty selector selects nothing: such a Service has endpoints by hand.
-fn selected(selector: &Labels, labels: &Labels) -> bool {
+pub(crate) fn selected(selector: &Labels, labels: &Labels) -> bool {
     !selector.is_empty()
         && selector
             .iter()
@@ -134,7 +136,7 @@ fn computed(port: &ServicePort, members: &[&Member<'_>]) -> Vec<SocketAddr> {
     found
 }
 
-fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
+pub(crate) fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
     let Some(wanted) = &port.target_port else {
         return Some(port.port);
     };
@@ -377,8 +379,9 @@ mod tests {
 
     #[test]
     fn addresses_are_stable_and_wishes_checked() {
-        let (mut numbers, mut known) = (Numbers::default(), BTreeMap::new());
-        let mut ask = |service: &Service| cluster_ips(service, &mut numbers, &mut known);
+        let space = Space::Bridge;
+        let (mut numbers, mut known) = (space.services(), BTreeMap::new());
+        let mut ask = |service: &Service| cluster_ips(service, space, &mut numbers, &mut known);
         let first = ask(&service(None)).unwrap();
         assert_eq!(ask(&service(None)).unwrap(), first);
         let mut other = service(Some("10.43.9.9"));

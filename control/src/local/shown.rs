@@ -46,7 +46,7 @@ fn status(state: &PodState, deleting: bool) -> String {
         Phase::Failed => return "Error".into(),
         _ => {}
     }
-    if state.pause.is_none() {
+    if state.home.is_none() {
         return if state.message.is_some() {
             "CreatePodError".into()
         } else {

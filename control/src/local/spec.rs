@@ -1,11 +1,13 @@
 //! From a container as written to what is really run: command, environment, user. Pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use weft_proxy_api::names::{PROXY_MARK, inject, proxy_env};
 
+use super::addresses::Space;
 use super::enter::Mount;
+use super::loopback::{self, Place};
 use super::options::Rung;
 use super::rootfs;
 use crate::manifest::workload::{Container, EnvSource, Pod, SecurityContext, Volume};
@@ -19,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) base: &'a [(String, String)],
     /// ConfigMaps by namespace and name.
     pub(crate) configs: &'a Configs,
+    /// On the rung without namespaces.
+    pub(crate) place: Option<&'a Place>,
 }
 
 /// Texts of the ConfigMaps, by namespace and name.
@@ -37,17 +41,26 @@ pub(crate) struct Run {
 
 /// Everything that is wrong with a container is said here, before anything starts.
 pub(crate) fn resolve(container: &Container, facts: &Facts<'_>) -> Result<Run, String> {
-    let env = environment(container, facts)?;
-    let argv = command(container, facts.rung)?
+    let mut env = environment(container, facts)?;
+    let mut argv: Vec<_> = command(container, facts.rung)?
         .into_iter()
         .map(|arg| expand(&arg, &env))
         .collect();
+    let pod_dir = facts
+        .place
+        .map_or(rootfs::POD.as_ref(), |place| &*place.dir);
+    let mut mounts = mounts(container, &facts.pod.spec.volumes, pod_dir)?;
+    if facts.place.is_some() {
+        let real = |text: &mut String| *text = loopback::real(text, &mounts);
+        argv.iter_mut().for_each(real);
+        env.iter_mut().map(|(_, value)| value).for_each(real);
+        mounts.clear();
+    }
     let (user, group) = match facts.rung {
         Rung::Root => identity(container, facts.pod.spec.security_context.as_ref()),
         // One mapped user: there is nobody else to be.
         Rung::User | Rung::Loopback => (None, None),
     };
-    let mounts = mounts(container, &facts.pod.spec.volumes)?;
     Ok(Run {
         argv,
         env,
@@ -119,17 +132,20 @@ fn by_mark(argv: Vec<String>) -> Vec<String> {
 
 fn environment(container: &Container, facts: &Facts<'_>) -> Result<Vec<(String, String)>, String> {
     let mut env: Vec<(String, String)> = facts.base.to_vec();
+    let bin = facts
+        .place
+        .map_or(rootfs::BIN.into(), |place| place.bin.display().to_string());
     match env.iter_mut().find(|(name, _)| name == "PATH") {
-        Some((_, path)) => *path = format!("{}:{path}", rootfs::BIN),
+        Some((_, path)) => *path = format!("{bin}:{path}"),
         None => env.push((
             "PATH".into(),
-            format!(
-                "{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-                rootfs::BIN
-            ),
+            format!("{bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
         )),
     }
     set(&mut env, "HOSTNAME", hostname(facts.pod));
+    for (name, value) in facts.place.iter().flat_map(|p| p.facts(facts.pod)) {
+        set(&mut env, name, value);
+    }
     for var in &container.env {
         let value = match (&var.value, &var.value_from) {
             (Some(text), _) => Some(expand(text, &env)),
@@ -142,8 +158,13 @@ fn environment(container: &Container, facts: &Facts<'_>) -> Result<Vec<(String, 
             set(&mut env, &var.name, value);
         }
     }
-    if is_ours(container) && container.name == inject::PROXY_CONTAINER && facts.rung == Rung::User {
-        set(&mut env, proxy_env::MARK, format!("{PROXY_MARK:#x}"));
+    if is_ours(container) && container.name == inject::PROXY_CONTAINER {
+        if facts.rung == Rung::User {
+            set(&mut env, proxy_env::MARK, format!("{PROXY_MARK:#x}"));
+        }
+        for (name, value) in facts.place.iter().flat_map(|p| p.proxy_facts(facts.pod)) {
+            set(&mut env, name, value);
+        }
     }
     match env
         .iter()
@@ -199,7 +220,7 @@ fn from_source(source: &EnvSource, facts: &Facts<'_>) -> Result<Option<String>, 
 /// A field of the pod, as `fieldRef` names it.
 pub(crate) fn pod_field(path: &str, facts: &Facts<'_>) -> Result<String, String> {
     let meta = &facts.pod.metadata;
-    let node = super::addresses::NODE_V4.to_string();
+    let node = Space::of(facts.rung).node().to_string();
     Ok(match path {
         "metadata.name" => meta.name.clone(),
         "metadata.namespace" => meta.namespace.clone(),
@@ -278,7 +299,7 @@ fn identity(container: &Container, pod: Option<&SecurityContext>) -> (Option<u32
 }
 
 /// In the order of their paths, so that one inside another comes after it.
-fn mounts(container: &Container, volumes: &[Volume]) -> Result<Vec<Mount>, String> {
+fn mounts(container: &Container, volumes: &[Volume], pod_dir: &Path) -> Result<Vec<Mount>, String> {
     let mut mounts: Vec<_> = container
         .volume_mounts
         .iter()
@@ -305,9 +326,7 @@ fn mounts(container: &Container, volumes: &[Volume]) -> Result<Vec<Mount>, Strin
             }
             let mut source = match &volume.host_path {
                 Some(host) => PathBuf::from(&host.path),
-                None => PathBuf::from(rootfs::POD)
-                    .join("volumes")
-                    .join(&volume.name),
+                None => pod_dir.join("volumes").join(&volume.name),
             };
             if let Some(part) = &mount.sub_path {
                 if climbs(std::path::Path::new(part)) || part.starts_with('/') {

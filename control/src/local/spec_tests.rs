@@ -59,6 +59,7 @@ fn run(container: &Container, rung: Rung) -> Result<Run, String> {
             rung,
             base: &base,
             configs: &Configs::new(),
+            place: None,
         },
     )
 }
@@ -99,7 +100,8 @@ fn environment_in_order_with_fields_of_the_pod() {
                 ips: &[],
                 rung: Rung::Root,
                 base: &[],
-                configs: &Configs::new()
+                configs: &Configs::new(),
+                place: None,
             }
         )
         .unwrap_err()

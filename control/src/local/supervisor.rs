@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::addresses::Space;
 use super::children::Children;
 use super::client::SOCKET;
 use super::cluster::Cluster;
@@ -68,7 +69,7 @@ impl Supervisor {
             signal(SignalKind::interrupt())?,
         );
         let children = Children::start()?;
-        let network = Network::set_up().await?;
+        let network = Network::set_up(Space::of(rung)).await?;
         let (tokens, trust) = authority(&options)?;
         let meshctl = options.program.clone().context("no program was named")?;
         let node = Arc::new(Node {
@@ -80,6 +81,7 @@ impl Supervisor {
             network,
             tokens,
             configs: watch::channel(Arc::default()).0,
+            services: watch::channel(Arc::default()).0,
             changed: Notify::new(),
             scratch: AtomicU64::new(0),
             options,

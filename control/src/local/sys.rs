@@ -24,6 +24,17 @@ pub(crate) fn sysctl(name: &str, value: &str) -> bool {
     std::fs::write(format!("/proc/sys/{name}"), value).is_ok()
 }
 
+/// The first port that this user may listen on.
+pub(crate) fn lowest_port() -> u16 {
+    if nix::unistd::geteuid().is_root() {
+        return 0;
+    }
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024)
+}
+
 /// An error of the kernel, said for people.
 pub(crate) fn in_words(errno: Errno) -> String {
     let hint = match errno {

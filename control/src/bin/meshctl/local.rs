@@ -271,6 +271,13 @@ fn up(args: Up, state: PathBuf) -> Result<ExitCode> {
     let status = runtime.client().status()?;
     eprintln!("node up on rung {}", status.rung_reason);
     eprintln!("state {}", status.state.display());
+    if status.rung == Rung::Loopback {
+        eprintln!(
+            "weft-init is skipped: nothing is redirected. Applications listen on ${} and find Services in ${}",
+            weft_proxy_api::names::app_env::BIND,
+            weft_proxy_api::names::app_env::HOSTS_FILE
+        );
+    }
     if detach {
         return Ok(ExitCode::SUCCESS);
     }
