@@ -10,6 +10,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const SECRET: &str = "only-for-your-ears";
+const END: &str = "end-of-the-capture";
 
 fn captured() -> anyhow::Result<()> {
     let meshed = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
@@ -36,7 +37,13 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
     let header = format!("x-secret: {SECRET}");
     let answer = mesh.curl("client", "http://web:8080/", &["-H", &header])?;
     ensure!(answer.status == 200 && answer.body.contains(SECRET), "{answer:?}");
-    // The answer has arrived, so its packets have crossed the node; the file follows packet by packet.
+    // A caller without a proxy speaks in the clear: once its words are in the file, so is everything before them.
+    let url = format!("http://{}:8080/", mesh.pod("web")?.ips[0]);
+    mesh.node(&["curl", "-s", "-H", &format!("x-end: {END}"), &url])?;
+    eventually("the capture is complete", || {
+        ensure!(contains(&std::fs::read(&file)?, END.as_bytes()));
+        Ok(())
+    })?;
     mesh.node(&["pkill", "-INT", "tcpdump"])?;
     running.join().ok().context("the capture")??;
     Ok(std::fs::read(&file)?)
