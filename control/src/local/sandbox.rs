@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid};
 
+use super::bridge::Bridge;
 use super::options::{Options, Rung};
 use super::start::{CONFIG, LOCK};
 use super::sys::in_words;
@@ -117,27 +118,38 @@ fn choose(forced: Option<Rung>) -> Result<(Rung, String)> {
     let mut failed = Vec::new();
     for &rung in ladder {
         match probe(rung) {
-            Ok(()) if failed.is_empty() => {
-                return Ok((rung, format!("{}: works here", rung.describe())));
-            }
-            Ok(()) => return Ok((rung, format!("{} ({})", rung.describe(), failed.join("; ")))),
-            Err(why) => failed.push(format!("{} does not work: {why}", rung.name())),
+            Ok(()) => return Ok((rung, reason(rung, &failed))),
+            Err(why) => failed.push((rung, why)),
         }
     }
-    Ok((
-        Rung::Loopback,
-        format!("{}: {}", Rung::Loopback.describe(), failed.join("; ")),
-    ))
+    Ok((Rung::Loopback, reason(Rung::Loopback, &failed)))
+}
+
+/// One line: the rung, and what is wrong with those above it.
+fn reason(rung: Rung, failed: &[(Rung, String)]) -> String {
+    let why: Vec<_> = failed
+        .iter()
+        .map(|(rung, why)| format!("rung {} does not work here: {why}", rung.name()))
+        .collect();
+    match why.as_slice() {
+        [] => format!("{}: works here", rung.describe()),
+        why => format!("{}: {}", rung.describe(), why.join("; ")),
+    }
 }
 
 /// Try in a child, so that a failure half way leaves nothing behind.
 fn probe(rung: Rung) -> Result<(), String> {
+    if rung == Rung::Root && !geteuid().is_root() {
+        return Err("this is not root".into());
+    }
     let (mut read, write) = std::io::pipe().map_err(|e| e.to_string())?;
     // SAFETY: this process has one thread, so the child may do anything.
     match unsafe { fork() }.map_err(|e| e.desc().to_string())? {
         ForkResult::Child => {
             drop(read);
-            let tried = namespaces(rung).and_then(|()| try_network());
+            let tried = namespaces(rung)
+                .and_then(|()| try_rights())
+                .and_then(|()| try_network());
             if let Err(refused) = &tried {
                 let _ = (&write).write_all(refused.to_string().as_bytes());
             }
@@ -180,11 +192,28 @@ fn namespaces(rung: Rung) -> Result<(), Refused> {
 }
 
 /// AppArmor lets a namespace be made and then takes its rights away: only using them shows it.
-fn try_network() -> Result<(), Refused> {
+fn try_rights() -> Result<(), Refused> {
     let none: Option<&str> = None;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)
         .map_err(step("mount a tmpfs"))?;
     raise_loopback().map_err(step("switch on the loopback link"))
+}
+
+/// A kernel may have network namespaces and yet no bridges or cables.
+fn try_network() -> Result<(), Refused> {
+    let tried = (|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let bridge = Bridge::set_up().await?;
+            bridge.plug("pod0", std::process::id().cast_signed()).await
+        })
+    })();
+    tried.map_err(|error: anyhow::Error| Refused {
+        step: "make a network",
+        why: format!("{error:#}"),
+    })
 }
 
 fn raise_loopback() -> Result<(), Errno> {
@@ -344,5 +373,21 @@ fn remove(state: &Path, keep: bool) {
         }
         let _ = fs::remove_file(state.join(LOCK));
         let _ = fs::remove_dir(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_names_what_failed_above() {
+        assert_eq!(reason(Rung::Root, &[]), "root: works here");
+        let refused = step("make a user namespace")(Errno::ENOSPC).to_string();
+        assert_eq!(
+            reason(Rung::Loopback, &[(Rung::User, refused)]),
+            "loopback without interception: rung user does not work here: make a user namespace: \
+             No space left on device (limit reached: user.max_user_namespaces is too low)"
+        );
     }
 }

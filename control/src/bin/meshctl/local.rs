@@ -162,6 +162,12 @@ pub(crate) fn run(args: LocalArgs) -> Result<ExitCode> {
         return up(up_args, state);
     }
     let client = Client::open(&std::path::absolute(state)?)?;
+    if matches!(
+        args.command,
+        Command::Get { .. } | Command::Status { .. } | Command::Logs { .. }
+    ) {
+        end_with_reader()?;
+    }
     match args.command {
         Command::Up(_) => {}
         Command::Down => client.down()?,
@@ -239,6 +245,14 @@ pub(crate) fn run(args: LocalArgs) -> Result<ExitCode> {
         Command::Wait { timeout } => client.wait(Duration::from_secs(timeout))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `… | head -1` ends us quietly, as it ends any program that prints.
+fn end_with_reader() -> Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 fn up(args: Up, state: PathBuf) -> Result<ExitCode> {
