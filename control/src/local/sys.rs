@@ -38,12 +38,9 @@ pub(crate) fn lowest_port() -> u16 {
 /// An error of the kernel, said for people.
 pub(crate) fn in_words(errno: Errno) -> String {
     let hint = match errno {
-        Errno::EPERM | Errno::EACCES if nix::unistd::geteuid().is_root() => {
-            " (forbidden here, even to root: a container without the capability, or its seccomp profile)"
-        }
         Errno::EPERM | Errno::EACCES => {
-            " (forbidden here: a container's seccomp profile, or AppArmor's kernel.apparmor_restrict_unprivileged_userns=1; \
-             run as root, or allow it)"
+            " (forbidden here: by a container's missing capabilities or seccomp profile, or by AppArmor's \
+             kernel.apparmor_restrict_unprivileged_userns=1)"
         }
         Errno::ENOSPC => " (limit reached: user.max_user_namespaces is too low)",
         Errno::EINVAL | Errno::ENOSYS => " (this kernel was built without it)",
