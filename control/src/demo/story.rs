@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> anyhow::Result<Summary> {
     teller.ready_seconds = start.elapsed().as_secs_f64();
     let told = teller.tell();
     let summary = told.and_then(|()| teller.summary());
-    let diagnosis = summary.is_err().then(|| diagnose(runtime.client())).unwrap_or_default();
+    let diagnosis = if summary.is_err() { diagnose(runtime.client()) } else { String::new() };
     runtime.down()?;
     summary.with_context(|| format!("the story broke off{diagnosis}"))
 }

@@ -126,9 +126,11 @@ fn limit(text: &str, longest: usize) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    type Check = fn(&str) -> Result<(), String>;
+
     #[test]
     fn values_are_checked() {
-        let good: &[(fn(&str) -> Result<(), String>, &str)] = &[
+        let good: &[(Check, &str)] = &[
             (ports, ""),
             (ports, "80"),
             (ports, "22, 9000-9100,1"),
@@ -140,7 +142,7 @@ mod tests {
             (quantity, "64Mi"),
             (access, "audit"),
         ];
-        let bad: &[(fn(&str) -> Result<(), String>, &str)] = &[
+        let bad: &[(Check, &str)] = &[
             (ports, "0"),
             (ports, "65536"),
             (ports, "9-8"),
