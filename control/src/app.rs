@@ -21,6 +21,7 @@ use crate::token::TokenKey;
 use crate::views::Mesh;
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashSet;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -190,7 +191,9 @@ async fn follow(dirs: Vec<PathBuf>, index: Arc<Index>) {
     while let Some(batch) = events.recv().await {
         index.apply(batch);
         let now = index.problems();
-        tell_problems(&problems, &now);
+        if problems != now {
+            tell_problems(&problems, &now);
+        }
         problems = now;
     }
     source.abort();
@@ -210,14 +213,16 @@ impl Overview for Index {
 
 /// Logs what is newly wrong, and what is right again.
 fn tell_problems(before: &[Problem], after: &[Problem]) {
-    for problem in after.iter().filter(|problem| !before.contains(problem)) {
+    let known = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
+    let (old, new): (HashSet<String>, HashSet<String>) = (known(before), known(after));
+    for problem in after.iter().filter(|problem| !old.contains(&problem.to_string())) {
         match problem.severity {
             Severity::Info => tracing::info!("{problem}"),
             Severity::Warning => tracing::warn!("{problem}"),
             Severity::Error => tracing::error!("{problem}"),
         }
     }
-    for problem in before.iter().filter(|problem| !after.contains(problem)) {
+    for problem in before.iter().filter(|problem| !new.contains(&problem.to_string())) {
         tracing::info!("no longer: {problem}");
     }
 }

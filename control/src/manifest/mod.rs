@@ -20,7 +20,7 @@ use crate::smi::access::TrafficTarget;
 use crate::smi::specs::{HttpRouteGroup, TcpRoute};
 use crate::smi::split::TrafficSplit;
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Largest file that is read, bytes.
@@ -268,14 +268,28 @@ impl fmt::Display for Severity {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: ", self.origin, self.severity)?;
+        let mut line = OneLine(f);
+        write!(line, "{}: {}: ", self.origin, self.severity)?;
         if let Some(object) = &self.object {
-            write!(f, "{object}: ")?;
+            write!(line, "{object}: ")?;
         }
         if let Some(field) = &self.field {
-            write!(f, "{field}: ")?;
+            write!(line, "{field}: ")?;
         }
-        f.write_str(&self.message)
+        line.write_str(&self.message)
+    }
+}
+
+/// Keeps what somebody wrote into a name or a value from looking like a line of ours, or from steering a terminal.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|letter| match letter {
+            '\n' => self.0.write_char(' '),
+            letter if letter.is_control() => write!(self.0, "{}", letter.escape_default()),
+            letter => self.0.write_char(letter),
+        })
     }
 }
 

@@ -312,3 +312,31 @@ fn readiness() {
     assert!(!ready("{conditions: [{type: Ready, status: \"False\"}]}"));
     assert!(!ready("{phase: Failed}"));
 }
+
+#[test]
+fn a_problem_is_one_line_whatever_was_written() {
+    let text = "kind: \"x\\nforged.yaml:1: error\\e[31m\"\napiVersion: v1\nmetadata: {name: \"a\\rb\\nc\"}\n";
+    let (_, problems) = parse("a.yaml", text);
+    let (loaded, more) = parse("a.yaml", &text.replace("kind: \"x", "kind: Service #"));
+    let all = problems.into_iter().chain(more);
+    let lines: Vec<String> = all.map(|problem| problem.to_string()).collect();
+    assert!(!lines.is_empty() || !loaded.is_empty());
+    assert!(
+        lines.iter().all(|line| !line.contains(char::is_control)),
+        "{lines:?}"
+    );
+    let problem = Problem {
+        origin: Origin {
+            file: "a\nb.yaml".into(),
+            line: 1,
+        },
+        object: Some("Pod default/\u{1b}[2J".into()),
+        field: None,
+        message: "first\nsecond\r".into(),
+        severity: Severity::Error,
+    };
+    assert_eq!(
+        problem.to_string(),
+        "a b.yaml:1: error: Pod default/\\u{1b}[2J: first second\\r"
+    );
+}

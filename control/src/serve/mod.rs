@@ -39,8 +39,10 @@ use weft_proxy_api::wire::generated::observe_server::ObserveServer;
 use weft_proxy_api::wire::generated::policy_server::PolicyServer;
 use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
 
-/// Largest message taken from a proxy.
-const MAX_MESSAGE: usize = 4 << 20;
+/// Largest message of a Sync stream or a Certify taken from a proxy: a hello, a subscription, a signing request.
+const MAX_REQUEST: usize = 64 << 10;
+/// Largest traffic summary taken from a proxy.
+const MAX_SUMMARY: usize = 4 << 20;
 /// Streams on one connection: Sync, Attach, a Certify now and then.
 const MAX_STREAMS: u32 = 32;
 /// How long a proxy may keep us waiting for its hello.
@@ -233,15 +235,15 @@ pub async fn run(
         .http2_max_header_list_size(16 << 10)
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(
-            PolicyServer::new(policy::Sync(shared.clone())).max_decoding_message_size(MAX_MESSAGE),
+            PolicyServer::new(policy::Sync(shared.clone())).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             IdentityServer::new(identity::Certify(shared.clone()))
-                .max_decoding_message_size(64 << 10),
+                .max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             ObserveServer::new(observe::Attach(shared.clone()))
-                .max_decoding_message_size(MAX_MESSAGE),
+                .max_decoding_message_size(MAX_SUMMARY),
         );
     let (mut stop, mut cut_off) = (shared.stopping.subscribe(), shared.stopping.subscribe());
     let serving =

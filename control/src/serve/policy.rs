@@ -22,6 +22,8 @@ use weft_proxy_api::wire::{Body, Item, Resource, decode, encode};
 const MAX_REQUESTS_AT_ONCE: usize = 512;
 /// Longest reason of a refusal kept.
 const MAX_REASON: usize = 500;
+/// Longest zone or version kept.
+const MAX_WORD: usize = 100;
 
 /// The service.
 pub struct Sync(pub Arc<Shared>);
@@ -127,8 +129,8 @@ impl Session {
         } = greeting;
         let entry = shared.proxies.enter(ProxyStatus {
             pod: pod.clone(),
-            zone: hello.zone,
-            version: hello.version,
+            zone: clipped(&hello.zone, MAX_WORD),
+            version: clipped(&hello.version, MAX_WORD),
             connected: Instant::now(),
             stale_since: None,
             subscriptions: 0,
@@ -234,12 +236,7 @@ impl Session {
 
     fn refused(&mut self, nack: pb::Nack) {
         self.shared.counters.nacks.add(1);
-        let reason: String = nack
-            .reason
-            .chars()
-            .filter(|letter| !letter.is_control())
-            .take(MAX_REASON)
-            .collect();
+        let reason = clipped(&nack.reason, MAX_REASON);
         tracing::warn!(pod = %self.pod, subscription = nack.id, reason, "a proxy refused an update");
         self.entry.update(|status| status.last_nack = Some(reason));
         self.subscriptions
@@ -278,4 +275,10 @@ impl Session {
             counters.items[kind].add(1);
         }
     }
+}
+
+/// What a proxy says of itself is shown and kept, but not at any length.
+fn clipped(text: &str, most: usize) -> String {
+    let letters = text.chars().filter(|letter| !letter.is_control());
+    letters.take(most).collect()
 }

@@ -17,19 +17,7 @@ impl Proxy {
     }
 
     async fn hello_with(controller: &Controller, certificate: Certificate, pod: &str) -> Self {
-        let channel = controller.channel(Some(certificate)).await;
-        let (requests, outgoing) = mpsc::channel(100);
-        // The stream is opened before anything is said: the controller must not wait with its head.
-        let answers = PolicyClient::new(channel.clone())
-            .sync(ReceiverStream::new(outgoing))
-            .await
-            .unwrap()
-            .into_inner();
-        let proxy = Self {
-            requests,
-            answers,
-            _channel: channel,
-        };
+        let proxy = Self::silent(controller, certificate).await;
         let hello = pb::Hello {
             namespace: "default".into(),
             pod: pod.into(),
@@ -38,6 +26,22 @@ impl Proxy {
         };
         proxy.say(Message::Hello(hello)).await;
         proxy
+    }
+
+    async fn silent(controller: &Controller, certificate: Certificate) -> Self {
+        let channel = controller.channel(Some(certificate)).await;
+        let (requests, outgoing) = mpsc::channel(100);
+        // The stream is opened before anything is said: the controller must not wait with its head.
+        let answers = PolicyClient::new(channel.clone())
+            .sync(ReceiverStream::new(outgoing))
+            .await
+            .unwrap()
+            .into_inner();
+        Self {
+            requests,
+            answers,
+            _channel: channel,
+        }
     }
 
     async fn say(&self, message: Message) {
@@ -348,6 +352,28 @@ async fn a_stream_ends_soon_after_its_certificate() {
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     controller.table.set(web(), refused("later"));
     assert_eq!(long.item().await.body, refused("later"));
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_itself_is_kept_in_bounds() {
+    let controller = Controller::start().await;
+    let certificate = || controller.certificate("web", "web-1");
+    let hello = |zone: String| {
+        Message::Hello(pb::Hello {
+            namespace: "default".into(),
+            pod: "web-1".into(),
+            zone,
+            ..Default::default()
+        })
+    };
+    let proxy = Proxy::silent(&controller, certificate()).await;
+    proxy.say(hello("z\n".repeat(10_000))).await;
+    eventually("connected", || !controller.shared.proxies.list().is_empty()).await;
+    assert_eq!(controller.shared.proxies.list()[0].zone, "z".repeat(100));
+    let mut greedy = Proxy::silent(&controller, certificate()).await;
+    greedy.say(hello("z".repeat(1 << 20))).await;
+    let status = greedy.refusal().await;
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
 }
 
 #[tokio::test]
