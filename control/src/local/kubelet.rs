@@ -1,38 +1,32 @@
 //! One pod's life: namespaces, volumes, init containers in order, sidecars, application; and the same backwards.
 
+mod crew;
+mod home;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::pipe;
+use anyhow::{Context, Result};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::addresses::PodAddresses;
-use super::bridge::Bridge;
-use super::children::Child;
-use super::container::{self, Role};
+use super::container::Role;
 use super::loopback::{self, Place};
-use super::network::Network;
 use super::node::{Home, Node, Phase, PodState};
 use super::options::Rung;
-use super::pause::Pause;
 use super::spec::{self, Facts, Run};
 use super::wire::ContainerInfo;
-use super::{roles, volumes};
 use crate::manifest::workload::{Container, Pod};
+use crew::{Crew, sweep};
+use home::{prepare, refresh};
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
 /// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy.
 pub(crate) const SETTLE: Duration = Duration::from_millis(1500);
-const SET_UP: Duration = Duration::from_secs(20);
 
 /// How to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,57 +219,6 @@ async fn life(pod: Arc<Shared>, mut ended: watch::Receiver<Option<End>>) {
     pod.change(|state| state.gone = true);
 }
 
-/// Everything that runs for a pod.
-#[derive(Default)]
-struct Crew {
-    pause: Option<(Child, pipe::Sender)>,
-    members: Vec<(Role, watch::Sender<Option<Duration>>, JoinHandle<i32>)>,
-    refresh: Option<JoinHandle<()>>,
-}
-
-impl Crew {
-    fn hire(&mut self, pod: &Arc<Shared>, index: usize, container: Container, role: Role) {
-        let (stop, stopped) = watch::channel(None);
-        let task = tokio::spawn(container::keep(
-            pod.clone(),
-            index,
-            container,
-            role,
-            stopped,
-        ));
-        self.members.push((role, stop, task));
-    }
-
-    /// End all of one role together, and wait.
-    async fn stop(&mut self, role: Role, grace: Duration) {
-        for (_, stop, _) in self.members.iter().filter(|(r, ..)| *r == role) {
-            stop.send_replace(Some(grace));
-        }
-        for (_, _, task) in self.members.iter_mut().filter(|(r, ..)| *r == role) {
-            if !task.is_finished() {
-                let _ = task.await;
-            }
-        }
-        self.members.retain(|(r, ..)| *r != role);
-    }
-
-    /// Let the namespaces go.
-    fn close(&mut self) {
-        if let Some((child, _)) = self.pause.take() {
-            child.signal(Signal::SIGKILL);
-        }
-        if let Some(task) = self.refresh.take() {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
 /// From nothing to the end of the application; an application that serves has none.
 async fn work(pod: &Arc<Shared>, crew: &mut Crew) -> Phase {
     let mut wait = Duration::from_millis(500);
@@ -344,151 +287,4 @@ async fn started(pod: &Shared, crew: &mut Crew, index: usize, role: Role) -> boo
     let good = matches!(task.await, Ok(0));
     crew.members.pop();
     good
-}
-
-async fn prepare(pod: &Arc<Shared>, crew: &mut Crew) -> Result<()> {
-    let spec = &pod.pod.spec;
-    if spec.containers.is_empty() {
-        bail!("the pod has no containers");
-    }
-    for volume in &spec.volumes {
-        volumes::check(volume).map_err(|why| anyhow!(why))?;
-    }
-    for (container, _) in roles_of(&pod.pod) {
-        pod.resolve(&container).map_err(|why| anyhow!(why))?;
-    }
-    write_volumes(pod)?;
-    let home = match &pod.node.network {
-        Network::Bridge(bridge) => {
-            let held = timeout(SET_UP, sandbox(pod, bridge)).await;
-            let (child, orders) = held.context("the pod's namespaces took too long")??;
-            let home = Home::Namespaces(child.pid);
-            crew.pause = Some((child, orders));
-            home
-        }
-        Network::Loopback(_) => Home::Machine,
-    };
-    let ips = pod.ips();
-    pod.change(|state| {
-        state.home = Some(home);
-        state.ips = ips;
-    });
-    Ok(())
-}
-
-fn write_volumes(pod: &Shared) -> Result<()> {
-    let configs = pod.node.configs.borrow().clone();
-    volumes::write(
-        &pod.dir.join("volumes"),
-        &pod.pod,
-        &configs,
-        pod.node.tokens.as_ref(),
-    )
-}
-
-/// The pod's namespaces, with their cable, held by a process.
-async fn sandbox(pod: &Arc<Shared>, bridge: &Bridge) -> Result<(Child, pipe::Sender)> {
-    let node = &pod.node;
-    let file = pod.dir.join("pause.json");
-    let spec = Pause {
-        hostname: spec::hostname(&pod.pod),
-        v4: pod.addresses.v4,
-        v6: pod.addresses.v6,
-        programs: node.programs.clone(),
-    };
-    fs::write(&file, serde_json::to_vec(&spec)?)?;
-    let mut command = Command::new(&node.meshctl);
-    command
-        .arg(roles::PAUSE)
-        .arg(&file)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let (child, mut pipes) = node.children.spawn(&mut command)?;
-    let (Some(stdin), Some(stdout)) = (pipes.stdin.take(), pipes.stdout.take()) else {
-        bail!("no pipes")
-    };
-    let mut orders = pipe::Sender::from_owned_fd(stdin.into())?;
-    let mut answers = BufReader::new(pipe::Receiver::from_owned_fd(stdout.into())?).lines();
-    expect(&mut answers, "namespaces").await?;
-    let cable = format!("pod{}", pod.number);
-    bridge.plug(&cable, child.pid).await?;
-    orders.write_all(b"plugged\n").await?;
-    expect(&mut answers, "ready").await?;
-    Ok((child, orders))
-}
-
-async fn expect(lines: &mut tokio::io::Lines<BufReader<pipe::Receiver>>, word: &str) -> Result<()> {
-    match lines.next_line().await? {
-        Some(line) if line == word => Ok(()),
-        Some(line) => bail!("{}", line.strip_prefix("error ").unwrap_or(&line)),
-        None => bail!("the process that holds the pod's namespaces ended"),
-    }
-}
-
-/// Tokens before they run out, ConfigMaps when they change.
-async fn refresh(pod: Arc<Shared>) {
-    let mut configs = pod.node.configs.subscribe();
-    let mut used = volumes::used(&pod.pod, &configs.borrow_and_update().clone());
-    loop {
-        tokio::select! {
-            () = sleep(volumes::REFRESH) => {}
-            changed = configs.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let now = volumes::used(&pod.pod, &configs.borrow_and_update().clone());
-                if now == used {
-                    continue;
-                }
-                used = now;
-            }
-        }
-        if let Err(error) = write_volumes(&pod) {
-            pod.note(format!("{error:#}"));
-        }
-    }
-}
-
-/// Whatever still runs in the pod: things that went into the background.
-fn sweep(pod: &Shared) {
-    let uid = pod.pod.metadata.uid.clone().unwrap_or_default();
-    let (pause, mark) = match pod.home() {
-        Ok(Home::Namespaces(pause)) => (pause, fs::read_link(format!("/proc/{pause}/ns/net"))),
-        // Everybody shares one network namespace here: only its mark tells a process of the pod.
-        Ok(Home::Machine) if !uid.is_empty() => {
-            return sweep_marked(&format!("{}={uid}", loopback::POD_UID));
-        }
-        _ => return,
-    };
-    let Ok(own) = mark else { return };
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return;
-    };
-    for (pid, process) in numbered(processes) {
-        if pid != pause && fs::read_link(process.join("ns/net")).is_ok_and(|net| net == own) {
-            let _ = super::children::signal_process(pid, Signal::SIGKILL as i32);
-        }
-    }
-}
-
-fn sweep_marked(mark: &str) {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return;
-    };
-    for (pid, process) in numbered(processes) {
-        let env = fs::read(process.join("environ")).unwrap_or_default();
-        if env
-            .split(|byte| *byte == 0)
-            .any(|var| var == mark.as_bytes())
-        {
-            let _ = super::children::signal_process(pid, Signal::SIGKILL as i32);
-        }
-    }
-}
-
-fn numbered(processes: fs::ReadDir) -> impl Iterator<Item = (i32, PathBuf)> {
-    processes.flatten().filter_map(|process| {
-        let pid = process.file_name().to_str()?.parse().ok()?;
-        Some((pid, process.path()))
-    })
 }
