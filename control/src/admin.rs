@@ -132,6 +132,8 @@ impl Admin {
         sync_metrics(&mut page, counters);
         certificate_metrics(&mut page, counters, self.own.not_after());
         page.bare("connections_total", counters.connections.get());
+        let refused = counters.connections_refused.get();
+        page.bare("connections_refused_total", refused);
         page.bare("handshakes_failed_total", counters.handshakes_failed.get());
         page.bare("accept_errors_total", counters.accept_errors.get());
         page.bare("summaries_total", counters.summaries.get());
@@ -244,6 +246,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "When the controller's own certificate expires.",
     ),
     ("connections_total", "counter", "Connections accepted."),
+    (
+        "connections_refused_total",
+        "counter",
+        "Connections closed at once: their address has too many.",
+    ),
     (
         "handshakes_failed_total",
         "counter",

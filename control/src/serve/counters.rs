@@ -25,6 +25,8 @@ impl Counter {
 pub struct Counters {
     /// Connections accepted.
     pub connections: Counter,
+    /// Connections closed at once, because their address has too many.
+    pub connections_refused: Counter,
     /// Connections that ended in the TLS handshake, or whose certificate names no workload of ours.
     pub handshakes_failed: Counter,
     /// Times accepting failed for want of descriptors or memory.

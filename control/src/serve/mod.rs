@@ -15,6 +15,7 @@ pub mod edges;
 pub mod identity;
 pub mod observe;
 pub mod parts;
+pub mod places;
 pub mod policy;
 pub mod proxies;
 pub mod rate;

@@ -1,5 +1,6 @@
 //! Connections of proxies: TLS 1.3, a client certificate of the mesh or none, bounded in number and time.
 
+use super::places::{Place, Places};
 use super::{Shared, counters::Counters};
 use crate::ca::Ca;
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use rustls_pki_types::CertificateDer;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
@@ -34,6 +36,8 @@ use x509_parser::extensions::GeneralName;
 
 /// Connections open at once, handshakes included.
 const MAX_CONNECTIONS: usize = 10_000;
+/// Of these, from one address: a node of proxies behind one address has enough, and nobody can take them all.
+const MAX_OF_ADDRESS: usize = 1_000;
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection without a client certificate may live: long enough for `Certify`.
@@ -190,6 +194,9 @@ pub fn accept(
     Ok(ReceiverStream::new(connections))
 }
 
+/// What a connection takes up while it lives.
+type Slot = (OwnedSemaphorePermit, Place);
+
 struct Accepting {
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
@@ -200,6 +207,7 @@ impl Accepting {
     async fn run(self, listener: TcpListener) {
         let this = Arc::new(self);
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(MAX_OF_ADDRESS);
         let mut handshakes = JoinSet::new();
         let mut pause = BACKOFF[0];
         loop {
@@ -209,9 +217,14 @@ impl Accepting {
                 accepted = next(&listener, &slots) => accepted,
             };
             match accepted {
-                Ok((tcp, slot)) => {
+                Ok((tcp, from, slot)) => {
                     pause = BACKOFF[0];
-                    handshakes.spawn(this.clone().handshake(tcp, slot));
+                    match places.take(from.ip().to_canonical()) {
+                        Some(place) => {
+                            drop(handshakes.spawn(this.clone().handshake(tcp, (slot, place))))
+                        }
+                        None => this.counters().connections_refused.add(1),
+                    }
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -228,7 +241,7 @@ impl Accepting {
         &self.shared.counters
     }
 
-    async fn handshake(self: Arc<Self>, tcp: TcpStream, slot: OwnedSemaphorePermit) {
+    async fn handshake(self: Arc<Self>, tcp: TcpStream, slot: Slot) {
         self.counters().connections.add(1);
         let _ = tcp.set_nodelay(true);
         let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor.accept(tcp));
@@ -254,14 +267,14 @@ impl Accepting {
 async fn next(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = slots
         .clone()
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (tcp, _) = listener.accept().await?;
-    Ok((tcp, slot))
+    let (tcp, from) = listener.accept().await?;
+    Ok((tcp, from, slot))
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {
@@ -321,11 +334,11 @@ pub struct Connection {
     peer: PeerIdentity,
     /// The end of its life: soon without a client certificate, a little after that has expired with one.
     end: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>, peer: PeerIdentity, slot: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TlsStream<TcpStream>, peer: PeerIdentity, slot: Slot) -> Self {
         let life = match &peer.0 {
             Some(peer) => peer.remaining(SystemTime::now()) + FAREWELL,
             None => ANONYMOUS_LIMIT,
