@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 
@@ -221,11 +221,16 @@ impl Client {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        super::sys::connect_in(&self.state, SOCKET).with_context(|| {
-            format!(
-                "no node runs at {} (start one: meshctl local up)",
-                self.state.display()
-            )
+        use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+        let state = self.state.display();
+        super::sys::connect_in(&self.state, SOCKET).map_err(|error| match error.kind() {
+            NotFound | ConnectionRefused => {
+                anyhow!("no node runs at {state} (start one: meshctl local up)")
+            }
+            PermissionDenied => {
+                anyhow!("the node at {state} belongs to another user; name your own with --state")
+            }
+            _ => anyhow!(error).context(format!("cannot reach the node at {state}")),
         })
     }
 

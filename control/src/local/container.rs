@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -16,6 +16,7 @@ use super::children::Child;
 use super::enter::Enter;
 use super::kubelet::Shared;
 use super::logs;
+use super::loopback::Targets;
 use super::spec::Run;
 use super::wire::ContainerInfo;
 use crate::manifest::workload::Container;
@@ -63,8 +64,9 @@ pub(crate) async fn keep(
             }
         };
         if let Some(code) = code {
-            pod.set(index, |info| ended(info, code, role));
-            if stop.borrow().is_some() || !again(&pod, role, code) {
+            let told = stop.borrow().is_some();
+            pod.set(index, |info| ended(info, code, role, told));
+            if told || !again(&pod, role, code) {
                 return code;
             }
         }
@@ -80,8 +82,9 @@ pub(crate) async fn keep(
     }
 }
 
-fn ended(info: &mut ContainerInfo, code: i32, role: Role) {
-    let done = code == 0 && role != Role::Sidecar;
+/// `told`: it was asked to end, and a sidecar never ends well otherwise.
+fn ended(info: &mut ContainerInfo, code: i32, role: Role, told: bool) {
+    let done = code == 0 && (told || role != Role::Sidecar);
     info.pid = None;
     info.started = done && role == Role::Init;
     info.ready = done && role == Role::Init;
@@ -110,6 +113,7 @@ fn start(pod: &Shared, index: usize, container: &Container) -> Result<(Child, Ru
         && let Some(place) = pod.place()
     {
         let targets = place.targets(&pod.pod);
+        free(&targets)?;
         pod.change(|state| state.targets = Some(targets));
     }
     let run = pod.resolve(container).map_err(|why| anyhow!(why))?;
@@ -140,6 +144,19 @@ fn start(pod: &Shared, index: usize, container: &Container) -> Result<(Child, Ru
             info.started && container.readiness_probe.is_none() && container.ports.is_empty();
     });
     Ok((child, run))
+}
+
+/// The loopback network is everybody's: who listens on all its addresses is in the way.
+fn free(targets: &Targets) -> Result<()> {
+    for at in targets.listens() {
+        std::net::TcpListener::bind(at).with_context(|| {
+            format!(
+                "cannot listen on {at} (does another program listen on port {} of all addresses?)",
+                at.port()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 async fn live(

@@ -170,6 +170,14 @@ impl Targets {
         }
     }
 
+    /// Every address listened on.
+    pub(crate) fn listens(&self) -> impl Iterator<Item = SocketAddr> {
+        self.outbound
+            .iter()
+            .chain(&self.inbound)
+            .map(|(listen, _)| *listen)
+    }
+
     /// Nothing to listen for.
     pub(crate) fn is_empty(&self) -> bool {
         self.outbound.is_empty() && self.inbound.is_empty()

@@ -133,10 +133,18 @@ pub(crate) fn private_dir(dir: &Path) -> Result<()> {
     }
     let meta =
         std::fs::symlink_metadata(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+    let own = nix::unistd::geteuid().as_raw();
+    if !meta.is_dir() {
         bail!(
-            "{} is not a folder of this user; choose another one with --state",
+            "{} is not a folder; choose another one with --state",
             dir.display()
+        );
+    }
+    if meta.uid() != own {
+        bail!(
+            "{} belongs to user {}, and this is user {own}; choose another one with --state",
+            dir.display(),
+            meta.uid()
         );
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,9 +32,7 @@ impl Runtime {
     pub fn up(mut options: Options) -> Result<Self> {
         options.state = std::path::absolute(&options.state)?;
         for dir in &mut options.dirs {
-            *dir = dir
-                .canonicalize()
-                .with_context(|| format!("cannot read the folder {}", dir.display()))?;
+            *dir = readable(dir)?;
         }
         let program = programs::find(options.program.as_deref())?;
         options.program = Some(program.clone());
@@ -113,6 +111,20 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A folder of manifests. What is wrong with it now is said now; later it is a problem among others.
+fn readable(dir: &Path) -> Result<PathBuf> {
+    let at = || format!("cannot read the folder {}", dir.display());
+    let dir = dir.canonicalize().with_context(at)?;
+    if !dir.is_dir() {
+        bail!(
+            "{} is not a folder; a single file is added to a running node by meshctl local apply -f",
+            dir.display()
+        );
+    }
+    std::fs::read_dir(&dir).with_context(at)?;
+    Ok(dir)
 }
 
 fn spawn(program: &Path, options: &Options) -> Result<Child> {

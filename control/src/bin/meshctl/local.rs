@@ -281,7 +281,9 @@ fn up(args: Up, state: PathBuf) -> Result<ExitCode> {
         nix::sys::signal::Signal::SIGHUP,
     ]);
     signals.thread_block()?;
+    let dirs = options.dirs.clone();
     let runtime = Runtime::up(options)?;
+    say_if_empty(&dirs);
     let status = runtime.client().status()?;
     eprintln!("node up on rung {}", status.rung_reason);
     eprintln!("state {}", status.state.display());
@@ -305,6 +307,40 @@ fn up(args: Up, state: PathBuf) -> Result<ExitCode> {
     });
     runtime.join()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A node without manifests is legal, and rarely what was meant.
+fn say_if_empty(dirs: &[PathBuf]) {
+    if dirs.is_empty() {
+        eprintln!("note: no folder was given (-f DIR); meshctl local apply -f FILE adds manifests");
+    }
+    for dir in dirs {
+        if is_empty(dir) {
+            eprintln!(
+                "note: there are no manifests (*.yaml, *.yml, *.json) in {} yet; it is watched",
+                dir.display()
+            );
+        }
+    }
+}
+
+/// Neither manifests nor folders that may hold some.
+fn is_empty(dir: &Path) -> bool {
+    let folders = |entries: std::fs::ReadDir| entries.flatten().any(|e| e.path().is_dir());
+    manifests_in(dir).is_ok_and(|files| files.is_empty())
+        && !std::fs::read_dir(dir).is_ok_and(folders)
+}
+
+/// Manifests of a folder, in order.
+fn manifests_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir)?.flatten();
+    let mut inside: Vec<_> = entries.map(|entry| entry.path()).collect();
+    inside.retain(|file| {
+        let extension = file.extension().and_then(|e| e.to_str());
+        file.is_file() && matches!(extension, Some("yaml" | "yml" | "json"))
+    });
+    inside.sort();
+    Ok(inside)
 }
 
 fn apply(client: &Client, paths: &[PathBuf]) -> Result<()> {
@@ -361,18 +397,10 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             all.push(kept);
             continue;
         }
-        let mut inside: Vec<_> = std::fs::read_dir(path)?
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        inside.retain(|file| {
-            let extension = file.extension().and_then(|e| e.to_str());
-            file.is_file() && matches!(extension, Some("yaml" | "yml" | "json"))
-        });
+        let inside = manifests_in(path)?;
         if inside.is_empty() {
             bail!("there are no manifests in {}", path.display());
         }
-        inside.sort();
         for file in inside {
             all.push(std::path::absolute(file)?);
         }
