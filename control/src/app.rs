@@ -215,14 +215,20 @@ impl Overview for Index {
 fn tell_problems(before: &[Problem], after: &[Problem]) {
     let known = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
     let (old, new): (HashSet<String>, HashSet<String>) = (known(before), known(after));
-    for problem in after.iter().filter(|problem| !old.contains(&problem.to_string())) {
+    for problem in after
+        .iter()
+        .filter(|problem| !old.contains(&problem.to_string()))
+    {
         match problem.severity {
             Severity::Info => tracing::info!("{problem}"),
             Severity::Warning => tracing::warn!("{problem}"),
             Severity::Error => tracing::error!("{problem}"),
         }
     }
-    for problem in before.iter().filter(|problem| !new.contains(&problem.to_string())) {
+    for problem in before
+        .iter()
+        .filter(|problem| !new.contains(&problem.to_string()))
+    {
         tracing::info!("no longer: {problem}");
     }
 }

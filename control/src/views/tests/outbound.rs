@@ -237,7 +237,10 @@ fn d27_a_split_whose_groups_are_missing_or_empty_is_inert() {
         "beta",
         "{service: web, backends: [{service: v2, weight: 1}], matches: [{kind: HTTPRouteGroup, name: api}]}",
     );
-    assert_eq!(routes(&with(std::slice::from_ref(&beta))), ["own: default/web:80=1"]);
+    assert_eq!(
+        routes(&with(std::slice::from_ref(&beta))),
+        ["own: default/web:80=1"]
+    );
     assert_eq!(
         routes(&with(&[beta.clone(), group("api", "[]")])),
         ["own: default/web:80=1"]
