@@ -28,7 +28,12 @@ pub struct Sample {
 impl Scrape {
     /// Parses the text.
     pub fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+        Self(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(sample)
+                .collect(),
+        )
     }
 
     /// GETs `/metrics` on an open connection to an admin port. Blocks for at most a few seconds.
@@ -42,8 +47,14 @@ impl Scrape {
     }
 
     /// The series with this name whose labels have all these values.
-    pub fn select<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
-        self.0.iter().filter(move |sample| sample.name == name && labels.iter().all(|(k, v)| sample.label(k) == *v))
+    pub fn select<'a>(
+        &'a self,
+        name: &'a str,
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = &'a Sample> {
+        self.0.iter().filter(move |sample| {
+            sample.name == name && labels.iter().all(|(k, v)| sample.label(k) == *v)
+        })
     }
 
     /// Adds the samples of another scrape.
@@ -66,10 +77,19 @@ pub fn get(mut stream: TcpStream, path: &str) -> anyhow::Result<String> {
     stream.set_write_timeout(limit)?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
-    stream.take(MAX_SCRAPE).read_to_string(&mut answer).context("the answer broke off")?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
+    stream
+        .take(MAX_SCRAPE)
+        .read_to_string(&mut answer)
+        .context("the answer broke off")?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("not an HTTP answer")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    ensure!(status == "200", "{path} was answered with {status}: {}", body.trim());
+    ensure!(
+        status == "200",
+        "{path} was answered with {status}: {}",
+        body.trim()
+    );
     Ok(body.to_owned())
 }
 
@@ -79,7 +99,11 @@ fn sample(line: &str) -> Option<Sample> {
         None => line.split_once(' ')?,
     };
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    Some(Sample { name: name.trim().to_owned(), labels: self::labels(labels)?, value: value.trim().parse().ok()? })
+    Some(Sample {
+        name: name.trim().to_owned(),
+        labels: self::labels(labels)?,
+        value: value.trim().parse().ok()?,
+    })
 }
 
 fn labels(text: &str) -> Option<BTreeMap<String, String>> {

@@ -26,7 +26,8 @@ impl ErrorCode {
     pub fn find(text: &str) -> Option<&'static Self> {
         let text = text.trim();
         let digits = text.trim_start_matches(['E', 'e']);
-        let is = |row: &&Self| row.name.eq_ignore_ascii_case(text) || row.code.get(1..) == Some(digits);
+        let is =
+            |row: &&Self| row.name.eq_ignore_ascii_case(text) || row.code.get(1..) == Some(digits);
         ALL.iter().find(is)
     }
 }
@@ -187,8 +188,16 @@ mod tests {
             assert_eq!(row.code, format!("E{}", 101 + i));
             assert_eq!(row.kind as usize, i);
             assert_eq!(row.kind.row(), row);
-            assert!((400..600).contains(&row.http_status) && (1..=16).contains(&row.grpc_status), "{row}");
-            assert!(row.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{row}");
+            assert!(
+                (400..600).contains(&row.http_status) && (1..=16).contains(&row.grpc_status),
+                "{row}"
+            );
+            assert!(
+                row.name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{row}"
+            );
         }
     }
 
@@ -201,7 +210,11 @@ mod tests {
     #[test]
     fn a_row_is_found_by_code_or_name() {
         for text in ["E104", "e104", "104", " no-endpoints ", "No-Endpoints"] {
-            assert_eq!(ErrorCode::find(text).unwrap().kind, ErrorKind::NoEndpoints, "{text}");
+            assert_eq!(
+                ErrorCode::find(text).unwrap().kind,
+                ErrorKind::NoEndpoints,
+                "{text}"
+            );
         }
         for text in ["", "E", "E99", "no endpoints", "E1040"] {
             assert_eq!(ErrorCode::find(text), None, "{text}");

@@ -181,7 +181,12 @@ pub mod headers {
     /// Time left for the request, milliseconds, told to the next proxy.
     pub const DEADLINE: &str = "weft-deadline-ms";
     /// Identity headers of other meshes, removed as well.
-    pub const FOREIGN: &[&str] = &["x-forwarded-client-cert", "l5d-client-id", "l5d-dst-canonical", "l5d-require-id"];
+    pub const FOREIGN: &[&str] = &[
+        "x-forwarded-client-cert",
+        "l5d-client-id",
+        "l5d-dst-canonical",
+        "l5d-require-id",
+    ];
 }
 
 /// Prefix of every metric.

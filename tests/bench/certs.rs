@@ -18,14 +18,25 @@ pub(crate) fn write(folder: &Path) -> anyhow::Result<()> {
     let authority = || {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "bench");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "bench");
         params
     };
-    let (root_key, issuer_key, key) = (KeyPair::generate()?, KeyPair::generate()?, KeyPair::generate()?);
+    let (root_key, issuer_key, key) = (
+        KeyPair::generate()?,
+        KeyPair::generate()?,
+        KeyPair::generate()?,
+    );
     let (root, mut middle) = (authority(), authority());
-    middle.distinguished_name.push(rcgen::DnType::CommonName, "issuer");
+    middle
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "issuer");
     let mut leaf = CertificateParams::new(vec![NAME.to_owned()])?;
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    leaf.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     let issuer = middle.signed_by(&issuer_key, &Issuer::from_params(&root, &root_key))?;
     let leaf = leaf.signed_by(&key, &Issuer::from_params(&middle, &issuer_key))?;
     let chain = leaf.pem() + &issuer.pem();

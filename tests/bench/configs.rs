@@ -15,21 +15,36 @@ pub(crate) fn redirection(side: Side, ports: [u16; 3]) -> String {
         Side::Client => ("output", format!("meta skuid != {PROXY_UID} ")),
         Side::Server => ("prerouting", String::new()),
     };
-    let rule = |(from, to): (u16, u16)| format!("add rule ip bench steer {except}tcp dport {from} redirect to :{to}\n");
-    let rules: String = crate::world::PORTS.into_iter().zip(ports).map(rule).collect();
-    format!("add table ip bench\nadd chain ip bench steer {{ type nat hook {hook} priority -100; }}\n{rules}")
+    let rule = |(from, to): (u16, u16)| {
+        format!("add rule ip bench steer {except}tcp dport {from} redirect to :{to}\n")
+    };
+    let rules: String = crate::world::PORTS
+        .into_iter()
+        .zip(ports)
+        .map(rule)
+        .collect();
+    format!(
+        "add table ip bench\nadd chain ip bench steer {{ type nat hook {hook} priority -100; }}\n{rules}"
+    )
 }
 
 /// Ports of a side.
 pub(crate) fn ports(side: Side) -> [u16; 3] {
-    if side == Side::Client { CLIENT_PORTS } else { SERVER_PORTS }
+    if side == Side::Client {
+        CLIENT_PORTS
+    } else {
+        SERVER_PORTS
+    }
 }
 
 pub(crate) fn haproxy(side: Side, folder: &str, workers: usize) -> String {
     let [http1, http2, bytes] = ports(side);
     let tls = format!("ssl crt {folder}/{BOTH} ca-file {folder}/{ROOT} verify required");
     let (bind, server) = match side {
-        Side::Client => (String::new(), format!("{tls} sni str({NAME}) verifyhost {NAME}")),
+        Side::Client => (
+            String::new(),
+            format!("{tls} sni str({NAME}) verifyhost {NAME}"),
+        ),
         Side::Server => (tls, String::new()),
     };
     // Between the sides HTTP/2 carries both, which is the quicker of the two here.
@@ -66,7 +81,12 @@ listen bytes
     )
 }
 
-pub(crate) fn nginx(side: Side, folder: &str, workers: usize, stream_module: Option<&str>) -> String {
+pub(crate) fn nginx(
+    side: Side,
+    folder: &str,
+    workers: usize,
+    stream_module: Option<&str>,
+) -> String {
     let [http1, http2, bytes] = ports(side);
     let name = if side == Side::Client { "c" } else { "s" };
     let accept = format!(
@@ -81,8 +101,24 @@ pub(crate) fn nginx(side: Side, folder: &str, workers: usize, stream_module: Opt
         )
     };
     let (ssl, accept, scheme, grpc, tls, grpc_tls, raw_tls) = match side {
-        Side::Client => ("", String::new(), "https", "grpcs", offer("proxy"), offer("grpc"), format!("proxy_ssl on; {}", offer("proxy"))),
-        Side::Server => ("ssl", accept, "http", "grpc", String::new(), String::new(), String::new()),
+        Side::Client => (
+            "",
+            String::new(),
+            "https",
+            "grpcs",
+            offer("proxy"),
+            offer("grpc"),
+            format!("proxy_ssl on; {}", offer("proxy")),
+        ),
+        Side::Server => (
+            "ssl",
+            accept,
+            "http",
+            "grpc",
+            String::new(),
+            String::new(),
+            String::new(),
+        ),
     };
     let kept = "keepalive 600; keepalive_requests 1000000000; keepalive_timeout 600s;";
     let scratch: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -92,7 +128,9 @@ pub(crate) fn nginx(side: Side, folder: &str, workers: usize, stream_module: Opt
         None => (String::new(), String::new()),
         Some(path) => (
             format!("load_module {path};\n"),
-            format!("stream {{\n    server {{ listen {bytes} {ssl}; {accept} proxy_pass {SERVER}:7000; {raw_tls} }}\n}}\n"),
+            format!(
+                "stream {{\n    server {{ listen {bytes} {ssl}; {accept} proxy_pass {SERVER}:7000; {raw_tls} }}\n}}\n"
+            ),
         ),
     };
     format!(

@@ -57,7 +57,10 @@ impl Figures {
     }
 
     pub(crate) fn problem(text: impl Into<String>) -> Self {
-        Self { problem: Some(text.into()), ..Self::default() }
+        Self {
+            problem: Some(text.into()),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -67,7 +70,9 @@ impl Figures {
     pub(crate) fn from_json(value: &Value) -> Self {
         let values = value["values"].as_object().into_iter().flatten();
         Self {
-            values: values.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect(),
+            values: values
+                .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)))
+                .collect(),
             problem: value["problem"].as_str().map(str::to_owned),
         }
     }
@@ -87,11 +92,19 @@ pub(crate) struct Repetitions(pub(crate) Vec<Figures>);
 
 impl Repetitions {
     pub(crate) fn spread(&self, name: &str) -> Option<Spread> {
-        let mut all: Vec<f64> = self.0.iter().filter_map(|one| one.values.get(name).copied()).collect();
+        let mut all: Vec<f64> = self
+            .0
+            .iter()
+            .filter_map(|one| one.values.get(name).copied())
+            .collect();
         all.sort_by(f64::total_cmp);
         let (min, max) = (*all.first()?, *all.last()?);
         let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
-        Some(Spread { median: f64::midpoint(low, high), min, max })
+        Some(Spread {
+            median: f64::midpoint(low, high),
+            min,
+            max,
+        })
     }
 
     pub(crate) fn median(&self, name: &str) -> Option<f64> {
@@ -103,7 +116,11 @@ impl Repetitions {
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.iter().flat_map(|one| one.values.keys().cloned()).collect();
+        let mut names: Vec<String> = self
+            .0
+            .iter()
+            .flat_map(|one| one.values.keys().cloned())
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -116,8 +133,13 @@ mod tests {
 
     #[test]
     fn median_and_range() {
-        let of = |value| Figures { values: [("x".to_owned(), value)].into(), problem: None };
-        let spread = Repetitions([3.0, 1.0, 2.0, 10.0].map(of).to_vec()).spread("x").unwrap_or_else(|| unreachable!());
+        let of = |value| Figures {
+            values: [("x".to_owned(), value)].into(),
+            problem: None,
+        };
+        let spread = Repetitions([3.0, 1.0, 2.0, 10.0].map(of).to_vec())
+            .spread("x")
+            .unwrap_or_else(|| unreachable!());
         assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 10.0));
         assert!(Repetitions::default().spread("x").is_none());
     }

@@ -11,7 +11,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, client::Resumption, server::WebPkiClientVerifier, version::TLS13};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, client::Resumption, server::WebPkiClientVerifier,
+    version::TLS13,
+};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +31,11 @@ pub(crate) enum Kind {
     Bytes,
 }
 
-const KINDS: [(Kind, &[u8]); 3] = [(Kind::Http1, b"http/1.1"), (Kind::Http2, b"h2"), (Kind::Bytes, b"bytes")];
+const KINDS: [(Kind, &[u8]); 3] = [
+    (Kind::Http1, b"http/1.1"),
+    (Kind::Http2, b"h2"),
+    (Kind::Bytes, b"bytes"),
+];
 
 /// A way to the next hop.
 pub(crate) trait Dial: Send + Sync + 'static {
@@ -41,7 +48,9 @@ pub(crate) fn run(side: &str, folder: &Path, workers: usize) -> anyhow::Result<(
         .map(|_| {
             let (side, tls) = (side.to_owned(), Tls::load(folder));
             std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
                 runtime.block_on(async {
                     match side.as_str() {
                         "client" => client_side(tls?).await,
@@ -52,19 +61,30 @@ pub(crate) fn run(side: &str, folder: &Path, workers: usize) -> anyhow::Result<(
             })
         })
         .collect();
-    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")))
+    threads
+        .into_iter()
+        .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")))
 }
 
 async fn client_side(tls: Tls) -> anyhow::Result<()> {
-    let pool = Arc::new(Pool::new(ToPeer { configs: tls.clients }));
+    let pool = Arc::new(Pool::new(ToPeer {
+        configs: tls.clients,
+    }));
     let listener = listen(ports::OUTBOUND)?;
     loop {
         let (stream, _) = listener.accept().await?;
         let pool = Arc::clone(&pool);
         tokio::spawn(async move {
             stream.set_nodelay(true)?;
-            let port = socket2::SockRef::from(&stream).original_dst_v4()?.as_socket().context("not redirected")?.port();
-            let at = PORTS.iter().position(|&known| known == port).context("a port nobody serves")?;
+            let port = socket2::SockRef::from(&stream)
+                .original_dst_v4()?
+                .as_socket()
+                .context("not redirected")?
+                .port();
+            let at = PORTS
+                .iter()
+                .position(|&known| known == port)
+                .context("a port nobody serves")?;
             serve(stream, KINDS[at].0, pool).await
         });
     }
@@ -81,7 +101,11 @@ async fn server_side(tls: Tls) -> anyhow::Result<()> {
             stream.set_nodelay(true)?;
             let stream = acceptor.accept(stream).await?;
             let alpn = stream.get_ref().1.alpn_protocol().unwrap_or_default();
-            let kind = KINDS.iter().find(|(_, name)| *name == alpn).context("no ALPN we know")?.0;
+            let kind = KINDS
+                .iter()
+                .find(|(_, name)| *name == alpn)
+                .context("no ALPN we know")?
+                .0;
             serve(stream, kind, pool).await
         });
     }
@@ -98,10 +122,17 @@ where
         async move { pool.forward(kind, request).await }
     });
     match kind {
-        Kind::Http1 => hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).await?,
+        Kind::Http1 => {
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(io), service)
+                .await?
+        }
         Kind::Http2 => {
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            server.max_concurrent_streams(1_000).serve_connection(TokioIo::new(io), service).await?;
+            server
+                .max_concurrent_streams(1_000)
+                .serve_connection(TokioIo::new(io), service)
+                .await?;
         }
         Kind::Bytes => {
             let mut upstream = pool.way().dial(kind).await?;
@@ -123,7 +154,9 @@ impl Dial for ToPeer {
 
     async fn dial(&self, kind: Kind) -> anyhow::Result<Self::Io> {
         let config = Arc::clone(&self.configs[kind as usize]);
-        Ok(TlsConnector::from(config).connect(ServerName::try_from(NAME)?, connect(kind).await?).await?)
+        Ok(TlsConnector::from(config)
+            .connect(ServerName::try_from(NAME)?, connect(kind).await?)
+            .await?)
     }
 }
 
@@ -142,7 +175,9 @@ async fn connect(kind: Kind) -> anyhow::Result<TcpStream> {
     if !privileged() {
         socket2::SockRef::from(&socket).set_mark(PROXY_MARK)?;
     }
-    let stream = socket.connect(SocketAddr::new(SERVER.parse()?, PORTS[kind as usize])).await?;
+    let stream = socket
+        .connect(SocketAddr::new(SERVER.parse()?, PORTS[kind as usize]))
+        .await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -166,22 +201,34 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(folder.join(ROOT))?)?;
         let roots = Arc::new(roots);
-        let chain = CertificateDer::pem_file_iter(folder.join(CHAIN))?.collect::<Result<Vec<_>, _>>()?;
+        let chain =
+            CertificateDer::pem_file_iter(folder.join(CHAIN))?.collect::<Result<Vec<_>, _>>()?;
         let key = || PrivateKeyDer::from_pem_file(folder.join(KEY));
         let client = |alpn: &[u8]| {
-            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13])?;
-            let mut config = builder.with_root_certificates(Arc::clone(&roots)).with_client_auth_cert(chain.clone(), key()?)?;
+            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[&TLS13])?;
+            let mut config = builder
+                .with_root_certificates(Arc::clone(&roots))
+                .with_client_auth_cert(chain.clone(), key()?)?;
             config.alpn_protocols = vec![alpn.to_vec()];
             config.resumption = Resumption::disabled();
             anyhow::Ok(Arc::new(config))
         };
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13])?;
-        let mut server = builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key()?)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])?;
+        let mut server = builder
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key()?)?;
         server.alpn_protocols = KINDS.iter().map(|(_, name)| name.to_vec()).collect();
         server.send_tls13_tickets = 0;
         let [http1, http2, bytes] = KINDS.map(|(_, name)| client(name));
-        Ok(Self { clients: [http1?, http2?, bytes?], server: Arc::new(server) })
+        Ok(Self {
+            clients: [http1?, http2?, bytes?],
+            server: Arc::new(server),
+        })
     }
 }
 
@@ -189,7 +236,10 @@ impl Tls {
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
-        kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+        ],
         ..aws_lc_rs::default_provider()
     }
 }

@@ -9,7 +9,10 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn new() -> Self {
-        Self { buckets: vec![0; index(u64::MAX) + 1], count: 0 }
+        Self {
+            buckets: vec![0; index(u64::MAX) + 1],
+            count: 0,
+        }
     }
 
     pub(crate) fn record(&mut self, nanos: u64) {

@@ -25,7 +25,9 @@ pub(crate) async fn run(spec: &Arc<Spec>) -> anyhow::Result<Figures> {
         while let Some(opened) = opening.join_next().await {
             match opened? {
                 Ok(stream) => held.push(stream),
-                Err(error) => figures.problem = Some(format!("after {} connections: {error:#}", held.len())),
+                Err(error) => {
+                    figures.problem = Some(format!("after {} connections: {error:#}", held.len()))
+                }
             }
         }
     }

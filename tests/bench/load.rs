@@ -42,7 +42,12 @@ impl Spec {
     }
 
     fn ids(&self, key: &str) -> Vec<u32> {
-        self.json[key].as_array().into_iter().flatten().filter_map(|id| Some(id.as_u64()? as u32)).collect()
+        self.json[key]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some(id.as_u64()? as u32))
+            .collect()
     }
 
     fn millis(&self, key: &str) -> Duration {
@@ -52,9 +57,13 @@ impl Spec {
 
 /// The role: a spec on the command line, figures on stdout.
 pub(crate) fn run(spec: &str) -> anyhow::Result<()> {
-    let spec = Arc::new(Spec { json: serde_json::from_str(spec)? });
+    let spec = Arc::new(Spec {
+        json: serde_json::from_str(spec)?,
+    });
     let _ = nix::sys::prctl::set_timerslack(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let figures = runtime.block_on(async {
         match spec.text("kind") {
             "idle" => idle::run(&spec).await,
@@ -88,7 +97,9 @@ struct Pace {
 impl Shared {
     /// Waits for the next request to fall due and says when that was; at once where there is no rate.
     pub(crate) async fn turn(&self) -> Instant {
-        let Some(pace) = &self.pace else { return Instant::now() };
+        let Some(pace) = &self.pace else {
+            return Instant::now();
+        };
         if let Ok(permit) = pace.due.acquire().await {
             permit.forget();
         }
@@ -99,7 +110,10 @@ impl Shared {
     pub(crate) fn done(&self, start: Instant, bytes: usize) {
         if self.counting.load(Relaxed) {
             let nanos = start.elapsed().as_nanos() as u64;
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).record(nanos);
+            self.seen
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .record(nanos);
             self.bytes.fetch_add(bytes as u64, Relaxed);
         }
     }
@@ -120,7 +134,10 @@ impl Shared {
 
     /// Something failed; false when enough has.
     pub(crate) async fn failed(&self, error: anyhow::Error) -> bool {
-        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| format!("{error:#}"));
+        self.first_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| format!("{error:#}"));
         tokio::time::sleep(Duration::from_millis(2)).await;
         self.errors.fetch_add(1, Relaxed) < 1_000
     }
@@ -146,8 +163,12 @@ async fn timed(spec: Arc<Spec>) -> anyhow::Result<Figures> {
     for _ in 0..spec.number("connections").max(1) {
         match spec.text("kind") {
             "http1" => drop(workers.spawn(http1(Arc::clone(&spec), Arc::clone(&shared)))),
-            "http2" => drop(workers.spawn(load_h2::connection(Arc::clone(&spec), Arc::clone(&shared)))),
-            "up" | "down" | "echo" | "connect" => drop(workers.spawn(load_tcp::worker(Arc::clone(&spec), Arc::clone(&shared)))),
+            "http2" => {
+                drop(workers.spawn(load_h2::connection(Arc::clone(&spec), Arc::clone(&shared))))
+            }
+            "up" | "down" | "echo" | "connect" => {
+                drop(workers.spawn(load_tcp::worker(Arc::clone(&spec), Arc::clone(&shared))))
+            }
             other => bail!("there is no load {other}"),
         }
     }
@@ -169,16 +190,23 @@ async fn timed(spec: Arc<Spec>) -> anyhow::Result<Figures> {
 
 /// Lets requests fall due. The timer of the kernel is exact to microseconds; tokio's own only to a millisecond.
 async fn tick(shared: &Shared) -> anyhow::Result<()> {
-    let Some(pace) = &shared.pace else { return Ok(()) };
+    let Some(pace) = &shared.pace else {
+        return Ok(());
+    };
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
-    timer.set(Expiration::Interval(TimeSpec::from_duration(pace.period)), TimerSetTimeFlags::empty())?;
+    timer.set(
+        Expiration::Interval(TimeSpec::from_duration(pace.period)),
+        TimerSetTimeFlags::empty(),
+    )?;
     // SAFETY: an OwnedFd names the same open descriptor for as long as it lives.
     let timer = unsafe { AsyncFd::register(OwnedFd::from(timer)) }?;
     loop {
         let mut ready = timer.readable().await?;
         let mut count = [0; 8];
         match nix::unistd::read(timer.get_ref(), &mut count) {
-            Ok(_) => pace.due.add_permits(u64::from_ne_bytes(count).min(1_000_000) as usize),
+            Ok(_) => pace
+                .due
+                .add_permits(u64::from_ne_bytes(count).min(1_000_000) as usize),
             Err(_) => ready.clear_ready(),
         }
     }
@@ -200,14 +228,31 @@ impl Window {
         let (ours, machine) = (cpu_ours(), cpu_machine());
         let (client, server) = (sum(spec, "client"), sum(spec, "server"));
         shared.counting.store(true, Relaxed);
-        Self { from: Instant::now(), seconds: 0.0, client, server, ours, machine }
+        Self {
+            from: Instant::now(),
+            seconds: 0.0,
+            client,
+            server,
+            ours,
+            machine,
+        }
     }
 
     fn close(self, spec: &Spec, shared: &Shared) -> Self {
         let seconds = self.from.elapsed().as_secs_f64();
         shared.counting.store(false, Relaxed);
-        let (client, server) = (sum(spec, "client") - self.client, sum(spec, "server") - self.server);
-        Self { seconds, client, server, ours: cpu_ours() - self.ours, machine: cpu_machine() - self.machine, ..self }
+        let (client, server) = (
+            sum(spec, "client") - self.client,
+            sum(spec, "server") - self.server,
+        );
+        Self {
+            seconds,
+            client,
+            server,
+            ours: cpu_ours() - self.ours,
+            machine: cpu_machine() - self.machine,
+            ..self
+        }
     }
 }
 
@@ -247,7 +292,11 @@ fn summary(spec: &Spec, shared: &Shared, window: &Window) -> Figures {
         figures.set(name::RSS, rss[0] + rss[1]);
         figures.set(name::RSS_PEAK, peak);
     }
-    figures.problem = shared.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    figures.problem = shared
+        .first_error
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     if count == 0.0 && bytes == 0.0 && figures.problem.is_none() {
         figures.problem = Some("nothing came back".to_owned());
     }
@@ -261,14 +310,24 @@ fn summary(spec: &Spec, shared: &Shared, window: &Window) -> Figures {
 
 /// Resident memory of client and server side, and the peak of both together; MB.
 pub(crate) fn memory_of(spec: &Spec) -> ([f64; 2], f64) {
-    let of = |key: &str| spec.ids(key).into_iter().map(memory).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let of = |key: &str| {
+        spec.ids(key)
+            .into_iter()
+            .map(memory)
+            .fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    };
     let (client, server) = (of("client"), of("server"));
-    ([client.0 / 1024.0, server.0 / 1024.0], (client.1 + server.1) / 1024.0)
+    (
+        [client.0 / 1024.0, server.0 / 1024.0],
+        (client.1 + server.1) / 1024.0,
+    )
 }
 
 /// Opens a connection of the load.
 pub(crate) async fn dial(address: &str) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -276,8 +335,19 @@ pub(crate) async fn dial(address: &str) -> anyhow::Result<TcpStream> {
 async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
     let close = spec.number("close") > 0;
     let connection = if close { "connection: close\r\n" } else { "" };
-    let request = format!("GET {} HTTP/1.1\r\nhost: {}\r\n{connection}\r\n", spec.text("path"), spec.address(0));
-    let mut buffer = vec![0; if spec.text("path") == "/1k" { 8 * 1024 } else { 256 * 1024 }];
+    let request = format!(
+        "GET {} HTTP/1.1\r\nhost: {}\r\n{connection}\r\n",
+        spec.text("path"),
+        spec.address(0)
+    );
+    let mut buffer = vec![
+        0;
+        if spec.text("path") == "/1k" {
+            8 * 1024
+        } else {
+            256 * 1024
+        }
+    ];
     let (mut open, mut begun) = (None, false);
     loop {
         let start = shared.turn().await;
@@ -286,7 +356,10 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
                 Some(stream) => stream,
                 None => dial(&spec.address(0)).await?,
             };
-            exchange(&mut stream, request.as_bytes(), &mut buffer, |bytes| shared.moved(bytes)).await?;
+            exchange(&mut stream, request.as_bytes(), &mut buffer, |bytes| {
+                shared.moved(bytes)
+            })
+            .await?;
             shared.done(start, 0);
             shared.started(&mut begun);
             if close {
@@ -306,18 +379,28 @@ async fn http1(spec: Arc<Spec>, shared: Arc<Shared>) {
 
 /// One request and its whole answer, which must be 200 with a length; `moved` hears of the body's bytes as they come, as a
 /// large body may begin in one window and end in another.
-pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8], moved: impl Fn(usize)) -> anyhow::Result<()> {
+pub(crate) async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut [u8],
+    moved: impl Fn(usize),
+) -> anyhow::Result<()> {
     stream.write_all(request).await?;
     let mut have = 0;
     let (head, length) = loop {
         let n = stream.read(&mut buffer[have..]).await?;
         ensure!(n > 0, "closed before an answer");
         have += n;
-        if let Some(end) = buffer[..have].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+        if let Some(end) = buffer[..have]
+            .windows(4)
+            .position(|bytes| bytes == b"\r\n\r\n")
+        {
             break (end + 4, length(&buffer[..end])?);
         }
     };
-    let mut left = length.checked_sub(have - head).context("more than was announced")?;
+    let mut left = length
+        .checked_sub(have - head)
+        .context("more than was announced")?;
     moved(have - head);
     while left > 0 {
         let n = stream.read(buffer).await?;
@@ -330,8 +413,18 @@ pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mu
 
 fn length(head: &[u8]) -> anyhow::Result<usize> {
     let text = std::str::from_utf8(head)?;
-    ensure!(text.get(9..12) == Some("200"), "{}", text.lines().next().unwrap_or_default());
-    let field = |line: &&str| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case("content-length:"));
-    let line = text.lines().find(field).context("an answer without a length")?;
+    ensure!(
+        text.get(9..12) == Some("200"),
+        "{}",
+        text.lines().next().unwrap_or_default()
+    );
+    let field = |line: &&str| {
+        line.get(..15)
+            .is_some_and(|name| name.eq_ignore_ascii_case("content-length:"))
+    };
+    let line = text
+        .lines()
+        .find(field)
+        .context("an answer without a length")?;
     Ok(line[15..].trim().parse()?)
 }

@@ -22,26 +22,46 @@ pub(crate) async fn connection(spec: Arc<Spec>, shared: Arc<Shared>) {
     }
 }
 
-async fn streams(spec: &Arc<Spec>, shared: &Arc<Shared>, begun: &Arc<AtomicBool>) -> anyhow::Result<()> {
+async fn streams(
+    spec: &Arc<Spec>,
+    shared: &Arc<Shared>,
+    begun: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let stream = dial(&spec.address(1)).await?;
     let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20).enable_push(false);
+    builder
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(16 << 20)
+        .enable_push(false);
     let (sender, connection) = builder.handshake::<_, Bytes>(stream).await?;
     let mut all = JoinSet::new();
     all.spawn(async move { Ok(connection.await?) });
     for _ in 0..spec.number("streams").max(1) {
-        let (spec, shared, begun, sender) = (Arc::clone(spec), Arc::clone(shared), Arc::clone(begun), sender.clone());
+        let (spec, shared, begun, sender) = (
+            Arc::clone(spec),
+            Arc::clone(shared),
+            Arc::clone(begun),
+            sender.clone(),
+        );
         all.spawn(async move { requests(&spec, &shared, &begun, sender).await });
     }
     // The first to end is the one that failed; the others go with it.
     all.join_next().await.map_or(Ok(()), |first| first?)
 }
 
-async fn requests(spec: &Spec, shared: &Shared, begun: &AtomicBool, mut sender: SendRequest<Bytes>) -> anyhow::Result<()> {
+async fn requests(
+    spec: &Spec,
+    shared: &Shared,
+    begun: &AtomicBool,
+    mut sender: SendRequest<Bytes>,
+) -> anyhow::Result<()> {
     let uri = format!("http://{}{}", spec.address(1), spec.text("path"));
     let call = spec.text("path") == GRPC;
     let request = if call {
-        Request::post(uri).header("content-type", "application/grpc").header("te", "trailers").body(())?
+        Request::post(uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?
     } else {
         Request::get(uri).body(())?
     };
@@ -64,7 +84,10 @@ async fn requests(spec: &Spec, shared: &Shared, begun: &AtomicBool, mut sender: 
         if call {
             let trailers = body.trailers().await?;
             let status = trailers.as_ref().and_then(|all| all.get("grpc-status"));
-            ensure!(status.is_some_and(|status| status == "0"), "no grpc-status in the trailers");
+            ensure!(
+                status.is_some_and(|status| status == "0"),
+                "no grpc-status in the trailers"
+            );
         }
         ensure!(bytes >= 1_024, "a body of {bytes} bytes");
         shared.done(start, bytes);

@@ -39,11 +39,17 @@ fn main() -> anyhow::Result<()> {
         ["role", "server"] => server::run(),
         ["role", "load", spec] => load::run(spec),
         ["role", "probe", address, millis] => probe::run(address, millis),
-        ["role", "floor", side, folder, workers] => floor::run(side, folder.as_ref(), workers.parse()?),
+        ["role", "floor", side, folder, workers] => {
+            floor::run(side, folder.as_ref(), workers.parse()?)
+        }
         _ => {
             let options = options::Options::parse(&args)?;
             build::programs(&args)?;
-            if world::enter(&args)? { run::run(&options) } else { Ok(()) }
+            if world::enter(&args)? {
+                run::run(&options)
+            } else {
+                Ok(())
+            }
         }
     }
 }

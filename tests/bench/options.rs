@@ -42,7 +42,11 @@ impl Options {
         let mut options = Self::defaults(quick);
         let mut rest = args.iter();
         while let Some(flag) = rest.next() {
-            let mut value = || rest.next().cloned().with_context(|| format!("{flag} needs a value"));
+            let mut value = || {
+                rest.next()
+                    .cloned()
+                    .with_context(|| format!("{flag} needs a value"))
+            };
             match flag.as_str() {
                 "--quick" | "--no-build" => {}
                 "--cases" => options.cases = named_cases(&value()?)?,
@@ -51,12 +55,22 @@ impl Options {
                 "--svg" => options.svg = Some(value()?),
                 "--markdown" => options.markdown = Some(value()?),
                 "--repetitions" => options.repetitions = value()?.parse::<usize>()?.clamp(1, 50),
-                "--seconds" => options.window = Duration::from_secs_f64(value()?.parse::<f64>()?.clamp(0.1, 60.0)),
+                "--seconds" => {
+                    options.window =
+                        Duration::from_secs_f64(value()?.parse::<f64>()?.clamp(0.1, 60.0))
+                }
                 "--idle" => options.idle = value()?.parse::<usize>()?.clamp(1, 20_000),
                 "--workers" => options.workers = value()?.parse::<usize>()?.clamp(1, 64),
                 "--weft" => options.weft = Some(value()?),
                 "-h" | "--help" => {
-                    println!("{HELP}\n\ncases: {}", cases::ALL.iter().map(|case| case.name).collect::<Vec<_>>().join(" "));
+                    println!(
+                        "{HELP}\n\ncases: {}",
+                        cases::ALL
+                            .iter()
+                            .map(|case| case.name)
+                            .collect::<Vec<_>>()
+                            .join(" ")
+                    );
                     std::process::exit(0);
                 }
                 other => bail!("{other} is not a flag\n\n{HELP}"),
@@ -66,7 +80,11 @@ impl Options {
     }
 
     fn defaults(quick: bool) -> Self {
-        let (repetitions, warm, window) = if quick { (3, 120, 400) } else { (5, 500, 2_000) };
+        let (repetitions, warm, window) = if quick {
+            (3, 120, 400)
+        } else {
+            (5, 500, 2_000)
+        };
         Self {
             cases: cases::ALL.iter().collect(),
             peers: PEERS.iter().map(|&name| name.to_owned()).collect(),
@@ -92,15 +110,29 @@ fn named_cases(list: &str) -> anyhow::Result<Vec<&'static cases::Case>> {
         None => name == pattern,
     };
     for pattern in &wanted {
-        ensure!(cases::ALL.iter().any(|case| matches(pattern, case.name)), "there is no case {pattern}");
+        ensure!(
+            cases::ALL.iter().any(|case| matches(pattern, case.name)),
+            "there is no case {pattern}"
+        );
     }
-    Ok(cases::ALL.iter().filter(|case| wanted.iter().any(|pattern| matches(pattern, case.name))).collect())
+    Ok(cases::ALL
+        .iter()
+        .filter(|case| wanted.iter().any(|pattern| matches(pattern, case.name)))
+        .collect())
 }
 
 fn named_peers(list: &str) -> anyhow::Result<Vec<String>> {
     let wanted: Vec<&str> = list.split(',').map(str::trim).collect();
     for name in &wanted {
-        ensure!(PEERS.contains(name), "there is no peer {name}: {}", PEERS.join(", "));
+        ensure!(
+            PEERS.contains(name),
+            "there is no peer {name}: {}",
+            PEERS.join(", ")
+        );
     }
-    Ok(PEERS.iter().filter(|name| wanted.contains(*name)).map(|&name| name.to_owned()).collect())
+    Ok(PEERS
+        .iter()
+        .filter(|name| wanted.contains(*name))
+        .map(|&name| name.to_owned())
+        .collect())
 }

@@ -35,8 +35,17 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(words: Vec<String>, environment: Vec<(String, String)>, log: PathBuf) -> Self {
-        Self { words, environment, log, process: None }
+    pub(crate) fn new(
+        words: Vec<String>,
+        environment: Vec<(String, String)>,
+        log: PathBuf,
+    ) -> Self {
+        Self {
+            words,
+            environment,
+            log,
+            process: None,
+        }
     }
 
     /// Runs it in its pod, as the user whose packets the rules leave alone.
@@ -44,7 +53,13 @@ impl Proxy {
         self.process = None;
         let mut command = if privileged() {
             let mut command = pods.exec(side, "setpriv");
-            command.args([&format!("--reuid={PROXY_UID}"), &format!("--regid={PROXY_UID}"), "--clear-groups"]).args(&self.words);
+            command
+                .args([
+                    &format!("--reuid={PROXY_UID}"),
+                    &format!("--regid={PROXY_UID}"),
+                    "--clear-groups",
+                ])
+                .args(&self.words);
             command
         } else {
             let mut command = pods.exec(side, &self.words[0]);
@@ -68,10 +83,22 @@ impl Peer {
         let pods = Pods::up(name)?;
         let this = std::env::current_exe()?.display().to_string();
         let mut application = pods.exec(Side::Server, &this);
-        let application = Process::start(application.args(["role", "server"]), &folder.join("server.log"))?;
+        let application = Process::start(
+            application.args(["role", "server"]),
+            &folder.join("server.log"),
+        )?;
         let host = if name == "direct" { SERVER } else { SERVICE };
         let others = vec![application];
-        let mut peer = Self { name: name.to_owned(), pods, host, client: None, server: None, others, program: None, folder };
+        let mut peer = Self {
+            name: name.to_owned(),
+            pods,
+            host,
+            client: None,
+            server: None,
+            others,
+            program: None,
+            folder,
+        };
         match name {
             "direct" => {}
             "weft" => weft::up(&mut peer, &programs(options)?, options.workers)?,
@@ -92,8 +119,19 @@ impl Peer {
             }
         }
         let start = |side: &str| {
-            let words = [this, "role", "floor", side, &root.display().to_string(), &options.workers.to_string()];
-            Proxy::new(words.map(str::to_owned).to_vec(), Vec::new(), self.folder.join(format!("{side}.log")))
+            let words = [
+                this,
+                "role",
+                "floor",
+                side,
+                &root.display().to_string(),
+                &options.workers.to_string(),
+            ];
+            Proxy::new(
+                words.map(str::to_owned).to_vec(),
+                Vec::new(),
+                self.folder.join(format!("{side}.log")),
+            )
         };
         let (server, client) = (start("server"), start("client"));
         self.server = Some(server.start(&self.pods, Side::Server)?);
@@ -102,8 +140,14 @@ impl Peer {
     }
 
     fn foreign(&mut self, root: &Path, workers: usize) -> anyhow::Result<()> {
-        ensure!(privileged(), "its packets can be told apart by user id only, which needs root");
-        let program = output(Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {}", self.name)]));
+        ensure!(
+            privileged(),
+            "its packets can be told apart by user id only, which needs root"
+        );
+        let program = output(Command::new("sh").args([
+            "-c",
+            &format!("PATH=$PATH:/usr/sbin command -v {}", self.name),
+        ]));
         let program = program.ok().context("not installed")?.trim().to_owned();
         for side in [Side::Server, Side::Client] {
             let at = root.display().to_string();
@@ -112,7 +156,11 @@ impl Peer {
                 "nginx" => configs::nginx(side, &at, workers, stream),
                 _ => configs::haproxy(side, &at, workers),
             };
-            let short = if side == Side::Client { "client" } else { "server" };
+            let short = if side == Side::Client {
+                "client"
+            } else {
+                "server"
+            };
             let file = self.folder.join(format!("{short}.conf"));
             std::fs::write(&file, text)?;
             let file = file.display().to_string();
@@ -121,8 +169,13 @@ impl Peer {
                 _ => vec![program.clone(), "-db".to_owned(), "-f".to_owned(), file],
             };
             self.steer(side, configs::ports(side))?;
-            let proxy = Proxy::new(words, Vec::new(), self.folder.join(format!("{short}.log"))).start(&self.pods, side)?;
-            *(if side == Side::Client { &mut self.client } else { &mut self.server }) = Some(proxy);
+            let proxy = Proxy::new(words, Vec::new(), self.folder.join(format!("{short}.log")))
+                .start(&self.pods, side)?;
+            *(if side == Side::Client {
+                &mut self.client
+            } else {
+                &mut self.server
+            }) = Some(proxy);
         }
         self.program = Some(program.into());
         Ok(())
@@ -136,10 +189,21 @@ impl Peer {
 
     /// Why this peer has nothing to say in a case.
     pub(crate) fn not_for(&self, case: &Case) -> Option<&'static str> {
-        let bytes = matches!(case.load, Load::Up(_) | Load::Down(_) | Load::Echo(_) | Load::Connect(_) | Load::Idle { http: false });
+        let bytes = matches!(
+            case.load,
+            Load::Up(_)
+                | Load::Down(_)
+                | Load::Echo(_)
+                | Load::Connect(_)
+                | Load::Idle { http: false }
+        );
         match case.load {
-            _ if self.name == "nginx" && bytes && !Path::new(NGINX_STREAM).exists() => Some("no stream module"),
-            Load::Idle { .. } | Load::Memory | Load::Start if self.client.is_none() => Some("no proxy"),
+            _ if self.name == "nginx" && bytes && !Path::new(NGINX_STREAM).exists() => {
+                Some("no stream module")
+            }
+            Load::Idle { .. } | Load::Memory | Load::Start if self.client.is_none() => {
+                Some("no proxy")
+            }
             Load::Size if self.program.is_none() => Some("no program of its own"),
             _ => None,
         }
@@ -161,7 +225,15 @@ impl Peer {
         let this = std::env::current_exe()?.display().to_string();
         let millis = patience.as_millis().to_string();
         let mut probe = self.pods.exec(Side::Client, &this);
-        probe.args(["role", "probe", &format!("{}:{}", self.host, PORTS[0]), &millis]).stdin(Stdio::null()).stdout(Stdio::piped());
+        probe
+            .args([
+                "role",
+                "probe",
+                &format!("{}:{}", self.host, PORTS[0]),
+                &millis,
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         Ok(probe.spawn()?)
     }
 
@@ -169,7 +241,9 @@ impl Peer {
     pub(crate) fn restart(&mut self) -> anyhow::Result<f64> {
         let mut proxy = self.client.take().context("no proxy")?;
         drop(proxy.process.take());
-        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+        let begun = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_secs_f64();
         self.client = Some(proxy.start(&self.pods, Side::Client)?);
         let answered = self.first_answer(Duration::from_secs(10))?;
         Ok((answered - begun) * 1e3)
@@ -185,13 +259,25 @@ impl Peer {
 
     /// An error if one of its programs has ended.
     pub(crate) fn alive(&mut self) -> anyhow::Result<()> {
-        let proxies = self.client.iter_mut().chain(&mut self.server).filter_map(|proxy| proxy.process.as_mut());
+        let proxies = self
+            .client
+            .iter_mut()
+            .chain(&mut self.server)
+            .filter_map(|proxy| proxy.process.as_mut());
         proxies.chain(&mut self.others).try_for_each(Process::alive)
     }
 
     fn words(&self) -> String {
-        let proxies = self.client.iter().chain(&self.server).filter_map(|proxy| proxy.process.as_ref());
-        let words: Vec<String> = proxies.chain(&self.others).map(Process::words).filter(|words| !words.is_empty()).collect();
+        let proxies = self
+            .client
+            .iter()
+            .chain(&self.server)
+            .filter_map(|proxy| proxy.process.as_ref());
+        let words: Vec<String> = proxies
+            .chain(&self.others)
+            .map(Process::words)
+            .filter(|words| !words.is_empty())
+            .collect();
         words.join(" || ")
     }
 }
@@ -200,10 +286,17 @@ impl Peer {
 fn programs(options: &Options) -> anyhow::Result<PathBuf> {
     let folder = match &options.weft {
         Some(folder) => PathBuf::from(folder),
-        None => std::env::current_exe()?.parent().context("this program stands nowhere")?.to_owned(),
+        None => std::env::current_exe()?
+            .parent()
+            .context("this program stands nowhere")?
+            .to_owned(),
     };
     for name in weft::PROGRAMS {
-        ensure!(folder.join(name).is_file(), "{name} is not in {}: cargo build --release --workspace --bins", folder.display());
+        ensure!(
+            folder.join(name).is_file(),
+            "{name} is not in {}: cargo build --release --workspace --bins",
+            folder.display()
+        );
     }
     Ok(folder)
 }

@@ -2,10 +2,10 @@
 
 use crate::floor::{Answer, Dial, Kind};
 use bytes::Bytes;
+use http::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use http::Request;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -20,7 +20,11 @@ pub(crate) struct Pool<D> {
 
 impl<D: Dial> Pool<D> {
     pub(crate) fn new(way: D) -> Self {
-        Self { way, idle: Idle::default(), shared: tokio::sync::Mutex::new(None) }
+        Self {
+            way,
+            idle: Idle::default(),
+            shared: tokio::sync::Mutex::new(None),
+        }
     }
 
     /// How this pool dials.
@@ -29,7 +33,11 @@ impl<D: Dial> Pool<D> {
     }
 
     /// Sends a request on and hands its answer back.
-    pub(crate) async fn forward(&self, kind: Kind, mut request: Request<Incoming>) -> anyhow::Result<Answer> {
+    pub(crate) async fn forward(
+        &self,
+        kind: Kind,
+        mut request: Request<Incoming>,
+    ) -> anyhow::Result<Answer> {
         if kind == Kind::Http2 {
             let response = self.http2().await?.send_request(request).await?;
             return Ok(response.map(|body| Pooled { body, back: None }));
@@ -43,7 +51,11 @@ impl<D: Dial> Pool<D> {
 
     async fn http1(&self) -> anyhow::Result<http1::SendRequest<Incoming>> {
         loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
             let Some(mut sender) = idle else { break };
             if sender.ready().await.is_ok() {
                 return Ok(sender);
@@ -77,7 +89,10 @@ impl Body for Pooled {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -95,7 +110,9 @@ impl Drop for Pooled {
         if let Some((sender, idle)) = self.back.take()
             && !sender.is_closed()
         {
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+            idle.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(sender);
         }
     }
 }

@@ -21,17 +21,30 @@ pub(crate) fn run(address: &str, millis: &str) -> anyhow::Result<()> {
             Err(_) => std::thread::sleep(STEP),
         }
     }
-    println!("{}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64());
+    println!(
+        "{}",
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_secs_f64()
+    );
     Ok(())
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).context("connect")?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, Duration::from_secs(1)).context("connect")?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET /1k HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET /1k HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = [0; 256];
     let n = stream.read(&mut answer)?;
-    let line = String::from_utf8_lossy(&answer[..n]).lines().next().unwrap_or_default().to_owned();
+    let line = String::from_utf8_lossy(&answer[..n])
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     ensure!(line.starts_with("HTTP/1.1 200"), "{line:?}");
     Ok(())
 }

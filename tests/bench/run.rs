@@ -33,18 +33,32 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     let names = peers.iter().map(|peer| peer.name.clone()).collect();
-    let mut results = Results { cases: options.cases.clone(), peers: names, cells: Vec::new(), skipped, facts: report::facts(options) };
+    let mut results = Results {
+        cases: options.cases.clone(),
+        peers: names,
+        cells: Vec::new(),
+        skipped,
+        facts: report::facts(options),
+    };
     // Memory before any load is only to be had before any load.
     let fresh: Vec<Figures> = peers.iter().map(resident).collect();
     for case in &options.cases {
         eprintln!("{:<10} {}", case.name, case.about);
         let mut row = vec![Repetitions::default(); peers.len()];
-        let times = if case.timed() || case.load == Load::Start { options.repetitions } else { 1 };
+        let times = if case.timed() || case.load == Load::Start {
+            options.repetitions
+        } else {
+            1
+        };
         for turn in 0..times {
             for at in 0..peers.len() {
                 // Another peer begins each time: none is always the one after the heaviest.
                 let at = (at + turn) % peers.len();
-                row[at].0.push(if case.load == Load::Memory { fresh[at].clone() } else { once(&mut peers[at], case, options) });
+                row[at].0.push(if case.load == Load::Memory {
+                    fresh[at].clone()
+                } else {
+                    once(&mut peers[at], case, options)
+                });
             }
         }
         results.cells.push(row);
@@ -88,13 +102,21 @@ fn one(name: &str, value: f64) -> Figures {
 
 fn size(peer: &Peer) -> anyhow::Result<Figures> {
     let program = peer.program.as_deref().unwrap_or_else(|| "".as_ref());
-    Ok(one(name::SIZE, std::fs::metadata(program)?.len() as f64 / 1e6))
+    Ok(one(
+        name::SIZE,
+        std::fs::metadata(program)?.len() as f64 / 1e6,
+    ))
 }
 
 fn resident(peer: &Peer) -> Figures {
     let of = |ids: Vec<u32>| ids.into_iter().map(|id| memory(id).0).sum::<f64>() / 1024.0;
-    let (client, server) = (peer.client.as_ref().map(|proxy| of(proxy.ids())), peer.server.as_ref().map(|proxy| of(proxy.ids())));
-    let (Some(client), Some(server)) = (client, server) else { return Figures::problem("no proxy") };
+    let (client, server) = (
+        peer.client.as_ref().map(|proxy| of(proxy.ids())),
+        peer.server.as_ref().map(|proxy| of(proxy.ids())),
+    );
+    let (Some(client), Some(server)) = (client, server) else {
+        return Figures::problem("no proxy");
+    };
     let mut figures = one(name::RSS_CLIENT, client);
     figures.set(name::RSS, client + server);
     figures
@@ -102,7 +124,12 @@ fn resident(peer: &Peer) -> Figures {
 
 /// Runs the load generator in the client's pod.
 fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Result<Figures> {
-    let ids = |proxy: &Option<crate::peers::Proxy>| proxy.as_ref().map(crate::peers::Proxy::ids).unwrap_or_default();
+    let ids = |proxy: &Option<crate::peers::Proxy>| {
+        proxy
+            .as_ref()
+            .map(crate::peers::Proxy::ids)
+            .unwrap_or_default()
+    };
     let mut spec = json!({
         "host": peer.host,
         "rate": case.rate,
@@ -115,7 +142,12 @@ fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Result<Figures> 
     });
     describe(case, options, &mut spec);
     let this = std::env::current_exe()?.display().to_string();
-    let text = output(peer.pods.exec(Side::Client, &this).args(["role", "load", &spec.to_string()]))?;
+    let text =
+        output(
+            peer.pods
+                .exec(Side::Client, &this)
+                .args(["role", "load", &spec.to_string()]),
+        )?;
     Ok(Figures::from_json(&serde_json::from_str(&text)?))
 }
 
@@ -125,12 +157,20 @@ fn describe(case: &Case, options: &Options, spec: &mut Value) {
         spec["connections"] = connections.into();
     };
     match case.load {
-        Load::Http1 { connections, path, close } => {
+        Load::Http1 {
+            connections,
+            path,
+            close,
+        } => {
             set("http1", connections);
             spec["path"] = path.into();
             spec["close"] = u8::from(close).into();
         }
-        Load::Http2 { connections, streams, path } => {
+        Load::Http2 {
+            connections,
+            streams,
+            path,
+        } => {
             set("http2", connections);
             spec["path"] = path.into();
             spec["streams"] = streams.into();
@@ -142,7 +182,10 @@ fn describe(case: &Case, options: &Options, spec: &mut Value) {
         Load::Connect(connections) => set("connect", connections),
         Load::Idle { http } => {
             // A proxy needs two descriptors to a connection.
-            set("idle", options.idle.min(descriptors().saturating_sub(600) / 2));
+            set(
+                "idle",
+                options.idle.min(descriptors().saturating_sub(600) / 2),
+            );
             spec["http"] = u8::from(http).into();
         }
         Load::Start | Load::Size | Load::Memory => {}

@@ -4,8 +4,8 @@
 use crate::cases::GRPC;
 use crate::world::PORTS;
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -24,7 +24,9 @@ pub(crate) const SOURCE: u8 = 3;
 pub(crate) const MESSAGE: usize = 64;
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let [http1, http2, bytes] = PORTS;
         tokio::try_join!(accept(http1, http), accept(http2, http), accept(bytes, raw))?;
@@ -57,9 +59,15 @@ async fn http(stream: TcpStream) -> anyhow::Result<()> {
     let io = TokioIo::new(stream);
     if &start == b"PRI " {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        server.max_concurrent_streams(4_000).initial_connection_window_size(16 << 20).serve_connection(io, service).await?;
+        server
+            .max_concurrent_streams(4_000)
+            .initial_connection_window_size(16 << 20)
+            .serve_connection(io, service)
+            .await?;
     } else {
-        hyper::server::conn::http1::Builder::new().serve_connection(io, service).await?;
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(io, service)
+            .await?;
     }
     Ok(())
 }
@@ -77,7 +85,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallib
         }
         _ => 2,
     };
-    Ok(Response::new(Answer { data: Some(Bytes::from_static(&LARGE[..size])), trailers: None }))
+    Ok(Response::new(Answer {
+        data: Some(Bytes::from_static(&LARGE[..size])),
+        trailers: None,
+    }))
 }
 
 /// A message of 1 KB and the status after it.
@@ -87,9 +98,18 @@ fn call() -> Response<Answer> {
         (message[0], message[1], message[2], message[3], message[4]) = (0, 0, 0, 4, 0);
         message
     };
-    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-    let mut response = Response::new(Answer { data: Some(Bytes::from_static(&MESSAGE)), trailers: Some(trailers) });
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let trailers = HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("0"),
+    )]);
+    let mut response = Response::new(Answer {
+        data: Some(Bytes::from_static(&MESSAGE)),
+        trailers: Some(trailers),
+    });
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     response
 }
 
@@ -102,8 +122,15 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.data.take().map(Frame::data).or_else(|| self.trailers.take().map(Frame::trailers));
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self
+            .data
+            .take()
+            .map(Frame::data)
+            .or_else(|| self.trailers.take().map(Frame::trailers));
         Poll::Ready(next.map(Ok))
     }
 

@@ -71,18 +71,32 @@ pub(crate) fn up(peer: &mut Peer, programs: &Path, workers: usize) -> anyhow::Re
     let program = |name: &str| programs.join(name).display().to_string();
     let at = format!("{SERVER}:{}", ports::CONTROL);
     let mut control = peer.pods.exec(Side::Server, &program("weft-control"));
-    control.arg("--dir").arg(&folder).args(["--access", "strict", "--listen", &at]);
-    peer.others.push(Process::start(&mut control, &peer.folder.join("control.log"))?);
+    control
+        .arg("--dir")
+        .arg(&folder)
+        .args(["--access", "strict", "--listen", &at]);
+    peer.others.push(Process::start(
+        &mut control,
+        &peer.folder.join("control.log"),
+    )?);
     let anchors = folder.join(".weft/trust-anchors.pem");
-    eventually("the controller makes its keys", Duration::from_secs(20), || {
-        anyhow::ensure!(std::fs::metadata(&anchors)?.len() > 0, "empty");
-        Ok(())
-    })?;
+    eventually(
+        "the controller makes its keys",
+        Duration::from_secs(20),
+        || {
+            anyhow::ensure!(std::fs::metadata(&anchors)?.len() > 0, "empty");
+            Ok(())
+        },
+    )?;
     let roots = peer.folder.join("roots.pem");
     std::fs::copy(&anchors, &roots)?;
     for name in ["client", "server"] {
         let mut token = Command::new(program("meshctl"));
-        let token = output(token.args(["token", &format!("bench/{name}"), "--dir"]).arg(&folder))?;
+        let token = output(
+            token
+                .args(["token", &format!("bench/{name}"), "--dir"])
+                .arg(&folder),
+        )?;
         std::fs::write(peer.folder.join(format!("{name}.token")), token)?;
     }
     redirect(&peer.pods, programs)?;
@@ -90,12 +104,25 @@ pub(crate) fn up(peer: &mut Peer, programs: &Path, workers: usize) -> anyhow::Re
         let environment = vec![
             (env::WORKLOAD.to_owned(), format!("bench/{name}")),
             (env::CONTROL_ADDR.to_owned(), at.clone()),
-            (env::TOKEN_FILE.to_owned(), peer.folder.join(format!("{name}.token")).display().to_string()),
-            (env::TRUST_ANCHORS_FILE.to_owned(), roots.display().to_string()),
+            (
+                env::TOKEN_FILE.to_owned(),
+                peer.folder
+                    .join(format!("{name}.token"))
+                    .display()
+                    .to_string(),
+            ),
+            (
+                env::TRUST_ANCHORS_FILE.to_owned(),
+                roots.display().to_string(),
+            ),
             (env::WORKERS.to_owned(), workers.to_string()),
         ];
         let mark = (!privileged()).then(|| (env::MARK.to_owned(), PROXY_MARK.to_string()));
-        Proxy::new(vec![program("weft-proxy")], environment.into_iter().chain(mark).collect(), peer.folder.join(format!("{name}.log")))
+        Proxy::new(
+            vec![program("weft-proxy")],
+            environment.into_iter().chain(mark).collect(),
+            peer.folder.join(format!("{name}.log")),
+        )
     };
     let (server, client) = (proxy("server"), proxy("client"));
     peer.server = Some(server.start(&peer.pods, Side::Server)?);

@@ -36,9 +36,20 @@ pub(crate) fn enter(args: &[String]) -> anyhow::Result<bool> {
     if !privileged() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args([
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
     let root = if privileged() { "root" } else { "user" };
-    let status = command.arg(std::env::current_exe()?).args(args).env(INSIDE, root).status();
+    let status = command
+        .arg(std::env::current_exe()?)
+        .args(args)
+        .env(INSIDE, root)
+        .status();
     let status = status.context("cannot run unshare (util-linux)")?;
     if !status.success() {
         std::process::exit(status.code().unwrap_or(1));
@@ -61,11 +72,15 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn up(name: &str) -> anyhow::Result<Self> {
-        let pods = Self { name: name.to_owned() };
+        let pods = Self {
+            name: name.to_owned(),
+        };
         let (client, server) = (pods.namespace(Side::Client), pods.namespace(Side::Server));
         ip(&format!("netns add {client}"))?;
         ip(&format!("netns add {server}"))?;
-        ip(&format!("link add eth0 netns {client} type veth peer name eth0 netns {server}"))?;
+        ip(&format!(
+            "link add eth0 netns {client} type veth peer name eth0 netns {server}"
+        ))?;
         for (namespace, own, other) in [(&client, CLIENT, SERVER), (&server, SERVER, CLIENT)] {
             ip(&format!("-n {namespace} link set lo up"))?;
             ip(&format!("-n {namespace} link set eth0 up"))?;

@@ -6,20 +6,39 @@ use harness::{Access, Mesh, allow_http, allow_tcp, echo, eventually, tcp_server,
 
 pub(crate) const CASES: &[Case] = &[
     ("only_what_a_target_allows", &["curl"], targets),
-    ("withdrawn_permission_closes_connections", &["curl", "nc"], withdrawn),
+    (
+        "withdrawn_permission_closes_connections",
+        &["curl", "nc"],
+        withdrawn,
+    ),
     ("identity_headers_cannot_be_forged", &["curl"], forged),
     ("audit_counts_and_denies_nothing", &["curl"], audit),
 ];
 
 fn targets() -> anyhow::Result<()> {
     let stranger = unmeshed("stranger", &["echo", "8080"], 8080);
-    let mesh = Mesh::up(Access::Strict, &[&echo("web", 1), &echo("client", 1), &echo("other", 1), &stranger])?;
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[
+            &echo("web", 1),
+            &echo("client", 1),
+            &echo("other", 1),
+            &stranger,
+        ],
+    )?;
     let status = |from: &str, path: &str, options: &[&str]| -> anyhow::Result<u16> {
-        Ok(mesh.curl(from, &format!("http://web:8080{path}"), options)?.status)
+        Ok(mesh
+            .curl(from, &format!("http://web:8080{path}"), options)?
+            .status)
     };
     mesh.answers("client", "http://web:8080/public/a", 403)?;
     let refused = mesh.curl("client", "http://web:8080/public/a", &[])?;
-    ensure!(refused.header("weft-error").is_some_and(|error| error.contains("denied")), "{refused:?}");
+    ensure!(
+        refused
+            .header("weft-error")
+            .is_some_and(|error| error.contains("denied")),
+        "{refused:?}"
+    );
     mesh.apply("allow", &allow_http("client", "web", "GET", "/public"))?;
     eventually("the target is in force", || {
         ensure!(status("client", "/public/a", &[])? == 200);
@@ -37,9 +56,14 @@ fn targets() -> anyhow::Result<()> {
         ("stranger", "/public", &[], 403),
     ] {
         let seen = status(from, path, options)?;
-        ensure!(seen == expected, "{from} {path} {options:?}: {seen}, expected {expected}");
+        ensure!(
+            seen == expected,
+            "{from} {path} {options:?}: {seen}, expected {expected}"
+        );
     }
-    let denied = mesh.metrics("web")?.sum("weft_denied_total", &[("direction", "inbound")]);
+    let denied = mesh
+        .metrics("web")?
+        .sum("weft_denied_total", &[("direction", "inbound")]);
     ensure!(denied >= 8.0, "counted {denied}");
     mesh.delete("allow")?;
     eventually("without the target it is refused again", || {
@@ -49,13 +73,22 @@ fn targets() -> anyhow::Result<()> {
 }
 
 fn withdrawn() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Strict, &[&tcp_server("bytes", "tcp"), &echo("client", 1)])?;
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[&tcp_server("bytes", "tcp"), &echo("client", 1)],
+    )?;
     let open = "(printf hello; sleep 30) | timeout 40 nc bytes 7000";
-    let refused = mesh.exec("client", &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"])?;
+    let refused = mesh.exec(
+        "client",
+        &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"],
+    )?;
     ensure!(refused.stdout.is_empty(), "denied by default: {refused:?}");
     mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
     eventually("the target is in force", || {
-        let answer = mesh.exec("client", &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"])?;
+        let answer = mesh.exec(
+            "client",
+            &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"],
+        )?;
         ensure!(answer.stdout.starts_with(b"hello"), "{answer:?}");
         Ok(())
     })?;
@@ -63,9 +96,16 @@ fn withdrawn() -> anyhow::Result<()> {
     let pod = mesh.pod("client")?.name;
     let held = std::thread::spawn(move || {
         let start = std::time::Instant::now();
-        client.output(&harness::Exec::new(&pod, ["sh", "-c", open])).map(|_| start.elapsed())
+        client
+            .output(&harness::Exec::new(&pod, ["sh", "-c", open]))
+            .map(|_| start.elapsed())
     });
-    let opened = || -> anyhow::Result<f64> { Ok(mesh.metrics("bytes")?.sum("weft_connections_open", &[("direction", "inbound"), ("side", "dst")])) };
+    let opened = || -> anyhow::Result<f64> {
+        Ok(mesh.metrics("bytes")?.sum(
+            "weft_connections_open",
+            &[("direction", "inbound"), ("side", "dst")],
+        ))
+    };
     eventually("a long connection is open", || {
         ensure!(opened()? >= 1.0);
         Ok(())
@@ -84,17 +124,35 @@ fn withdrawn() -> anyhow::Result<()> {
 
 fn forged() -> anyhow::Result<()> {
     let old = unmeshed("old", &["echo", "8080"], 8080);
-    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1), &old])?;
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[&echo("web", 1), &echo("client", 1), &old],
+    )?;
     let forged = "spiffe://cluster.local/ns/default/sa/admin";
     mesh.answers("client", "http://web:8080/", 200)?;
     for from in ["old", "client"] {
-        for name in ["weft-client-id", "Weft_Client_Id", "l5d-client-id", "x-forwarded-client-cert"] {
+        for name in [
+            "weft-client-id",
+            "Weft_Client_Id",
+            "l5d-client-id",
+            "x-forwarded-client-cert",
+        ] {
             let header = format!("{name}: {forged}");
             let answer = mesh.curl(from, "http://web:8080/", &["-H", &header])?;
-            ensure!(answer.status == 400 || !answer.body.contains(forged), "{from} {name}: {answer:?}");
+            ensure!(
+                answer.status == 400 || !answer.body.contains(forged),
+                "{from} {name}: {answer:?}"
+            );
         }
-        let nominated = mesh.curl(from, "http://web:8080/", &["-H", "connection: weft-client-id"])?;
-        ensure!((from == "client") == nominated.body.contains("sa/client"), "{from}: {nominated:?}");
+        let nominated = mesh.curl(
+            from,
+            "http://web:8080/",
+            &["-H", "connection: weft-client-id"],
+        )?;
+        ensure!(
+            (from == "client") == nominated.body.contains("sa/client"),
+            "{from}: {nominated:?}"
+        );
     }
     Ok(())
 }
@@ -103,6 +161,9 @@ fn audit() -> anyhow::Result<()> {
     let mesh = Mesh::up(Access::Audit, &[&echo("web", 1), &echo("client", 1)])?;
     mesh.answers("client", "http://web:8080/", 200)?;
     let metrics = mesh.metrics("web")?;
-    ensure!(metrics.sum("weft_policy_denied_total", &[("audit", "true")]) >= 1.0, "and says what it would have denied");
+    ensure!(
+        metrics.sum("weft_policy_denied_total", &[("audit", "true")]) >= 1.0,
+        "and says what it would have denied"
+    );
     Ok(())
 }

@@ -5,40 +5,82 @@ use anyhow::ensure;
 use harness::{Access, Mesh, echo, eventually, tcp_server, unmeshed};
 
 pub(crate) const CASES: &[Case] = &[
-    ("http_and_tcp_between_meshed_pods", &["curl", "nc"], between_meshed),
+    (
+        "http_and_tcp_between_meshed_pods",
+        &["curl", "nc"],
+        between_meshed,
+    ),
     ("unmeshed_pods_still_talk", &["curl"], unmeshed_pods),
     ("admin_says_little_and_obeys_only_the_pod", &["curl"], admin),
 ];
 
 fn between_meshed() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 2), &echo("client", 1), &tcp_server("bytes", "tcp")])?;
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[
+            &echo("web", 2),
+            &echo("client", 1),
+            &tcp_server("bytes", "tcp"),
+        ],
+    )?;
     mesh.answers("client", "http://web:8080/", 200)?;
     let before = mesh.metrics("client")?.sum("weft_requests_total", REQUESTS);
     for (options, version) in [(&[][..], "1"), (&["--http2-prior-knowledge"][..], "2")] {
         let answer = mesh.curl("client", "http://web:8080/hello?q=1", options)?;
         ensure!(answer.status == 200, "{answer:?}");
         let echo = answer.echo();
-        ensure!(echo["version"] == version && echo["uri"].as_str().is_some_and(|uri| uri.ends_with("/hello?q=1")), "{echo}");
+        ensure!(
+            echo["version"] == version
+                && echo["uri"]
+                    .as_str()
+                    .is_some_and(|uri| uri.ends_with("/hello?q=1")),
+            "{echo}"
+        );
         let id = "spiffe://cluster.local/ns/default/sa/client";
-        ensure!(echo["headers"].to_string().contains(id), "the application is told who calls: {echo}");
+        ensure!(
+            echo["headers"].to_string().contains(id),
+            "the application is told who calls: {echo}"
+        );
     }
-    let bytes = mesh.exec("client", &["sh", "-c", "printf hello | timeout 5 nc -q 2 bytes 7000"])?;
-    ensure!(bytes.stdout == b"hellobye\n", "half-close works both ways: {bytes:?}");
+    let bytes = mesh.exec(
+        "client",
+        &["sh", "-c", "printf hello | timeout 5 nc -q 2 bytes 7000"],
+    )?;
+    ensure!(
+        bytes.stdout == b"hellobye\n",
+        "half-close works both ways: {bytes:?}"
+    );
 
     let outbound = mesh.metrics("client")?;
-    ensure!(outbound.sum("weft_requests_total", REQUESTS) == before + 2.0, "two requests, both under mutual TLS");
+    ensure!(
+        outbound.sum("weft_requests_total", REQUESTS) == before + 2.0,
+        "two requests, both under mutual TLS"
+    );
     let mut inbound = 0.0;
     for pod in mesh.pods("web")? {
-        let peer = [("direction", "inbound"), ("tls", "true"), ("peer_workload", "sa/client")];
+        let peer = [
+            ("direction", "inbound"),
+            ("tls", "true"),
+            ("peer_workload", "sa/client"),
+        ];
         inbound += mesh.metrics_of(&pod)?.sum("weft_requests_total", &peer);
     }
     ensure!(inbound == before + 2.0, "the other side counted {inbound}");
-    ensure!(outbound.sum("weft_tcp_streams_total", &[("service", "default/bytes:7000"), ("tls", "true")]) == 1.0);
+    ensure!(
+        outbound.sum(
+            "weft_tcp_streams_total",
+            &[("service", "default/bytes:7000"), ("tls", "true")]
+        ) == 1.0
+    );
     Ok(())
 }
 
 /// What the client's proxy counts of its calls to web.
-const REQUESTS: &[(&str, &str)] = &[("direction", "outbound"), ("tls", "true"), ("service", "default/web:8080")];
+const REQUESTS: &[(&str, &str)] = &[
+    ("direction", "outbound"),
+    ("tls", "true"),
+    ("service", "default/web:8080"),
+];
 
 fn unmeshed_pods() -> anyhow::Result<()> {
     let old = unmeshed("old", &["echo", "8080"], 8080);
@@ -46,9 +88,17 @@ fn unmeshed_pods() -> anyhow::Result<()> {
     mesh.answers("old", "http://web:8080/", 200)?;
     mesh.answers("web", "http://old:8080/", 200)?;
     let answer = mesh.curl("web", "http://old:8080/", &[])?;
-    ensure!(answer.status == 200 && !answer.body.contains("weft-client-id"), "{answer:?}");
+    ensure!(
+        answer.status == 200 && !answer.body.contains("weft-client-id"),
+        "{answer:?}"
+    );
     let metrics = mesh.metrics("web")?;
-    ensure!(metrics.sum("weft_requests_total", &[("direction", "outbound"), ("tls", "false")]) >= 1.0);
+    ensure!(
+        metrics.sum(
+            "weft_requests_total",
+            &[("direction", "outbound"), ("tls", "false")]
+        ) >= 1.0
+    );
     Ok(())
 }
 
@@ -57,16 +107,49 @@ fn admin() -> anyhow::Result<()> {
     let web = mesh.pod("web")?.ips[0];
     let admin = |path: &str| format!("http://{web}:4191{path}");
     for path in ["/live", "/ready"] {
-        ensure!(mesh.curl("web", &format!("http://127.0.0.1:4191{path}"), &[])?.status == 200, "{path}");
+        ensure!(
+            mesh.curl("web", &format!("http://127.0.0.1:4191{path}"), &[])?
+                .status
+                == 200,
+            "{path}"
+        );
     }
-    ensure!(mesh.node(&["curl", "-sf", &admin("/metrics")])?.code == 0, "a scraper reads metrics");
-    for (method, path) in [("GET", "/config"), ("POST", "/shutdown"), ("PUT", "/log-level")] {
-        let refused = mesh.node(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, &admin(path)])?;
-        ensure!(refused.stdout == b"403", "{path} from outside the pod: {refused:?}");
+    ensure!(
+        mesh.node(&["curl", "-sf", &admin("/metrics")])?.code == 0,
+        "a scraper reads metrics"
+    );
+    for (method, path) in [
+        ("GET", "/config"),
+        ("POST", "/shutdown"),
+        ("PUT", "/log-level"),
+    ] {
+        let refused = mesh.node(&[
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-X",
+            method,
+            &admin(path),
+        ])?;
+        ensure!(
+            refused.stdout == b"403",
+            "{path} from outside the pod: {refused:?}"
+        );
     }
     let config = mesh.curl("web", "http://127.0.0.1:4191/config", &[])?;
-    ensure!(config.status == 200 && !config.body.contains("PRIVATE KEY"), "{config:?}");
-    ensure!(mesh.curl("web", "http://127.0.0.1:4191/shutdown", &[])?.status == 405, "a GET changes nothing");
+    ensure!(
+        config.status == 200 && !config.body.contains("PRIVATE KEY"),
+        "{config:?}"
+    );
+    ensure!(
+        mesh.curl("web", "http://127.0.0.1:4191/shutdown", &[])?
+            .status
+            == 405,
+        "a GET changes nothing"
+    );
     // Nobody is led round the admin port through the proxies.
     let answer = mesh.curl("client", &format!("http://{web}:4143/"), &[])?;
     ensure!(answer.status != 200, "{answer:?}");

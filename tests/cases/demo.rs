@@ -5,8 +5,14 @@ use anyhow::{Context, ensure};
 use harness::program;
 use std::process::{Command, Stdio};
 
-pub(crate) const CASES: &[Case] =
-    &[("the_story_holds", &[], story), ("the_story_holds_for_an_ordinary_user", &["setpriv"], ordinary_user)];
+pub(crate) const CASES: &[Case] = &[
+    ("the_story_holds", &[], story),
+    (
+        "the_story_holds_for_an_ordinary_user",
+        &["setpriv"],
+        ordinary_user,
+    ),
+];
 
 fn story() -> anyhow::Result<()> {
     tell(Command::new(program("meshctl")?))
@@ -17,18 +23,33 @@ fn ordinary_user() -> anyhow::Result<()> {
         return story();
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program("meshctl")?);
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program("meshctl")?);
     tell(command)
 }
 
 fn tell(mut command: Command) -> anyhow::Result<()> {
-    command.args(["demo", "--seconds", "16", "--headless", "-o", "json"]).current_dir("/").stdin(Stdio::null());
+    command
+        .args(["demo", "--seconds", "16", "--headless", "-o", "json"])
+        .current_dir("/")
+        .stdin(Stdio::null());
     command.env_remove("XDG_RUNTIME_DIR").env("HOME", "/tmp");
     let output = command.output().context("cannot run meshctl")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+    ensure!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(summary["mtlsShare"] == 1.0 && summary["unexpectedFailures"] == 0, "{summary}");
-    ensure!(summary["denied"].as_u64().is_some_and(|denied| denied > 0), "{summary}");
+    ensure!(
+        summary["mtlsShare"] == 1.0 && summary["unexpectedFailures"] == 0,
+        "{summary}"
+    );
+    ensure!(
+        summary["denied"].as_u64().is_some_and(|denied| denied > 0),
+        "{summary}"
+    );
     Ok(())
 }

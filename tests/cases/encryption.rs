@@ -5,7 +5,11 @@ use anyhow::{Context, ensure};
 use harness::{Access, Exec, Mesh, echo, eventually, unmeshed};
 
 pub(crate) const CASES: &[Case] = &[
-    ("a_capture_shows_tls_and_no_plaintext", &["tcpdump", "curl"], captured),
+    (
+        "a_capture_shows_tls_and_no_plaintext",
+        &["tcpdump", "curl"],
+        captured,
+    ),
     ("renewal_under_load_loses_no_request", &["curl"], renewal),
 ];
 
@@ -15,12 +19,24 @@ const END: &str = "end-of-the-capture";
 fn captured() -> anyhow::Result<()> {
     let meshed = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
     let wire = capture(&meshed)?;
-    ensure!(!contains(&wire, SECRET.as_bytes()), "the secret can be read from the wire");
-    ensure!(contains(&wire, b"weft-http/1"), "the capture holds the handshake of the two proxies");
+    ensure!(
+        !contains(&wire, SECRET.as_bytes()),
+        "the secret can be read from the wire"
+    );
+    ensure!(
+        contains(&wire, b"weft-http/1"),
+        "the capture holds the handshake of the two proxies"
+    );
     drop(meshed);
-    let (web, client) = (unmeshed("web", &["echo", "8080"], 8080), unmeshed("client", &["echo", "8080"], 8080));
+    let (web, client) = (
+        unmeshed("web", &["echo", "8080"], 8080),
+        unmeshed("client", &["echo", "8080"], 8080),
+    );
     let plain = Mesh::up(Access::Permissive, &[&web, &client])?;
-    ensure!(contains(&capture(&plain)?, SECRET.as_bytes()), "without the mesh the same capture shows the secret");
+    ensure!(
+        contains(&capture(&plain)?, SECRET.as_bytes()),
+        "without the mesh the same capture shows the secret"
+    );
     Ok(())
 }
 
@@ -29,14 +45,38 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
     let file = mesh.dir().join(".capture");
     let path = file.display().to_string();
     let client = mesh.client().clone();
-    let command = ["tcpdump", "--immediate-mode", "-U", "-Z", "root", "-i", "any", "-s", "0", "-c", "2000", "-w", &path, "tcp"];
-    let capture = Exec::new("node", ["timeout", "-s", "INT", "15"].into_iter().chain(command));
+    let command = [
+        "tcpdump",
+        "--immediate-mode",
+        "-U",
+        "-Z",
+        "root",
+        "-i",
+        "any",
+        "-s",
+        "0",
+        "-c",
+        "2000",
+        "-w",
+        &path,
+        "tcp",
+    ];
+    let capture = Exec::new(
+        "node",
+        ["timeout", "-s", "INT", "15"].into_iter().chain(command),
+    );
     let running = std::thread::spawn(move || client.output(&capture));
-    eventually("tcpdump starts", || Ok(std::fs::metadata(&file).map(|meta| meta.len() >= 24)?.then_some(()).context("empty")?))?;
+    eventually("tcpdump starts", || {
+        ensure!(std::fs::metadata(&file)?.len() >= 24, "empty");
+        Ok(())
+    })?;
     mesh.answers("client", "http://web:8080/", 200)?;
     let header = format!("x-secret: {SECRET}");
     let answer = mesh.curl("client", "http://web:8080/", &["-H", &header])?;
-    ensure!(answer.status == 200 && answer.body.contains(SECRET), "{answer:?}");
+    ensure!(
+        answer.status == 200 && answer.body.contains(SECRET),
+        "{answer:?}"
+    );
     // A caller without a proxy speaks in the clear: once its words are in the file, so is everything before them.
     let url = format!("http://{}:8080/", mesh.pod("web")?.ips[0]);
     mesh.node(&["curl", "-s", "-H", &format!("x-end: {END}"), &url])?;
@@ -50,14 +90,26 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 fn renewal() -> anyhow::Result<()> {
-    let mesh = Mesh::up_with(Access::Permissive, &[&echo("web", 1), &echo("client", 1)], |options| {
-        options.control_env.push(("WEFT_CONTROL_CERT_TTL".into(), "20s".into()));
-    })?;
-    let count = |name: &str| -> anyhow::Result<f64> { Ok(mesh.metrics(name)?.sum("weft_identity_renewals_total", &[("result", "ok")])) };
+    let mesh = Mesh::up_with(
+        Access::Permissive,
+        &[&echo("web", 1), &echo("client", 1)],
+        |options| {
+            options
+                .control_env
+                .push(("WEFT_CONTROL_CERT_TTL".into(), "20s".into()));
+        },
+    )?;
+    let count = |name: &str| -> anyhow::Result<f64> {
+        Ok(mesh
+            .metrics(name)?
+            .sum("weft_identity_renewals_total", &[("result", "ok")]))
+    };
     mesh.answers("client", "http://web:8080/", 200)?;
     let before = count("client")?;
     let mut calls = 0;

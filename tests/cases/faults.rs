@@ -10,7 +10,11 @@ pub(crate) const CASES: &[Case] = &[
     ("controller_killed_under_load", &["curl"], controller_killed),
     ("rolling_restart_under_load", &["curl"], rolled),
     ("a_failing_endpoint_is_set_aside", &["curl"], set_aside),
-    ("a_broken_manifest_changes_nothing", &["curl"], broken_manifest),
+    (
+        "a_broken_manifest_changes_nothing",
+        &["curl"],
+        broken_manifest,
+    ),
 ];
 
 /// Calls in the background until told to stop; gives the calls made and those that failed.
@@ -22,13 +26,27 @@ struct Load {
 impl Load {
     fn start(mesh: &Mesh) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (client, pod, stopped) = (mesh.client().clone(), mesh.pod("client")?.name, stop.clone());
+        let (client, pod, stopped) = (
+            mesh.client().clone(),
+            mesh.pod("client")?.name,
+            stop.clone(),
+        );
         let thread = std::thread::spawn(move || {
             let (mut calls, mut failures) = (0, Vec::new());
             while !stopped.load(Relaxed) {
                 // Twenty calls on one connection, each judged by itself.
                 let format = "%{http_code} %{errormsg}\\n";
-                let command = ["curl", "-s", "-o", "/dev/null", "-w", format, "--max-time", "10", "http://web:8080/[1-20]"];
+                let command = [
+                    "curl",
+                    "-s",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    format,
+                    "--max-time",
+                    "10",
+                    "http://web:8080/[1-20]",
+                ];
                 let output = client.output(&harness::Exec::new(&pod, command))?;
                 for line in String::from_utf8_lossy(&output.stdout).lines() {
                     calls += 1;
@@ -44,14 +62,24 @@ impl Load {
 
     fn end(self) -> anyhow::Result<(usize, Vec<String>)> {
         self.stop.store(true, Relaxed);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the load"))?
+        self.thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the load"))?
     }
 }
 
 fn controller_killed() -> anyhow::Result<()> {
-    let mesh = Mesh::up_with(Access::Strict, &[&echo("web", 2), &echo("client", 1), &allow_all("client", "web")], |options| {
-        options.restart_control = false;
-    })?;
+    let mesh = Mesh::up_with(
+        Access::Strict,
+        &[
+            &echo("web", 2),
+            &echo("client", 1),
+            &allow_all("client", "web"),
+        ],
+        |options| {
+            options.restart_control = false;
+        },
+    )?;
     let served = || -> anyhow::Result<()> {
         ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200);
         Ok(())
@@ -60,13 +88,27 @@ fn controller_killed() -> anyhow::Result<()> {
     let load = Load::start(&mesh)?;
     mesh.client().signal_control(9)?;
     let stale = || -> anyhow::Result<()> {
-        ensure!(mesh.metrics("client")?.sum("weft_control_staleness_seconds", &[]) > 0.0, "not stale yet");
-        ensure!(mesh.metrics("client")?.sum("weft_control_reconnects_total", &[]) >= 2.0, "not tried again yet");
+        ensure!(
+            mesh.metrics("client")?
+                .sum("weft_control_staleness_seconds", &[])
+                > 0.0,
+            "not stale yet"
+        );
+        ensure!(
+            mesh.metrics("client")?
+                .sum("weft_control_reconnects_total", &[])
+                >= 2.0,
+            "not tried again yet"
+        );
         Ok(())
     };
     eventually("the proxies say how old their policy is", stale)?;
     let (calls, failures) = load.end()?;
-    ensure!(calls > 0 && failures.is_empty(), "{} of {calls} failed: {failures:?}", failures.len());
+    ensure!(
+        calls > 0 && failures.is_empty(),
+        "{} of {calls} failed: {failures:?}",
+        failures.len()
+    );
     // What changed meanwhile takes effect once the controller is back.
     mesh.delete("02")?;
     served()?;
@@ -86,48 +128,93 @@ fn rolled() -> anyhow::Result<()> {
     mesh.client().restart("Deployment", "default", "web")?;
     eventually("every pod is new", || {
         let pods = mesh.client().pods()?;
-        ensure!(pods.iter().all(|pod| !old.contains(&pod.name)), "old pods are left");
+        ensure!(
+            pods.iter().all(|pod| !old.contains(&pod.name)),
+            "old pods are left"
+        );
         Ok(())
     })?;
     let (calls, failures) = load.end()?;
-    ensure!(calls > 0 && failures.is_empty(), "{} of {calls} failed: {failures:?}", failures.len());
+    ensure!(
+        calls > 0 && failures.is_empty(),
+        "{} of {calls} failed: {failures:?}",
+        failures.len()
+    );
     Ok(())
 }
 
 fn set_aside() -> anyhow::Result<()> {
     // One Service over two good pods and one that always fails.
-    let broken = workload("broken", 1, &["broken", "8080"], 8080, "http").replace("labels: { app: broken }", "labels: { app: broken, serves: all }");
-    let good = echo("good", 2).replace("labels: { app: good }", "labels: { app: good, serves: all }");
+    let broken = workload("broken", 1, &["broken", "8080"], 8080, "http").replace(
+        "labels: { app: broken }",
+        "labels: { app: broken, serves: all }",
+    );
+    let good = echo("good", 2).replace(
+        "labels: { app: good }",
+        "labels: { app: good, serves: all }",
+    );
     let service = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec:\n  selector: { serves: all }\n  ports:\n    - { name: http, port: 8080 }\n";
-    let mesh = Mesh::up(Access::Permissive, &[&good, &broken, service, &echo("client", 1)])?;
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[&good, &broken, service, &echo("client", 1)],
+    )?;
     mesh.answers("client", "http://web:8080/", 200)?;
     let call = |calls: usize| -> anyhow::Result<(usize, usize)> {
         // Many at once: the balancer cannot avoid an endpoint that it has not heard of yet.
         let url = format!("http://web:8080/[1-{calls}]");
         let format = ["-o", "/dev/null", "-w", "%{http_code}\n"];
-        let output = mesh.exec("client", &[&["curl", "-s", "-Z", "--parallel-max", "30"], &format[..], &[&url]].concat())?;
+        let output = mesh.exec(
+            "client",
+            &[
+                &["curl", "-s", "-Z", "--parallel-max", "30"],
+                &format[..],
+                &[&url],
+            ]
+            .concat(),
+        )?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok((text.matches("500").count(), text.lines().count()))
     };
     // Its failures cost it the balancer's favour; those that still reach it open its breaker.
     let (failed, calls) = call(600)?;
-    ensure!(calls == 600 && (1..=10).contains(&failed), "{failed} of {calls} failed");
+    ensure!(
+        calls == 600 && (1..=10).contains(&failed),
+        "{failed} of {calls} failed"
+    );
     Ok(())
 }
 
 fn broken_manifest() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Strict, &[&echo("web", 1), &echo("client", 1), &allow_all("client", "web")])?;
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[
+            &echo("web", 1),
+            &echo("client", 1),
+            &allow_all("client", "web"),
+        ],
+    )?;
     let served = || -> anyhow::Result<()> {
         ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200);
         Ok(())
     };
     eventually("calls are served", served)?;
     let good = allow_all("client", "web");
-    let huge = format!("apiVersion: v1\nkind: Service\nmetadata: {{ name: {} }}\n", "a".repeat(64 * 1024));
+    let huge = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{ name: {} }}\n",
+        "a".repeat(64 * 1024)
+    );
     for (text, named) in [
         (format!("{good}---\n  broken: [yaml\n"), "02.yaml"),
-        (format!("{good}---\napiVersion: split.smi-spec.io/v9\nkind: TrafficSplit\nmetadata: {{ name: x }}\n"), "v9"),
-        (good.replace("  rules:", "  surprise: 7\n  rules:"), "client-to-web"),
+        (
+            format!(
+                "{good}---\napiVersion: split.smi-spec.io/v9\nkind: TrafficSplit\nmetadata: {{ name: x }}\n"
+            ),
+            "v9",
+        ),
+        (
+            good.replace("  rules:", "  surprise: 7\n  rules:"),
+            "client-to-web",
+        ),
         (format!("{good}---\n{huge}"), "metadata.name"),
     ] {
         mesh.apply("02", &text)?;

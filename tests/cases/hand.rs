@@ -4,7 +4,11 @@ use crate::Case;
 use anyhow::ensure;
 use harness::{program, sandbox};
 
-pub(crate) const CASES: &[Case] = &[("three_programs_in_two_namespaces", &["curl", "nc", "tcpdump", "setpriv"], by_hand)];
+pub(crate) const CASES: &[Case] = &[(
+    "three_programs_in_two_namespaces",
+    &["curl", "nc", "tcpdump", "setpriv"],
+    by_hand,
+)];
 
 /// The folder: two pods by their addresses, a Service, and who may call whom.
 const MANIFESTS: &str = r#"
@@ -95,12 +99,21 @@ trap 'kill $(jobs -p) 2>/dev/null; rm -rf $dir' EXIT
 "#;
 
 fn by_hand() -> anyhow::Result<()> {
-    let bin = program("meshctl")?.parent().map(|path| path.display().to_string()).unwrap_or_default();
+    let bin = program("meshctl")?
+        .parent()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
     let app = std::env::current_exe()?.display().to_string();
     let text = sandbox::script(SCRIPT, &[&bin, &app, MANIFESTS])?;
     let count = |what: &str| text.matches(what).count();
-    ensure!(count("\"version\":\"1\"") == 2 && count("\"version\":\"2\"") == 2, "{text}");
-    ensure!(count("for-your-earsbye") == 2, "TCP with half-close: {text}");
+    ensure!(
+        count("\"version\":\"1\"") == 2 && count("\"version\":\"2\"") == 2,
+        "{text}"
+    );
+    ensure!(
+        count("for-your-earsbye") == 2,
+        "TCP with half-close: {text}"
+    );
     ensure!(text.contains("then 403"), "{text}");
     Ok(())
 }

@@ -18,7 +18,11 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
 /// A case, and the programs it needs beside ours.
-pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
+pub(crate) type Case = (
+    &'static str,
+    &'static [&'static str],
+    fn() -> anyhow::Result<()>,
+);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -51,12 +55,19 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (group, cases, needs_namespaces) in groups {
         for (name, programs, run) in cases {
-            let reason = no_namespaces.clone().filter(|_| needs_namespaces).or_else(|| sandbox::missing(programs));
+            let reason = no_namespaces
+                .clone()
+                .filter(|_| needs_namespaces)
+                .or_else(|| sandbox::missing(programs));
             trials.push(trial(format!("{group}::{name}"), reason, *run));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if conclusion.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if conclusion.has_failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn trial(name: String, ignored: Option<String>, run: fn() -> anyhow::Result<()>) -> Trial {
@@ -65,6 +76,8 @@ fn trial(name: String, ignored: Option<String>, run: fn() -> anyhow::Result<()>)
             eprintln!("{name}: ignored: {reason}");
             Trial::test(name, || Ok(())).with_ignored_flag(true)
         }
-        None => Trial::test(name, move || run().map_err(|error| format!("{error:#}").into())),
+        None => Trial::test(name, move || {
+            run().map_err(|error| format!("{error:#}").into())
+        }),
     }
 }

@@ -5,7 +5,11 @@ use anyhow::ensure;
 use harness::{Access, Mesh, allow_all, echo, eventually, tcp_server};
 
 pub(crate) const CASES: &[Case] = &[
-    ("a_server_that_speaks_first_needs_no_configuration", &["nc"], server_first),
+    (
+        "a_server_that_speaks_first_needs_no_configuration",
+        &["nc"],
+        server_first,
+    ),
     ("ambiguous_http_is_refused", &["nc", "curl"], ambiguous),
     ("junk_on_every_port_harms_nothing", &["nc", "curl"], junk),
     ("large_bodies_both_ways", &["curl"], bodies),
@@ -13,7 +17,10 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn server_first() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Permissive, &[&tcp_server("mail", "banner"), &echo("client", 1)])?;
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[&tcp_server("mail", "banner"), &echo("client", 1)],
+    )?;
     for _ in 0..2 {
         let script = "exec 3<>/dev/tcp/mail/7000; read -t 5 -r line <&3; echo \"$line\"; echo hi >&3; read -t 5 -r line <&3; echo \"$line\"";
         let talk = mesh.exec("client", &["bash", "-c", script])?;
@@ -21,7 +28,12 @@ fn server_first() -> anyhow::Result<()> {
         ensure!(text == "220 ready\n250 hi\n", "{talk:?}");
     }
     let streams = [("service", "default/mail:7000"), ("tls", "true")];
-    ensure!(mesh.metrics("client")?.sum("weft_tcp_streams_total", &streams) == 2.0, "encrypted all the same");
+    ensure!(
+        mesh.metrics("client")?
+            .sum("weft_tcp_streams_total", &streams)
+            == 2.0,
+        "encrypted all the same"
+    );
     Ok(())
 }
 
@@ -43,19 +55,41 @@ const AMBIGUOUS: &[&str] = &[
 ];
 
 fn ambiguous() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Strict, &[&echo("web", 1), &echo("client", 1), &allow_all("client", "web")])?;
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[
+            &echo("web", 1),
+            &echo("client", 1),
+            &allow_all("client", "web"),
+        ],
+    )?;
     eventually("a plain request is served", || {
         ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200);
         Ok(())
     })?;
     for head in AMBIGUOUS {
-        let script = format!("printf '{}' | timeout 8 nc -q 3 web 8080", head.replace('%', "%%"));
+        let script = format!(
+            "printf '{}' | timeout 8 nc -q 3 web 8080",
+            head.replace('%', "%%")
+        );
         let answer = mesh.exec("client", &["bash", "-c", &script])?;
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-        ensure!(!text.starts_with("HTTP/1.1 200"), "{head} was served: {text}");
-        ensure!(text.is_empty() || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.0 4") || text.starts_with("HTTP/1.1 502"), "{head}: {text}");
+        ensure!(
+            !text.starts_with("HTTP/1.1 200"),
+            "{head} was served: {text}"
+        );
+        ensure!(
+            text.is_empty()
+                || text.starts_with("HTTP/1.1 4")
+                || text.starts_with("HTTP/1.0 4")
+                || text.starts_with("HTTP/1.1 502"),
+            "{head}: {text}"
+        );
     }
-    ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200, "and the proxy serves on");
+    ensure!(
+        mesh.curl("client", "http://web:8080/", &[])?.status == 200,
+        "and the proxy serves on"
+    );
     Ok(())
 }
 
@@ -64,20 +98,37 @@ fn junk() -> anyhow::Result<()> {
     let web = mesh.pod("web")?.ips[0];
     for port in [8080, 4143, 4140, 4191] {
         for source in ["/dev/urandom", "/dev/zero"] {
-            let script = format!("head -c 200000 {source} | timeout 10 nc -q 1 -w 3 {web} {port} >/dev/null 2>&1; true");
+            let script = format!(
+                "head -c 200000 {source} | timeout 10 nc -q 1 -w 3 {web} {port} >/dev/null 2>&1; true"
+            );
             mesh.node(&["bash", "-c", &script])?;
             mesh.exec("client", &["bash", "-c", &script])?;
         }
     }
     let control = mesh.client().status()?.control_addr;
-    let script = format!("head -c 200000 /dev/urandom | timeout 10 nc -q 1 -w 3 {} {} >/dev/null; true", control.ip(), control.port());
+    let script = format!(
+        "head -c 200000 /dev/urandom | timeout 10 nc -q 1 -w 3 {} {} >/dev/null; true",
+        control.ip(),
+        control.port()
+    );
     mesh.node(&["bash", "-c", &script])?;
-    ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200, "the mesh serves on");
+    ensure!(
+        mesh.curl("client", "http://web:8080/", &[])?.status == 200,
+        "the mesh serves on"
+    );
     for pod in mesh.client().pods()? {
-        ensure!(pod.containers.iter().all(|container| container.restarts == 0), "nothing was restarted: {pod:?}");
+        ensure!(
+            pod.containers
+                .iter()
+                .all(|container| container.restarts == 0),
+            "nothing was restarted: {pod:?}"
+        );
     }
     for workload in ["web", "client"] {
-        ensure!(!mesh.logs(workload, "weft-proxy")?.contains("panicked"), "no panic in the proxy of {workload}");
+        ensure!(
+            !mesh.logs(workload, "weft-proxy")?.contains("panicked"),
+            "no panic in the proxy of {workload}"
+        );
     }
     Ok(())
 }
@@ -87,10 +138,16 @@ fn bodies() -> anyhow::Result<()> {
     mesh.answers("client", "http://web:8080/", 200)?;
     const SIZE: usize = 10 << 20;
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let down = format!("curl -s {version} --max-time 60 'http://web:8080/?bytes={SIZE}' | wc -c");
+        let down =
+            format!("curl -s {version} --max-time 60 'http://web:8080/?bytes={SIZE}' | wc -c");
         let output = mesh.exec("client", &["bash", "-c", &down])?;
-        ensure!(String::from_utf8_lossy(&output.stdout).trim() == SIZE.to_string(), "{version} down: {output:?}");
-        let up = format!("head -c {SIZE} /dev/zero | curl -s {version} --max-time 60 -T - http://web:8080/");
+        ensure!(
+            String::from_utf8_lossy(&output.stdout).trim() == SIZE.to_string(),
+            "{version} down: {output:?}"
+        );
+        let up = format!(
+            "head -c {SIZE} /dev/zero | curl -s {version} --max-time 60 -T - http://web:8080/"
+        );
         let output = mesh.exec("client", &["bash", "-c", &up])?;
         let echo: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         ensure!(echo["body_bytes"] == SIZE, "{version} up: {echo}");
@@ -104,7 +161,15 @@ fn ipv6() -> anyhow::Result<()> {
         anyhow::bail!("the pod has no IPv6 address");
     };
     let answer = mesh.curl("client", &format!("http://[{web}]:8080/"), &["-g"])?;
-    ensure!(answer.status == 200 && answer.body.contains("sa/client"), "{answer:?}");
-    ensure!(mesh.metrics("client")?.sum("weft_requests_total", &[("tls", "true")]) == 1.0, "under mutual TLS");
+    ensure!(
+        answer.status == 200 && answer.body.contains("sa/client"),
+        "{answer:?}"
+    );
+    ensure!(
+        mesh.metrics("client")?
+            .sum("weft_requests_total", &[("tls", "true")])
+            == 1.0,
+        "under mutual TLS"
+    );
     Ok(())
 }

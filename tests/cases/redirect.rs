@@ -5,7 +5,11 @@ use anyhow::ensure;
 use harness::{program, sandbox};
 
 pub(crate) const CASES: &[Case] = &[
-    ("in_place_twice_and_gone_without_a_trace", &["iptables-save", "nft"], traceless),
+    (
+        "in_place_twice_and_gone_without_a_trace",
+        &["iptables-save", "nft"],
+        traceless,
+    ),
     ("native_tables_need_no_program", &["nft"], native),
     ("a_backend_that_is_not_there_is_an_error", &[], absent),
 ];
@@ -39,7 +43,10 @@ done
 "#
     );
     let text = sandbox::script(&script, &[&init])?;
-    ensure!(text.matches("IPv4 verified").count() == 12 && text.matches("IPv6 verified").count() == 12, "{text}");
+    ensure!(
+        text.matches("IPv4 verified").count() == 12 && text.matches("IPv6 verified").count() == 12,
+        "{text}"
+    );
     Ok(())
 }
 
@@ -59,13 +66,22 @@ PATH=/nowhere $1 $options --dry-run | nft -f -
 "#
     );
     let text = sandbox::script(&script, &[&init])?;
-    ensure!(text.contains("by nft") && text.contains("IPv6 verified"), "{text}");
+    ensure!(
+        text.contains("by nft") && text.contains("IPv6 verified"),
+        "{text}"
+    );
     Ok(())
 }
 
 fn absent() -> anyhow::Result<()> {
     let init = program("weft-init")?.display().to_string();
-    let text = sandbox::script("ip link set lo up; PATH=/nowhere $1 --backend iptables-nft && exit 1; true", &[&init])?;
-    ensure!(text.contains("iptables-nft-restore"), "the error names what is missing: {text}");
+    let text = sandbox::script(
+        "ip link set lo up; PATH=/nowhere $1 --backend iptables-nft && exit 1; true",
+        &[&init],
+    )?;
+    ensure!(
+        text.contains("iptables-nft-restore"),
+        "the error names what is missing: {text}"
+    );
     Ok(())
 }

@@ -21,14 +21,18 @@ fn replay() -> anyhow::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
     for (name, target) in targets::TARGETS {
         let mut count = 0;
-        for entry in std::fs::read_dir(seeds.join(name)).with_context(|| format!("no seeds for {name}"))? {
+        for entry in
+            std::fs::read_dir(seeds.join(name)).with_context(|| format!("no seeds for {name}"))?
+        {
             let path = entry?.path();
             let bytes = std::fs::read(&path)?;
             let shown = path.display().to_string();
             run(*target, &bytes).with_context(|| format!("{name} panicked at {shown}"))?;
             for copy in (0..COPIES).filter(|_| bytes.len() <= SMALL) {
                 let damaged = damage(&bytes, copy);
-                run(*target, &damaged).with_context(|| format!("{name} panicked at copy {copy} of {shown}: {damaged:?}"))?;
+                run(*target, &damaged).with_context(|| {
+                    format!("{name} panicked at copy {copy} of {shown}: {damaged:?}")
+                })?;
             }
             count += 1;
         }

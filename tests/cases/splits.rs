@@ -24,16 +24,22 @@ fn shares() -> anyhow::Result<()> {
         Ok((text.matches(&v2).count(), text.matches("\"pod\"").count()))
     };
     mesh.answers("client", "http://web:8080/", 200)?;
-    ensure!(share(&[], 50)? == (0, 50), "without a split the root's own endpoints serve");
+    ensure!(
+        share(&[], 50)? == (0, 50),
+        "without a split the root's own endpoints serve"
+    );
     mesh.apply("split", &split("web", &[("web-v1", 90), ("web-v2", 10)]))?;
     eventually("the split is in force", || {
         mesh.answers("client", "http://web:8080/", 200)?;
-    ensure!(share(&[], 50)?.0 > 0);
+        ensure!(share(&[], 50)?.0 > 0);
         Ok(())
     })?;
     // 1,000 requests at 10 %: 100 expected, standard deviation 9.5; four of them.
     let (second, all) = share(&[], 1000)?;
-    ensure!(all == 1000 && (62..=138).contains(&second), "{second} of {all}");
+    ensure!(
+        all == 1000 && (62..=138).contains(&second),
+        "{second} of {all}"
+    );
 
     let conditional = split("web", &[("web-v1", 0), ("web-v2", 1)])
         + "  matches:\n    - { kind: HTTPRouteGroup, name: beta }\n---\napiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: { name: beta }\nspec:\n  matches:\n    - name: beta\n      headers:\n        - x-beta: \"yes\"\n";
@@ -43,12 +49,18 @@ fn shares() -> anyhow::Result<()> {
         ensure!(share(&[], 20)? == (0, 20), "others");
         Ok(())
     })?;
-    ensure!(share(&["-H", "x-beta: yes please"], 20)? == (0, 20), "a header pattern must fit the whole value");
+    ensure!(
+        share(&["-H", "x-beta: yes please"], 20)? == (0, 20),
+        "a header pattern must fit the whole value"
+    );
 
     mesh.apply("split", &split("web", &[("web-v1", 0), ("web-v2", 0)]))?;
     eventually("all weights 0 is an instruction: 503", || {
         let answer = mesh.curl("client", "http://web:8080/", &[])?;
-        ensure!(answer.status == 503 && answer.header("weft-error").is_some(), "{answer:?}");
+        ensure!(
+            answer.status == 503 && answer.header("weft-error").is_some(),
+            "{answer:?}"
+        );
         Ok(())
     })?;
     mesh.delete("split")?;

@@ -17,7 +17,9 @@ pub mod manifests;
 pub mod role;
 pub mod sandbox;
 
-pub use manifests::{allow_all, allow_http, allow_tcp, echo, split, tcp_server, unmeshed, workload};
+pub use manifests::{
+    allow_all, allow_http, allow_tcp, echo, split, tcp_server, unmeshed, workload,
+};
 pub use weft_control::local::{Access, Client, Exec, Options, Output, PodInfo, Runtime};
 pub use weft_control::scrape::Scrape;
 
@@ -52,7 +54,10 @@ pub struct Answer {
 impl Answer {
     /// First value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// What the echo server said it received.
@@ -68,7 +73,11 @@ impl Mesh {
     }
 
     /// The same, with other options changed.
-    pub fn up_with(access: Access, manifests: &[&str], change: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
+    pub fn up_with(
+        access: Access,
+        manifests: &[&str],
+        change: impl FnOnce(&mut Options),
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("weft-case-").tempdir()?;
         let dir = folder.path().join("manifests");
         std::fs::create_dir(&dir)?;
@@ -85,8 +94,14 @@ impl Mesh {
         change(&mut options);
         let runtime = Runtime::up(options)?;
         let client = runtime.client().clone();
-        let mesh = Self { runtime: Some(runtime), client, folder };
-        mesh.client.wait(PATIENCE).with_context(|| format!("not ready: {}", mesh.describe()))?;
+        let mesh = Self {
+            runtime: Some(runtime),
+            client,
+            folder,
+        };
+        mesh.client
+            .wait(PATIENCE)
+            .with_context(|| format!("not ready: {}", mesh.describe()))?;
         Ok(mesh)
     }
 
@@ -104,23 +119,33 @@ impl Mesh {
     pub fn apply(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let part = self.dir().join(format!(".{name}.part"));
         std::fs::write(&part, text)?;
-        Ok(std::fs::rename(part, self.dir().join(format!("{name}.yaml")))?)
+        Ok(std::fs::rename(
+            part,
+            self.dir().join(format!("{name}.yaml")),
+        )?)
     }
 
     /// Takes a manifest out of the user's folder.
     pub fn delete(&self, name: &str) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.dir().join(format!("{name}.yaml")))?)
+        Ok(std::fs::remove_file(
+            self.dir().join(format!("{name}.yaml")),
+        )?)
     }
 
     /// Pods of a workload that are there to stay.
     pub fn pods(&self, workload: &str) -> anyhow::Result<Vec<PodInfo>> {
         let pods = self.client.pods()?.into_iter();
-        Ok(pods.filter(|pod| !pod.deleting && pod.labels.get("app").is_some_and(|app| app == workload)).collect())
+        Ok(pods
+            .filter(|pod| !pod.deleting && pod.labels.get("app").is_some_and(|app| app == workload))
+            .collect())
     }
 
     /// The first pod of a workload.
     pub fn pod(&self, workload: &str) -> anyhow::Result<PodInfo> {
-        self.pods(workload)?.into_iter().next().ok_or_else(|| anyhow!("no pod of {workload}"))
+        self.pods(workload)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| anyhow!("no pod of {workload}"))
     }
 
     /// Runs a command in the first pod of a workload.
@@ -133,12 +158,21 @@ impl Mesh {
 
     /// Runs a command in the node's own namespace.
     pub fn node(&self, command: &[&str]) -> anyhow::Result<Output> {
-        self.client.output(&Exec::new("node", command.iter().copied()))
+        self.client
+            .output(&Exec::new("node", command.iter().copied()))
     }
 
     /// One request by `curl` from a workload's pod.
     pub fn curl(&self, workload: &str, url: &str, options: &[&str]) -> anyhow::Result<Answer> {
-        let mut command = vec!["curl", "--silent", "--show-error", "--include", "--max-time", "10", "--raw"];
+        let mut command = vec![
+            "curl",
+            "--silent",
+            "--show-error",
+            "--include",
+            "--max-time",
+            "10",
+            "--raw",
+        ];
         command.extend(options);
         command.push(url);
         let output = self.exec(workload, &command)?;
@@ -161,22 +195,39 @@ impl Mesh {
 
     /// Metrics of the proxy of a pod.
     pub fn metrics_of(&self, pod: &PodInfo) -> anyhow::Result<Scrape> {
-        let ip = pod.ips.first().ok_or_else(|| anyhow!("{} has no address", pod.name))?;
+        let ip = pod
+            .ips
+            .first()
+            .ok_or_else(|| anyhow!("{} has no address", pod.name))?;
         Scrape::fetch(self.client.dial(None, (*ip, ports::ADMIN).into())?)
     }
 
     /// Output of a container of a workload's first pod so far.
     pub fn logs(&self, workload: &str, container: &str) -> anyhow::Result<String> {
         let pod = self.pod(workload)?;
-        let file = self.client.log_file(&pod.namespace, &pod.name, Some(container))?;
+        let file = self
+            .client
+            .log_file(&pod.namespace, &pod.name, Some(container))?;
         Ok(String::from_utf8_lossy(&std::fs::read(file)?).into_owned())
     }
 
     fn describe(&self) -> String {
         let pods = self.client.pods().unwrap_or_default();
-        let line = |pod: &PodInfo| format!("{}/{} {} {:?}", pod.namespace, pod.name, pod.status, pod.message);
-        let problems = self.client.status().map(|status| status.problems).unwrap_or_default();
-        format!("{:?} {problems:?}", pods.iter().map(line).collect::<Vec<_>>())
+        let line = |pod: &PodInfo| {
+            format!(
+                "{}/{} {} {:?}",
+                pod.namespace, pod.name, pod.status, pod.message
+            )
+        };
+        let problems = self
+            .client
+            .status()
+            .map(|status| status.problems)
+            .unwrap_or_default();
+        format!(
+            "{:?} {problems:?}",
+            pods.iter().map(line).collect::<Vec<_>>()
+        )
     }
 }
 
@@ -192,14 +243,26 @@ fn parse_curl(output: &Output) -> Answer {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // A 100 Continue comes as a head of its own before the answer.
     let mut rest = text.as_str();
-    let mut answer = Answer { status: 0, headers: Vec::new(), body: String::new(), exit: output.code };
+    let mut answer = Answer {
+        status: 0,
+        headers: Vec::new(),
+        body: String::new(),
+        exit: output.code,
+    };
     while rest.starts_with("HTTP/") {
-        let Some((head, body)) = rest.split_once("\r\n\r\n") else { break };
+        let Some((head, body)) = rest.split_once("\r\n\r\n") else {
+            break;
+        };
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|status| status.parse().ok());
         answer.status = status.unwrap_or(0);
         let fields = lines.filter_map(|line| line.split_once(':'));
-        answer.headers = fields.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
+        answer.headers = fields
+            .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+            .collect();
         rest = body;
         if answer.status != 100 {
             break;
@@ -213,7 +276,10 @@ fn parse_curl(output: &Output) -> Answer {
 }
 
 /// Tries again until the condition gives a value; the error says what was waited for and the last reason.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn eventually<T>(
+    what: &str,
+    mut condition: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let start = Instant::now();
     loop {
         match condition() {
@@ -227,8 +293,15 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> anyhow::Result<T
 /// A program of this workspace, found beside the running test program.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let folder = this.parent().and_then(|deps| deps.parent()).context("the test program stands nowhere")?;
+    let folder = this
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("the test program stands nowhere")?;
     let path = folder.join(name);
-    ensure!(path.is_file(), "{} is not built: tests/run builds it first", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is not built: tests/run builds it first",
+        path.display()
+    );
     Ok(path)
 }

@@ -22,7 +22,14 @@ pub fn tcp_server(name: &str, role: &str) -> String {
     workload(name, 1, &[role, "7000"], 7000, "any")
 }
 
-fn raw(name: &str, replicas: u32, role: &[&str], port: u16, port_name: &str, inject: &str) -> String {
+fn raw(
+    name: &str,
+    replicas: u32,
+    role: &[&str],
+    port: u16,
+    port_name: &str,
+    inject: &str,
+) -> String {
     let program = std::env::current_exe().unwrap_or_default();
     let mut command = format!("{:?}, \"role\"", program.display().to_string());
     for word in role {
@@ -90,7 +97,11 @@ spec:
       methods: ["{method}"]
 ---
 {}"#,
-        target(source, destination, &format!("{{ kind: HTTPRouteGroup, name: {destination}-routes }}"))
+        target(
+            source,
+            destination,
+            &format!("{{ kind: HTTPRouteGroup, name: {destination}-routes }}")
+        )
     )
 }
 
@@ -110,7 +121,11 @@ spec:
     ports: [{port}]
 ---
 {}"#,
-        target(source, destination, &format!("{{ kind: TCPRoute, name: {destination}-ports }}"))
+        target(
+            source,
+            destination,
+            &format!("{{ kind: TCPRoute, name: {destination}-ports }}")
+        )
     )
 }
 

@@ -19,9 +19,13 @@ const MAX_BODY: usize = 64 << 20;
 
 /// Plays the role named by the arguments after `role`, for ever.
 pub fn play(args: &[String]) -> anyhow::Result<()> {
-    let [role, port, ..] = args else { bail!("usage: role NAME PORT") };
+    let [role, port, ..] = args else {
+        bail!("usage: role NAME PORT")
+    };
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse::<u16>().context("port")?));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         tokio::select! {
             done = serve(role, address) => done,
@@ -49,7 +53,9 @@ where
     F: Fn(TcpStream) -> R,
     R: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -72,25 +78,45 @@ where
         }
         tokio::task::yield_now().await;
     }
-    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, peer).await) });
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, peer).await) });
     let io = TokioIo::new(stream);
     if &start == b"PRI " {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        server.timer(TokioTimer::new()).serve_connection(io, service).await?;
+        server
+            .timer(TokioTimer::new())
+            .serve_connection(io, service)
+            .await?;
     } else {
         let mut server = hyper::server::conn::http1::Builder::new();
-        server.timer(TokioTimer::new()).serve_connection(io, service).await?;
+        server
+            .timer(TokioTimer::new())
+            .serve_connection(io, service)
+            .await?;
     }
     Ok(())
 }
 
 async fn answer(request: Request<Incoming>, peer: SocketAddr) -> Answer {
     let (head, body) = request.into_parts();
-    let version = if head.version == Version::HTTP_2 { "2" } else { "1" };
-    let headers: Vec<_> = head.headers.iter().map(|(k, v)| json!([k.as_str(), String::from_utf8_lossy(v.as_bytes())])).collect();
+    let version = if head.version == Version::HTTP_2 {
+        "2"
+    } else {
+        "1"
+    };
+    let headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(k, v)| json!([k.as_str(), String::from_utf8_lossy(v.as_bytes())]))
+        .collect();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")),
+        Err(error) => {
+            return text(
+                StatusCode::BAD_REQUEST,
+                format!("the body broke off: {error}"),
+            );
+        }
     };
     let pod = std::env::var("HOSTNAME").unwrap_or_default();
     let echo = json!({
@@ -102,7 +128,11 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr) -> Answer {
         "headers": headers,
         "body_bytes": body.len(),
     });
-    let size = head.uri.query().and_then(|query| query.strip_prefix("bytes=")).and_then(|n| n.parse::<usize>().ok());
+    let size = head
+        .uri
+        .query()
+        .and_then(|query| query.strip_prefix("bytes="))
+        .and_then(|n| n.parse::<usize>().ok());
     match size {
         Some(size) => text(StatusCode::OK, "x".repeat(size.min(MAX_BODY))),
         None => text(StatusCode::OK, echo.to_string()),
@@ -110,7 +140,10 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr) -> Answer {
 }
 
 async fn broken(_: Request<Incoming>, _: SocketAddr) -> Answer {
-    text(StatusCode::INTERNAL_SERVER_ERROR, "broken on purpose\n".into())
+    text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "broken on purpose\n".into(),
+    )
 }
 
 fn text(status: StatusCode, body: String) -> Answer {
@@ -146,7 +179,9 @@ async fn banner(stream: TcpStream) -> anyhow::Result<()> {
 }
 
 async fn terminated() {
-    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    if let Ok(mut signal) =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
         signal.recv().await;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

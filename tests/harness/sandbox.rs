@@ -10,10 +10,34 @@ pub fn script(script: &str, args: &[&str]) -> anyhow::Result<String> {
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euo", "pipefail", "-c", script, "case"]);
-    let output = command.args(args).stdin(Stdio::null()).output().context("cannot run unshare")?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    anyhow::ensure!(output.status.success(), "the script ended with {}:\n{text}", output.status);
+    command.args([
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        script,
+        "case",
+    ]);
+    let output = command
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run unshare")?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    anyhow::ensure!(
+        output.status.success(),
+        "the script ended with {}:\n{text}",
+        output.status
+    );
     Ok(text)
 }
 
@@ -28,7 +52,10 @@ pub fn unavailable() -> Option<String> {
 /// Why a case that needs these programs cannot run here; `None` if it can.
 pub fn missing(programs: &[&str]) -> Option<String> {
     let absent = |name: &&&str| {
-        let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).stdout(Stdio::null()).status();
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {name}")])
+            .stdout(Stdio::null())
+            .status();
         !found.is_ok_and(|status| status.success())
     };
     let absent: Vec<_> = programs.iter().filter(absent).copied().collect();

@@ -19,7 +19,10 @@ use std::net::SocketAddr;
 
 /// Where a role listens: all addresses of the pod, or the one it is told where it has none to itself.
 fn any(port: u16) -> SocketAddr {
-    SocketAddr::new(names::bind().unwrap_or(std::net::Ipv6Addr::UNSPECIFIED.into()), port)
+    SocketAddr::new(
+        names::bind().unwrap_or(std::net::Ipv6Addr::UNSPECIFIED.into()),
+        port,
+    )
 }
 
 /// The built-in application of the demonstration.
@@ -77,12 +80,18 @@ enum Role {
 
 /// Plays a role until it is told to stop.
 pub fn run(args: AppArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let role = async {
             match args.role {
                 Role::Web { port, front } => front::web(any(port), front).await,
-                Role::Front { port, colour, tally } => front::front(any(port), colour, tally).await,
+                Role::Front {
+                    port,
+                    colour,
+                    tally,
+                } => front::front(any(port), colour, tally).await,
                 Role::Colour { port, release } => colour::serve(any(port), release).await,
                 Role::Tally { port } => tally::serve(any(port)).await,
                 Role::Load { target, rate } => load::run(target, rate).await,
@@ -98,7 +107,9 @@ pub fn run(args: AppArgs) -> anyhow::Result<()> {
 
 /// A service leaves a moment after it is asked to, so that what is under way ends well.
 async fn terminated() {
-    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    if let Ok(mut signal) =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
         signal.recv().await;
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     } else {

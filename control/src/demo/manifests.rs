@@ -14,7 +14,9 @@ pub(super) const NAMESPACE: &str = "loom";
 
 /// The split with these weights for v1 and v2.
 pub(super) fn split(v1: u32, v2: u32) -> String {
-    SPLIT.replace("weight: 90", &format!("weight: {v1}")).replace("weight: 10", &format!("weight: {v2}"))
+    SPLIT
+        .replace("weight: 90", &format!("weight: {v1}"))
+        .replace("weight: 10", &format!("weight: {v2}"))
 }
 
 #[cfg(test)]
@@ -24,7 +26,10 @@ mod tests {
     #[test]
     fn the_split_takes_any_weights() {
         let text = split(50, 51);
-        assert!(text.contains("weight: 50 }") && text.contains("weight: 51 }"), "{text}");
+        assert!(
+            text.contains("weight: 50 }") && text.contains("weight: 51 }"),
+            "{text}"
+        );
     }
 
     #[test]

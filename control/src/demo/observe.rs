@@ -43,7 +43,10 @@ pub(super) struct Look {
 /// Looks once; a pod that is on its way out or not yet up is left out.
 pub(super) fn look(client: &Client) -> anyhow::Result<Look> {
     let pods = client.pods()?;
-    let meshed: Vec<_> = pods.iter().filter(|pod| pod.meshed && pod.ready && pod.namespace == NAMESPACE).collect();
+    let meshed: Vec<_> = pods
+        .iter()
+        .filter(|pod| pod.meshed && pod.ready && pod.namespace == NAMESPACE)
+        .collect();
     let mut all = Scrape::default();
     for pod in meshed {
         if let Ok(scrape) = scrape(client, pod) {
@@ -63,15 +66,21 @@ pub(super) fn look(client: &Client) -> anyhow::Result<Look> {
 
 /// The metrics of one pod's proxy.
 fn scrape(client: &Client, pod: &PodInfo) -> anyhow::Result<Scrape> {
-    let ip = pod.ips.first().ok_or_else(|| anyhow!("pod {} has no address", pod.name))?;
+    let ip = pod
+        .ips
+        .first()
+        .ok_or_else(|| anyhow!("pod {} has no address", pod.name))?;
     Scrape::fetch(client.dial(None, SocketAddr::new(*ip, ports::ADMIN))?)
 }
 
 /// The last line that a load generator printed.
 fn seen(client: &Client, pods: &[PodInfo], account: &str) -> anyhow::Result<Seen> {
-    let pod = pods.iter().find(|pod| pod.service_account == account && !pod.deleting);
+    let pod = pods
+        .iter()
+        .find(|pod| pod.service_account == account && !pod.deleting);
     let pod = pod.with_context(|| format!("{account} does not run"))?;
-    let Ok(mut file) = std::fs::File::open(client.log_file(NAMESPACE, &pod.name, Some("app"))?) else {
+    let Ok(mut file) = std::fs::File::open(client.log_file(NAMESPACE, &pod.name, Some("app"))?)
+    else {
         return Ok(Seen::default());
     };
     let length = file.metadata()?.len();
@@ -81,12 +90,18 @@ fn seen(client: &Client, pods: &[PodInfo], account: &str) -> anyhow::Result<Seen
     let text = String::from_utf8_lossy(&tail);
     // The last line may still be in the making.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let parsed = whole.rsplit('\n').find_map(|line| serde_json::from_str(line).ok());
+    let parsed = whole
+        .rsplit('\n')
+        .find_map(|line| serde_json::from_str(line).ok());
     Ok(parsed.unwrap_or_default())
 }
 
 /// Looks again until a condition holds; `None` when time runs out.
-pub(super) fn until(client: &Client, limit: Duration, holds: impl Fn(&Look) -> bool) -> anyhow::Result<Option<Look>> {
+pub(super) fn until(
+    client: &Client,
+    limit: Duration,
+    holds: impl Fn(&Look) -> bool,
+) -> anyhow::Result<Option<Look>> {
     let start = Instant::now();
     loop {
         let now = look(client)?;
@@ -104,11 +119,19 @@ fn edges(all: &Scrape) -> Edges {
     let outbound = [("direction", "outbound")];
     let mut edges = Edges::new();
     let key = |sample: &crate::scrape::Sample| {
-        (sample.label("workload").to_owned(), sample.label("peer_workload").to_owned())
+        (
+            sample.label("workload").to_owned(),
+            sample.label("peer_workload").to_owned(),
+        )
     };
     for (name, count) in [
-        ("weft_requests_total", (|edge, value| edge.requests += value) as fn(&mut Edge, f64)),
-        ("weft_tcp_streams_total", |edge, value| edge.streams += value),
+        (
+            "weft_requests_total",
+            (|edge, value| edge.requests += value) as fn(&mut Edge, f64),
+        ),
+        ("weft_tcp_streams_total", |edge, value| {
+            edge.streams += value
+        }),
     ] {
         for sample in all.select(name, &outbound) {
             let edge = edges.entry(key(sample)).or_default();
@@ -125,7 +148,11 @@ fn edges(all: &Scrape) -> Edges {
     }
     for sample in all.select("weft_response_latency_seconds_bucket", &outbound) {
         if let Ok(bound) = sample.label("le").parse::<f64>() {
-            add_bucket(&mut edges.entry(key(sample)).or_default().latency, bound, sample.value);
+            add_bucket(
+                &mut edges.entry(key(sample)).or_default().latency,
+                bound,
+                sample.value,
+            );
         }
     }
     edges.retain(|(_, peer), _| !peer.is_empty());
@@ -146,20 +173,37 @@ impl Edge {
     /// What was counted since `before`. A proxy that left takes its counts along: nothing goes below zero.
     pub(super) fn since(&self, before: &Edge) -> Edge {
         let minus = |now: f64, then: f64| (now - then).max(0.0);
-        let then = |bound: f64| before.latency.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count);
+        let then = |bound: f64| {
+            before
+                .latency
+                .iter()
+                .find(|(other, _)| *other == bound)
+                .map_or(0.0, |(_, count)| *count)
+        };
         Edge {
             requests: minus(self.requests, before.requests),
             failures: minus(self.failures, before.failures),
             streams: minus(self.streams, before.streams),
             tls: minus(self.tls, before.tls),
-            latency: self.latency.iter().map(|(bound, count)| (*bound, minus(*count, then(*bound)))).collect(),
+            latency: self
+                .latency
+                .iter()
+                .map(|(bound, count)| (*bound, minus(*count, then(*bound))))
+                .collect(),
         }
     }
 
     /// Latency in milliseconds that this share of the requests stayed below; the bound of its bucket.
     pub(super) fn quantile_ms(&self, share: f64) -> Option<f64> {
-        let total = self.latency.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
-        let (bound, _) = self.latency.iter().find(|(_, count)| *count >= total * share)?;
+        let total = self
+            .latency
+            .last()
+            .map(|(_, count)| *count)
+            .filter(|count| *count > 0.0)?;
+        let (bound, _) = self
+            .latency
+            .iter()
+            .find(|(_, count)| *count >= total * share)?;
         Some(bound * 1000.0)
     }
 }
@@ -167,12 +211,17 @@ impl Edge {
 /// Traffic between all pairs since `before`.
 pub(super) fn since(now: &Edges, before: &Edges) -> Edges {
     let default = Edge::default();
-    now.iter().map(|(key, edge)| (key.clone(), edge.since(before.get(key).unwrap_or(&default)))).collect()
+    now.iter()
+        .map(|(key, edge)| (key.clone(), edge.since(before.get(key).unwrap_or(&default))))
+        .collect()
 }
 
 /// Share of the traffic between meshed pods that was under mutual TLS; `None` without traffic.
 pub(super) fn tls_share(edges: &Edges) -> Option<f64> {
-    let total: f64 = edges.values().map(|edge| edge.requests + edge.streams).sum();
+    let total: f64 = edges
+        .values()
+        .map(|edge| edge.requests + edge.streams)
+        .sum();
     let tls: f64 = edges.values().map(|edge| edge.tls).sum();
     (total > 0.0).then(|| tls / total)
 }

@@ -14,7 +14,8 @@ const MOST: usize = 64;
 
 /// Serves the page on loopback until the program ends; tells where.
 pub(super) fn serve(client: &Client) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on loopback")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on loopback")?;
     let address = listener.local_addr()?;
     let client = client.clone();
     let open = Arc::new(AtomicUsize::new(0));
@@ -36,11 +37,17 @@ pub(super) fn serve(client: &Client) -> anyhow::Result<SocketAddr> {
 
 fn dial(client: &Client) -> anyhow::Result<TcpStream> {
     let pods = client.pods()?;
-    let load = pods.iter().find(|pod| pod.service_account == "load" && !pod.deleting);
+    let load = pods
+        .iter()
+        .find(|pod| pod.service_account == "load" && !pod.deleting);
     let load = load.context("the load generator does not run")?;
     let services = client.services()?;
-    let web = services.iter().find(|service| service.namespace == NAMESPACE && service.name == "web");
-    let web: IpAddr = *web.and_then(|web| web.cluster_ips.first()).context("there is no Service web")?;
+    let web = services
+        .iter()
+        .find(|service| service.namespace == NAMESPACE && service.name == "web");
+    let web: IpAddr = *web
+        .and_then(|web| web.cluster_ips.first())
+        .context("there is no Service web")?;
     client.dial(Some((NAMESPACE, &load.name)), (web, 8080).into())
 }
 

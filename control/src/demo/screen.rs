@@ -20,7 +20,11 @@ pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
     let seconds = (now.at - before.at).as_secs_f64().max(0.001);
     let edges = since(&now.edges, &before.edges);
     let mut text = String::new();
-    let _ = writeln!(text, "\x1b[1mweft demo\x1b[0m  {}\nthe application  {}\n", view.title, view.page);
+    let _ = writeln!(
+        text,
+        "\x1b[1mweft demo\x1b[0m  {}\nthe application  {}\n",
+        view.title, view.page
+    );
     let _ = writeln!(
         text,
         "{:<20} {:<20} {:>8} {:>9} {:>9} {:>9} {:>9} {:>6}",
@@ -31,26 +35,50 @@ pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
             continue;
         }
         let success = if edge.requests > 0.0 {
-            format!("{:.2}%", 100.0 * (1.0 - edge.failures / edge.requests).max(0.0))
+            format!(
+                "{:.2}%",
+                100.0 * (1.0 - edge.failures / edge.requests).max(0.0)
+            )
         } else {
             "-".to_owned()
         };
-        let quantile = |share| edge.quantile_ms(share).map_or("-".to_owned(), |ms| format!("{ms}ms"));
+        let quantile = |share| {
+            edge.quantile_ms(share)
+                .map_or("-".to_owned(), |ms| format!("{ms}ms"))
+        };
         let total = edge.requests + edge.streams;
-        let tls = if total == 0.0 { "-".to_owned() } else { format!("{:.0}%", 100.0 * edge.tls / total) };
+        let tls = if total == 0.0 {
+            "-".to_owned()
+        } else {
+            format!("{:.0}%", 100.0 * edge.tls / total)
+        };
         let rps = format!("{:.1}rps", edge.requests / seconds);
         let (p50, p95, p99) = (quantile(0.5), quantile(0.95), quantile(0.99));
-        let _ = writeln!(text, "{from:<20} {to:<20} {success:>8} {rps:>9} {p50:>9} {p95:>9} {p99:>9} {tls:>6}");
+        let _ = writeln!(
+            text,
+            "{from:<20} {to:<20} {success:>8} {rps:>9} {p50:>9} {p95:>9} {p99:>9} {tls:>6}"
+        );
     }
     let load = now.load.since(&before.load);
     let total: u64 = load.versions.values().sum();
     let shares = load.versions.iter().map(|(version, count)| {
-        format!("{version} {:.1}%", 100.0 * *count as f64 / total.max(1) as f64)
+        format!(
+            "{version} {:.1}%",
+            100.0 * *count as f64 / total.max(1) as f64
+        )
     });
     let (v1, v2) = view.weights;
     let _ = writeln!(text, "\nsplit wanted    v1 {v1}  v2 {v2}");
-    let _ = writeln!(text, "split observed  {}", shares.collect::<Vec<_>>().join("  "));
-    let _ = writeln!(text, "denied          {:.1}/s", (now.denied - before.denied).max(0.0) / seconds);
+    let _ = writeln!(
+        text,
+        "split observed  {}",
+        shares.collect::<Vec<_>>().join("  ")
+    );
+    let _ = writeln!(
+        text,
+        "denied          {:.1}/s",
+        (now.denied - before.denied).max(0.0) / seconds
+    );
     let _ = writeln!(text, "ejected now     {}", now.ejected_now);
     let share = tls_share(&edges).map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0));
     let _ = writeln!(text, "mutual TLS      {share}\n");
@@ -63,7 +91,10 @@ pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
 /// One step in a line.
 pub(super) fn line(step: &StepReport) -> String {
     let mark = if step.held { "√" } else { "×" };
-    format!("{mark} {}: expected {}; saw {}", step.name, step.expected, step.saw)
+    format!(
+        "{mark} {}: expected {}; saw {}",
+        step.name, step.expected, step.saw
+    )
 }
 
 /// Shows a picture in place of the one before.

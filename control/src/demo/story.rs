@@ -87,14 +87,26 @@ const IN_FORCE: Duration = Duration::from_secs(1);
 pub fn run(options: &Options) -> anyhow::Result<Summary> {
     let start = Instant::now();
     let folder = tempfile::Builder::new().prefix("weft-demo-").tempdir()?;
-    let state = options.state.clone().unwrap_or_else(|| folder.path().join("state"));
+    let state = options
+        .state
+        .clone()
+        .unwrap_or_else(|| folder.path().join("state"));
     let access = local::Access::Strict;
-    let runtime = Runtime::up(local::Options { state, access, rung: options.rung, ..local::Options::default() })?;
+    let runtime = Runtime::up(local::Options {
+        state,
+        access,
+        rung: options.rung,
+        ..local::Options::default()
+    })?;
     let mut teller = Teller::begin(runtime.client(), options)?;
     teller.ready_seconds = start.elapsed().as_secs_f64();
     let told = teller.tell();
     let summary = told.and_then(|()| teller.summary());
-    let diagnosis = if summary.is_err() { diagnose(runtime.client()) } else { String::new() };
+    let diagnosis = if summary.is_err() {
+        diagnose(runtime.client())
+    } else {
+        String::new()
+    };
     runtime.down()?;
     summary.with_context(|| format!("the story broke off{diagnosis}"))
 }
@@ -118,7 +130,10 @@ impl<'a> Teller<'a> {
     fn begin(client: &'a Client, options: &'a Options) -> anyhow::Result<Self> {
         let rung = client.status()?.rung;
         if !options.headless {
-            println!("{}\nstarting web, front, colour v1 and v2, tally, load and a stranger …", rung.describe());
+            println!(
+                "{}\nstarting web, front, colour v1 and v2, tally, load and a stranger …",
+                rung.describe()
+            );
         }
         for (file, text) in [
             ("policy.yaml", POLICY),
@@ -128,14 +143,25 @@ impl<'a> Teller<'a> {
         ] {
             let problems = client.apply(file, text)?;
             if !problems.is_empty() {
-                bail!("the demonstration's manifests were not accepted: {}", problems.join("; "));
+                bail!(
+                    "the demonstration's manifests were not accepted: {}",
+                    problems.join("; ")
+                );
             }
         }
-        client.wait(READY).with_context(|| format!("not every pod became ready{}", diagnose(client)))?;
-        let enough = |look: &Look| look.load.ok >= 20 && look.load.since(&Seen::default()).requests > 0;
+        client
+            .wait(READY)
+            .with_context(|| format!("not every pod became ready{}", diagnose(client)))?;
+        let enough =
+            |look: &Look| look.load.ok >= 20 && look.load.since(&Seen::default()).requests > 0;
         let Some(first) = until(client, READY, enough)? else {
             let last = look(client)?.load;
-            bail!("no traffic gets through: {} ({:?}){}", last.last_error, last.status, diagnose(client));
+            bail!(
+                "no traffic gets through: {} ({:?}){}",
+                last.last_error,
+                last.status,
+                diagnose(client)
+            );
         };
         Ok(Self {
             client,
@@ -145,7 +171,11 @@ impl<'a> Teller<'a> {
             first,
             steps: Vec::new(),
             weights: (90, 10),
-            page: if options.headless { String::new() } else { format!("http://{}/", page::serve(client)?) },
+            page: if options.headless {
+                String::new()
+            } else {
+                format!("http://{}/", page::serve(client)?)
+            },
             unexpected: 0,
             denied: 0.0,
             tls: 0.0,
@@ -164,7 +194,13 @@ impl<'a> Teller<'a> {
     }
 
     /// Weights take effect within a second, and no request fails while they do.
-    fn split_step(&mut self, name: &'static str, v1: u32, v2: u32, share: f64) -> anyhow::Result<()> {
+    fn split_step(
+        &mut self,
+        name: &'static str,
+        v1: u32,
+        v2: u32,
+        share: f64,
+    ) -> anyhow::Result<()> {
         let change = self.look()?;
         self.client.apply("split.yaml", &split(v1, v2))?;
         self.weights = (v1, v2);
@@ -172,13 +208,21 @@ impl<'a> Teller<'a> {
         let end = self.watch(&settled, self.part(share), name)?;
         let seen = end.load.since(&settled.load);
         let failed = end.load.since(&change.load).failed();
-        let (count, total) = (seen.versions.get("v2").copied().unwrap_or(0), seen.versions.values().sum::<u64>());
+        let (count, total) = (
+            seen.versions.get("v2").copied().unwrap_or(0),
+            seen.versions.values().sum::<u64>(),
+        );
         let wanted = f64::from(v2) / f64::from(v1 + v2);
         let held = total > 0 && failed == 0 && within_binomial(count, total, wanted);
         self.unexpected += failed;
         let expected = format!("v2 gets {:.0} %, 0 failed", wanted * 100.0);
         let share = 100.0 * count as f64 / total.max(1) as f64;
-        self.report(name, expected, format!("v2 got {share:.1} % of {total}, {failed} failed"), held);
+        self.report(
+            name,
+            expected,
+            format!("v2 got {share:.1} % of {total}, {failed} failed"),
+            held,
+        );
         Ok(())
     }
 
@@ -193,12 +237,20 @@ impl<'a> Teller<'a> {
         while !rolled.is_finished() {
             end = self.watch(&end, Duration::from_millis(500), NAME)?;
         }
-        rolled.join().ok().context("the roll-out was not followed to its end")??;
+        rolled
+            .join()
+            .ok()
+            .context("the roll-out was not followed to its end")??;
         end = self.watch(&end, self.part(0.1), NAME)?;
         let seen = end.load.since(&before.load);
         self.unexpected += seen.failed();
         let held = seen.failed() == 0 && seen.requests > 0;
-        let saw = format!("{} failed of {}{}", seen.failed(), seen.requests, last(&end, seen.failed()));
+        let saw = format!(
+            "{} failed of {}{}",
+            seen.failed(),
+            seen.requests,
+            last(&end, seen.failed())
+        );
         self.report(NAME, "0 failed".into(), saw, held);
         Ok(())
     }
@@ -211,8 +263,15 @@ impl<'a> Teller<'a> {
         const MOST: u64 = 30;
         let before = self.look()?;
         let pods = self.client.pods()?;
-        let version = |pod: &&local::PodInfo| pod.labels.get("version").is_some_and(|version| version == "v1");
-        let pod = pods.iter().filter(|pod| pod.service_account == "colour").find(version);
+        let version = |pod: &&local::PodInfo| {
+            pod.labels
+                .get("version")
+                .is_some_and(|version| version == "v1")
+        };
+        let pod = pods
+            .iter()
+            .filter(|pod| pod.service_account == "colour")
+            .find(version);
         let pod = pod.context("no pod of colour-v1")?.name.clone();
         self.order(&pod, "on")?;
         let end = self.watch(&before, self.part(0.2), NAME)?;
@@ -221,9 +280,20 @@ impl<'a> Teller<'a> {
         let held = (1..=MOST).contains(&seen.failed()) && seen.ok > 0;
         let share = 100.0 * seen.failed() as f64 / seen.requests.max(1) as f64;
         let ejections = end.ejections - before.ejections;
-        let saw = format!("{} of {} failed ({share:.1} %), {ejections} ejections", seen.failed(), seen.requests);
-        self.report(NAME, format!("it is set aside: at most {MOST} failed"), saw, held);
-        until(self.client, Duration::from_secs(15), |look| look.ejected_now == 0.0)?;
+        let saw = format!(
+            "{} of {} failed ({share:.1} %), {ejections} ejections",
+            seen.failed(),
+            seen.requests
+        );
+        self.report(
+            NAME,
+            format!("it is set aside: at most {MOST} failed"),
+            saw,
+            held,
+        );
+        until(self.client, Duration::from_secs(15), |look| {
+            look.ejected_now == 0.0
+        })?;
         Ok(())
     }
 
@@ -233,7 +303,10 @@ impl<'a> Teller<'a> {
         exec.container = Some("app".to_owned());
         let output = self.client.output(&exec)?;
         if output.code != 0 {
-            bail!("cannot make {pod} fail: {}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "cannot make {pod} fail: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
@@ -249,7 +322,12 @@ impl<'a> Teller<'a> {
         let refused = seen.status.get(&403).copied().unwrap_or(0);
         let held = seen.requests > 0 && refused == seen.requests;
         let saw = format!("{refused} of {} refused", seen.requests);
-        self.report(NAME, "every request refused with 403 after a second".into(), saw, held);
+        self.report(
+            NAME,
+            "every request refused with 403 after a second".into(),
+            saw,
+            held,
+        );
         Ok(())
     }
 
@@ -263,7 +341,12 @@ impl<'a> Teller<'a> {
         let seen = end.load.since(&settled.load);
         self.unexpected += seen.failed();
         let held = seen.requests > 0 && seen.failed() == 0;
-        let saw = format!("{} failed of {}{}", seen.failed(), seen.requests, last(&end, seen.failed()));
+        let saw = format!(
+            "{} failed of {}{}",
+            seen.failed(),
+            seen.requests,
+            last(&end, seen.failed())
+        );
         self.report(NAME, "0 failed after a second".into(), saw, held);
         Ok(())
     }
@@ -271,9 +354,17 @@ impl<'a> Teller<'a> {
     /// All the while, a meshed pod that nobody allowed anything got nothing, and everything was encrypted.
     fn stranger(&mut self) -> anyhow::Result<()> {
         let end = self.look()?;
-        let (ok, refused) = (end.stranger.ok, end.stranger.status.get(&403).copied().unwrap_or(0));
+        let (ok, refused) = (
+            end.stranger.ok,
+            end.stranger.status.get(&403).copied().unwrap_or(0),
+        );
         let saw = format!("{ok} served, {refused} refused");
-        self.report("a stranger calls front", "0 served".into(), saw, ok == 0 && refused > 0);
+        self.report(
+            "a stranger calls front",
+            "0 served".into(),
+            saw,
+            ok == 0 && refused > 0,
+        );
         let share = self.tls / self.traffic.max(1.0);
         let held = self.traffic > 0.0 && self.tls == self.traffic;
         let saw = format!("{:.4} of {} requests and streams", share, self.traffic);
@@ -289,9 +380,17 @@ impl<'a> Teller<'a> {
             let left = duration.saturating_sub(start.elapsed());
             std::thread::sleep(left.min(Duration::from_secs(1)));
             let now = self.look()?;
-            self.add(&since(&now.edges, &previous.edges), (now.denied - previous.denied).max(0.0));
+            self.add(
+                &since(&now.edges, &previous.edges),
+                (now.denied - previous.denied).max(0.0),
+            );
             if !self.options.headless {
-                let view = screen::View { title, page: &self.page, weights: self.weights, steps: &self.steps };
+                let view = screen::View {
+                    title,
+                    page: &self.page,
+                    weights: self.weights,
+                    steps: &self.steps,
+                };
                 screen::show(&screen::draw(&previous, &now, &view));
             }
             if start.elapsed() >= duration {
@@ -303,8 +402,12 @@ impl<'a> Teller<'a> {
 
     fn add(&mut self, edges: &Edges, denied: f64) {
         self.denied += denied;
-        self.traffic += edges.values().map(|edge| edge.requests + edge.streams).sum::<f64>();
-        self.tls += tls_share(edges).unwrap_or(0.0) * edges.values().map(|e| e.requests + e.streams).sum::<f64>();
+        self.traffic += edges
+            .values()
+            .map(|edge| edge.requests + edge.streams)
+            .sum::<f64>();
+        self.tls += tls_share(edges).unwrap_or(0.0)
+            * edges.values().map(|e| e.requests + e.streams).sum::<f64>();
     }
 
     fn look(&self) -> anyhow::Result<Look> {
@@ -316,7 +419,12 @@ impl<'a> Teller<'a> {
     }
 
     fn report(&mut self, name: &'static str, expected: String, saw: String, held: bool) {
-        let step = StepReport { name, expected, saw, held };
+        let step = StepReport {
+            name,
+            expected,
+            saw,
+            held,
+        };
         if self.options.headless {
             eprintln!("{}", screen::line(&step));
         }
@@ -334,7 +442,11 @@ impl<'a> Teller<'a> {
             success: seen.ok,
             unexpected_failures: self.unexpected,
             backends: seen.versions.clone(),
-            mtls_share: if self.traffic > 0.0 { self.tls / self.traffic } else { 0.0 },
+            mtls_share: if self.traffic > 0.0 {
+                self.tls / self.traffic
+            } else {
+                0.0
+            },
             denied: self.denied as u64,
             latency_ms: Latency {
                 p50: seen.quantile_ms(0.5),
@@ -354,17 +466,33 @@ fn within_binomial(count: u64, total: u64, wanted: f64) -> bool {
 }
 
 fn last(look: &Look, failed: u64) -> String {
-    if failed == 0 { String::new() } else { format!(" (last: {})", look.load.last_error) }
+    if failed == 0 {
+        String::new()
+    } else {
+        format!(" (last: {})", look.load.last_error)
+    }
 }
 
 /// What may explain why something does not run.
 fn diagnose(client: &Client) -> String {
     let mut text = String::new();
-    for pod in client.pods().unwrap_or_default().iter().filter(|pod| !pod.ready && !pod.finished) {
+    for pod in client
+        .pods()
+        .unwrap_or_default()
+        .iter()
+        .filter(|pod| !pod.ready && !pod.finished)
+    {
         text += &format!("\n  pod {}/{}: {}", pod.namespace, pod.name, pod.status);
-        text += &pod.message.as_ref().map_or(String::new(), |message| format!(" ({message})"));
+        text += &pod
+            .message
+            .as_ref()
+            .map_or(String::new(), |message| format!(" ({message})"));
     }
-    for problem in client.status().map(|status| status.problems).unwrap_or_default() {
+    for problem in client
+        .status()
+        .map(|status| status.problems)
+        .unwrap_or_default()
+    {
         text += &format!("\n  {problem}");
     }
     text

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod encode;
 /// Generated from `proto/weft.proto` by `cargo run -p weft-proxy-api --example generate`; a test fails when stale.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+#[rustfmt::skip]
 pub mod generated;
 
 use crate::policy::inbound::Inbound;

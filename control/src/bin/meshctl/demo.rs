@@ -36,23 +36,51 @@ enum Format {
 pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let live = std::io::IsTerminal::is_terminal(&std::io::stdout()) && args.output == Format::Table;
     let headless = args.headless || !live;
-    let options = Options { seconds: args.seconds, headless, rung: args.rung, state: args.state };
+    let options = Options {
+        seconds: args.seconds,
+        headless,
+        rung: args.rung,
+        state: args.state,
+    };
     let summary = demo::run(&options)?;
     match args.output {
         Format::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
         Format::Table => print(&summary),
     }
-    Ok(if summary.held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print(summary: &Summary) {
-    println!("\n{} requests, {} served, {} denied by policy", summary.requests, summary.success, summary.denied);
-    println!("{:.1} % of what meshed pods said to each other was under mutual TLS", summary.mtls_share * 100.0);
+    println!(
+        "\n{} requests, {} served, {} denied by policy",
+        summary.requests, summary.success, summary.denied
+    );
+    println!(
+        "{:.1} % of what meshed pods said to each other was under mutual TLS",
+        summary.mtls_share * 100.0
+    );
     let latency = &summary.latency_ms;
-    println!("latency p50 {} ms, p95 {} ms, p99 {} ms\n", latency.p50, latency.p95, latency.p99);
+    println!(
+        "latency p50 {} ms, p95 {} ms, p99 {} ms\n",
+        latency.p50, latency.p95, latency.p99
+    );
     for step in &summary.steps {
         let mark = if step.held { "√" } else { "×" };
-        println!("{mark} {}: expected {}; saw {}", step.name, step.expected, step.saw);
+        println!(
+            "{mark} {}: expected {}; saw {}",
+            step.name, step.expected, step.saw
+        );
     }
-    println!("\n{}", if summary.held { "√ every step held" } else { "× a step did not hold" });
+    println!(
+        "\n{}",
+        if summary.held {
+            "√ every step held"
+        } else {
+            "× a step did not hold"
+        }
+    );
 }

@@ -14,7 +14,8 @@ pub(crate) struct ExplainArgs {
 /// 0, or 1 for a code that does not exist.
 pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
     let Some(code) = &args.code else {
-        ALL.iter().for_each(|row| println!("{}  {:<22} {}", row.code, row.name, row.meaning));
+        ALL.iter()
+            .for_each(|row| println!("{}  {:<22} {}", row.code, row.name, row.meaning));
         return ExitCode::SUCCESS;
     };
     let Some(row) = ErrorCode::find(code) else {
@@ -23,6 +24,9 @@ pub(crate) fn run(args: &ExplainArgs) -> ExitCode {
     };
     println!("{} {}\n", row.code, row.name);
     println!("{}\n\nWhat to do: {}\n", row.meaning, row.remedy);
-    println!("Clients see HTTP status {} or grpc-status {}.", row.http_status, row.grpc_status);
+    println!(
+        "Clients see HTTP status {} or grpc-status {}.",
+        row.http_status, row.grpc_status
+    );
     ExitCode::SUCCESS
 }

@@ -44,25 +44,49 @@ pub(super) async fn serve(address: SocketAddr, version: String) -> anyhow::Resul
     http::accept(address, move |stream| {
         let (version, failing) = (version.clone(), failing.clone());
         async move {
-            let service = service_fn(move |request| pick(request, version.clone(), failing.load(Relaxed)));
+            let service =
+                service_fn(move |request| pick(request, version.clone(), failing.load(Relaxed)));
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let _ = server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = server
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         }
     })
     .await
 }
 
-type Stream = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::convert::Infallible>>>>;
+type Stream = StreamBody<
+    futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::convert::Infallible>>>,
+>;
 
-async fn pick(request: Request, version: Arc<str>, failing: bool) -> Result<Response<Stream>, std::convert::Infallible> {
+async fn pick(
+    request: Request,
+    version: Arc<str>,
+    failing: bool,
+) -> Result<Response<Stream>, std::convert::Infallible> {
     let known = request.uri().path() == METHOD;
-    let body = request.into_body().collect().await.map(|body| body.to_bytes());
-    let cell = body.ok().and_then(|body| http::unframe(body).ok()).and_then(|message| Cell::decode(message).ok());
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(|body| body.to_bytes());
+    let cell = body
+        .ok()
+        .and_then(|body| http::unframe(body).ok())
+        .and_then(|message| Cell::decode(message).ok());
     Ok(match cell {
         _ if failing => reply(None, UNAVAILABLE),
         Some(cell) if known => {
-            let colour = if version.ends_with('2') { "#c2410c" } else { "#1d4ed8" };
-            let thread = Thread { colour: colour.into(), version: version.to_string() };
+            let colour = if version.ends_with('2') {
+                "#c2410c"
+            } else {
+                "#1d4ed8"
+            };
+            let thread = Thread {
+                colour: colour.into(),
+                version: version.to_string(),
+            };
             let _ = cell.number;
             reply(Some(thread), "0")
         }
@@ -73,7 +97,10 @@ async fn pick(request: Request, version: Arc<str>, failing: bool) -> Result<Resp
 
 fn reply(thread: Option<Thread>, status: &'static str) -> Response<Stream> {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", hyper::header::HeaderValue::from_static(status));
+    trailers.insert(
+        "grpc-status",
+        hyper::header::HeaderValue::from_static(status),
+    );
     let mut frames = Vec::new();
     if let Some(thread) = thread {
         frames.push(Ok(Frame::data(http::frame(&thread.encode_to_vec()))));
@@ -81,7 +108,9 @@ fn reply(thread: Option<Thread>, status: &'static str) -> Response<Stream> {
     frames.push(Ok(Frame::trailers(trailers)));
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
     let kind = hyper::header::HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
     response
 }
 
@@ -103,11 +132,19 @@ async fn take_orders(failing: Arc<AtomicBool>) {
 
 /// Tells the colour service of this pod to fail (`on`) or to work (`off`).
 pub(super) async fn order(state: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(orders()).await.context("no colour service runs in this pod")?;
-    stream.write_all(format!("GET /{state} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+    let mut stream = TcpStream::connect(orders())
+        .await
+        .context("no colour service runs in this pod")?;
+    stream
+        .write_all(
+            format!("GET /{state} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes(),
+        )
+        .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "the colour service did not obey");
+    anyhow::ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "the colour service did not obey"
+    );
     Ok(())
 }
-

@@ -33,8 +33,16 @@ async fn pass_on(front: &Client1) -> Response {
 }
 
 /// Serves `/cell`.
-pub(super) async fn front(address: SocketAddr, colour: String, tally: String) -> anyhow::Result<()> {
-    let weaver = Arc::new(Weaver { colour: Client2::new(&colour), tally: Tally::new(&tally), next: AtomicU32::new(0) });
+pub(super) async fn front(
+    address: SocketAddr,
+    colour: String,
+    tally: String,
+) -> anyhow::Result<()> {
+    let weaver = Arc::new(Weaver {
+        colour: Client2::new(&colour),
+        tally: Tally::new(&tally),
+        next: AtomicU32::new(0),
+    });
     http::serve1(address, move |request: Request| {
         let weaver = weaver.clone();
         async move {
@@ -64,8 +72,14 @@ impl Weaver {
 
     async fn weave(&self) -> anyhow::Result<String> {
         use anyhow::Context;
-        let cell = Cell { number: self.next.fetch_add(1, Relaxed) };
-        let thread = self.colour.unary(METHOD, &cell.encode_to_vec()).await.context("colour")?;
+        let cell = Cell {
+            number: self.next.fetch_add(1, Relaxed),
+        };
+        let thread = self
+            .colour
+            .unary(METHOD, &cell.encode_to_vec())
+            .await
+            .context("colour")?;
         let thread = Thread::decode(thread).context("colour")?;
         let woven = self.tally.count(&thread.version).await.context("tally")?;
         Ok(serde_json::json!({ "colour": thread.colour, "version": thread.version, "woven": woven }).to_string())

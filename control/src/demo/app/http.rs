@@ -25,9 +25,12 @@ pub(super) type Response<B = Full<Bytes>> = hyper::Response<B>;
 /// An answer with a body of text.
 pub(super) fn answer(status: u16, kind: &str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(kind) = kind.parse() {
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+        response
+            .headers_mut()
+            .insert(hyper::header::CONTENT_TYPE, kind);
     }
     response
 }
@@ -46,7 +49,9 @@ where
                 async move { Ok::<_, std::convert::Infallible>(answer.await) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
-            let connection = server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            let connection = server
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
             let _ = connection.await;
         }
     })
@@ -59,7 +64,9 @@ where
     F: Fn(TcpStream) -> R,
     R: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
     println!("listening on {address}");
     loop {
         match listener.accept().await {
@@ -83,21 +90,32 @@ pub(super) struct Client1 {
 
 impl Client1 {
     pub(super) fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), idle: Mutex::new(Vec::new()) }
+        Self {
+            host: host.to_owned(),
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// Status and body of one GET.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
-        tokio::time::timeout(LIMIT, self.call(path)).await.map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
+        tokio::time::timeout(LIMIT, self.call(path))
+            .await
+            .map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
     }
 
     async fn call(&self, path: &str) -> anyhow::Result<(u16, Bytes)> {
         let mut sender = self.sender().await?;
-        let request = hyper::Request::get(path).header("host", &self.host).body(Full::default())?;
+        let request = hyper::Request::get(path)
+            .header("host", &self.host)
+            .body(Full::default())?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
-        let body = http_body_util::Limited::new(response.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| anyhow!("the body broke off: {error}"))?.to_bytes();
+        let body = http_body_util::Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await;
+        let body = body
+            .map_err(|error| anyhow!("the body broke off: {error}"))?
+            .to_bytes();
         if sender.ready().await.is_ok() {
             self.idle.lock().await.push(sender);
         }
@@ -125,12 +143,17 @@ pub(super) struct Client2 {
 
 impl Client2 {
     pub(super) fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), open: Mutex::new(None) }
+        Self {
+            host: host.to_owned(),
+            open: Mutex::new(None),
+        }
     }
 
     /// One gRPC unary call, message bytes to message bytes; the error is the gRPC status or what went wrong below.
     pub(super) async fn unary(&self, path: &str, message: &[u8]) -> anyhow::Result<Bytes> {
-        tokio::time::timeout(LIMIT, self.call(path, message)).await.map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
+        tokio::time::timeout(LIMIT, self.call(path, message))
+            .await
+            .map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
     }
 
     async fn call(&self, path: &str, message: &[u8]) -> anyhow::Result<Bytes> {
@@ -143,12 +166,17 @@ impl Client2 {
         let (head, body) = response.into_parts();
         let body = http_body_util::Limited::new(body, MAX_BODY).collect().await;
         let body = body.map_err(|error| anyhow!("the body broke off: {error}"))?;
-        let trailer = body.trailers().and_then(|trailers| trailers.get("grpc-status"));
+        let trailer = body
+            .trailers()
+            .and_then(|trailers| trailers.get("grpc-status"));
         let status = trailer.or_else(|| head.headers.get("grpc-status"));
         match status.map(|status| status.as_bytes()) {
             Some(b"0") => unframe(body.to_bytes()),
             Some(other) => Err(anyhow!("grpc-status {}", String::from_utf8_lossy(other))),
-            None => Err(anyhow!("HTTP status {} and no grpc-status", head.status.as_u16())),
+            None => Err(anyhow!(
+                "HTTP status {} and no grpc-status",
+                head.status.as_u16()
+            )),
         }
     }
 
@@ -160,7 +188,8 @@ impl Client2 {
             return Ok(sender.clone());
         }
         let stream = connect(&self.host).await?;
-        let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let (sender, connection) =
+            conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         *open = Some(sender.clone());
         Ok(sender)
@@ -183,7 +212,10 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
 
 /// The bytes of the one message in a gRPC body.
 pub(super) fn unframe(mut body: Bytes) -> anyhow::Result<Bytes> {
-    let length = body.get(1..5).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes);
+    let length = body
+        .get(1..5)
+        .and_then(|length| length.try_into().ok())
+        .map(u32::from_be_bytes);
     match length {
         Some(length) if body.len() == 5 + length as usize => Ok(body.split_off(5)),
         _ => Err(anyhow!("not one whole gRPC message")),

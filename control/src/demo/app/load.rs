@@ -72,7 +72,11 @@ async fn call(client: &Client1, seen: &Mutex<Seen>) {
         }
         Ok((status, body)) => {
             *seen.status.entry(status).or_default() += 1;
-            seen.last_error = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
+            seen.last_error = String::from_utf8_lossy(&body)
+                .trim()
+                .chars()
+                .take(200)
+                .collect();
         }
         Err(error) => {
             *seen.status.entry(0).or_default() += 1;

@@ -13,7 +13,8 @@ pub(super) fn bind() -> Option<IpAddr> {
 
 /// Connects to `name:port`: by the hosts file of the pod if there is one, else as the system knows the name.
 pub(super) async fn connect(target: &str) -> anyhow::Result<TcpStream> {
-    let hosts = std::env::var_os(app_env::HOSTS_FILE).and_then(|file| std::fs::read_to_string(file).ok());
+    let hosts =
+        std::env::var_os(app_env::HOSTS_FILE).and_then(|file| std::fs::read_to_string(file).ok());
     let listed = target.rsplit_once(':').and_then(|(name, port)| {
         let ip = address(&hosts.unwrap_or_default(), name)?;
         Some((ip, port.parse::<u16>().ok()?))
@@ -27,10 +28,16 @@ pub(super) async fn connect(target: &str) -> anyhow::Result<TcpStream> {
 
 /// The first address of a name in a hosts file.
 fn address(hosts: &str, name: &str) -> Option<IpAddr> {
-    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or("").split_whitespace());
-    lines.filter_map(|mut words| Some((words.next()?, words))).find_map(|(ip, mut names)| {
-        names.any(|other| other.eq_ignore_ascii_case(name)).then(|| ip.parse().ok())?
-    })
+    let lines = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").split_whitespace());
+    lines
+        .filter_map(|mut words| Some((words.next()?, words)))
+        .find_map(|(ip, mut names)| {
+            names
+                .any(|other| other.eq_ignore_ascii_case(name))
+                .then(|| ip.parse().ok())?
+        })
 }
 
 #[cfg(test)]

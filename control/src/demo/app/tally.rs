@@ -28,8 +28,15 @@ pub(super) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}
                 }
-                let seen = add(&mut counts.lock().unwrap_or_else(PoisonError::into_inner), line.trim());
-                if write.write_all(format!("{seen}\n").as_bytes()).await.is_err() {
+                let seen = add(
+                    &mut counts.lock().unwrap_or_else(PoisonError::into_inner),
+                    line.trim(),
+                );
+                if write
+                    .write_all(format!("{seen}\n").as_bytes())
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -55,7 +62,10 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), open: Mutex::new(None) }
+        Self {
+            host: host.to_owned(),
+            open: Mutex::new(None),
+        }
     }
 
     /// Counts one word; a connection that has gone away meanwhile is replaced once.
@@ -81,7 +91,11 @@ async fn ask(stream: &mut BufReader<TcpStream>, word: &str) -> anyhow::Result<u6
         stream.write_all(format!("{word}\n").as_bytes()).await?;
         let mut line = String::new();
         stream.take(LONGEST).read_line(&mut line).await?;
-        line.trim().parse().with_context(|| format!("not a number: {line:?}"))
+        line.trim()
+            .parse()
+            .with_context(|| format!("not a number: {line:?}"))
     };
-    tokio::time::timeout(LIMIT, exchange).await.map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
+    tokio::time::timeout(LIMIT, exchange)
+        .await
+        .map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
 }
