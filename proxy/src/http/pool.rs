@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::watch;
 
-/// Idle HTTP/1 connections kept for an endpoint.
-pub const MAX_IDLE: usize = 64;
+/// Idle HTTP/1 connections kept for an endpoint: as many as were busy at once just before, since whoever closes one in a
+/// lull pays for a handshake when the lull is over. The sweep closes those that stay unused.
+pub const MAX_IDLE: usize = 1024;
 /// HTTP/2 connections opened to an endpoint; above it, streams wait in the least used one.
 pub const MAX_HTTP2: usize = 64;
 /// Streams put on one HTTP/2 connection, even if its peer allows more: one connection is one core at the other side.
