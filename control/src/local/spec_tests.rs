@@ -179,3 +179,55 @@ fn mounts_stay_inside_their_volume() {
         assert!(run(&c, Rung::Root).is_err());
     }
 }
+
+#[test]
+fn without_namespaces_a_container_is_told_where_things_are() {
+    let mut pod = pod();
+    pod.metadata.uid = Some("u1".into());
+    pod.spec.containers = vec![container("weft-proxy", &[])];
+    let place = Place {
+        bin: "/opt/weft".into(),
+        dir: "/state/pods/u1".into(),
+        number: 257,
+        services: std::sync::Arc::default(),
+        lowest: 0,
+    };
+    let base = env(&[("PATH", "/bin")]);
+    let run = |container: &Container| {
+        let facts = Facts {
+            pod: &pod,
+            ips: &[],
+            rung: Rung::Loopback,
+            base: &base,
+            configs: &Configs::new(),
+            place: Some(&place),
+        };
+        resolve(container, &facts).unwrap()
+    };
+    let mut app = container("app", &["serve", "$(WEFT_BIND)", "--in=/data/x"]);
+    app.volume_mounts = vec![VolumeMount {
+        name: "data".into(),
+        mount_path: "/data".into(),
+        sub_path: None,
+        read_only: false,
+    }];
+    let app = run(&app);
+    let real = "--in=/state/pods/u1/volumes/data/x";
+    assert_eq!(app.argv, ["serve", "127.41.1.1", real]);
+    assert!(app.mounts.is_empty());
+    for var in [
+        ("PATH", "/opt/weft:/bin"),
+        ("WEFT_HOSTS_FILE", "/state/pods/u1/hosts"),
+        ("WEFT_VOLUMES", "/state/pods/u1/volumes"),
+        ("WEFT_POD_UID", "u1"),
+    ] {
+        assert!(app.env.contains(&(var.0.into(), var.1.into())), "{var:?}");
+    }
+    let proxy = run(&container("weft-proxy", &[]));
+    for var in [
+        ("WEFT_PROXY_ADMIN_ADDR", "127.42.1.1:4191"),
+        ("WEFT_PROXY_CONTROL_ADDR", "127.42.0.1:8086"),
+    ] {
+        assert!(proxy.env.contains(&(var.0.into(), var.1.into())), "{var:?}");
+    }
+}
