@@ -12,10 +12,19 @@ pub(crate) const CASES: &[Case] = &[
         &["setpriv"],
         ordinary_user,
     ),
+    (
+        "the_story_holds_without_namespaces",
+        &[],
+        without_namespaces,
+    ),
 ];
 
 fn story() -> anyhow::Result<()> {
-    tell(Command::new(program("meshctl")?))
+    tell(Command::new(program("meshctl")?), &[])
+}
+
+fn without_namespaces() -> anyhow::Result<()> {
+    tell(Command::new(program("meshctl")?), &["--rung", "loopback"])
 }
 
 fn ordinary_user() -> anyhow::Result<()> {
@@ -26,12 +35,13 @@ fn ordinary_user() -> anyhow::Result<()> {
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(program("meshctl")?);
-    tell(command)
+    tell(command, &[])
 }
 
-fn tell(mut command: Command) -> anyhow::Result<()> {
+fn tell(mut command: Command, options: &[&str]) -> anyhow::Result<()> {
     command
         .args(["demo", "--seconds", "16", "--headless", "-o", "json"])
+        .args(options)
         .current_dir("/")
         .stdin(Stdio::null());
     command.env_remove("XDG_RUNTIME_DIR").env("HOME", "/tmp");

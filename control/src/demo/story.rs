@@ -128,12 +128,12 @@ struct Teller<'a> {
 
 impl<'a> Teller<'a> {
     fn begin(client: &'a Client, options: &'a Options) -> anyhow::Result<Self> {
-        let rung = client.status()?.rung;
+        let status = client.status()?;
+        let rung = status.rung;
+        // On standard error: standard output is for the outcome.
+        eprintln!("{} ({})", rung.describe(), status.rung_reason);
         if !options.headless {
-            println!(
-                "{}\nstarting web, front, colour v1 and v2, tally, load and a stranger …",
-                rung.describe()
-            );
+            eprintln!("starting web, front, colour v1 and v2, tally, load and a stranger …");
         }
         for (file, text) in [
             ("policy.yaml", POLICY),
