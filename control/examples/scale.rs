@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use weft_control::serve::PodRef;
+use weft_control::pod_ref::PodRef;
 use weft_control::state::StateDir;
 use weft_control::token;
 use weft_proxy_api::wire::generated::identity_client::IdentityClient;

@@ -4,8 +4,9 @@
 use super::*;
 use crate::ca::Ca;
 use crate::manifest::Origin;
+use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
-use crate::serve::{PodInfo, PodRef, View, Views};
+use crate::serve::{PodInfo, View, Views};
 use crate::state::StateDir;
 use crate::token::TokenKey;
 use http_body_util::BodyExt;

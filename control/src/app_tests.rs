@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::serve::tests::{Certificate, connect};
 use crate::token::{DEFAULT_TTL, issue_for_pod};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};

@@ -2,7 +2,7 @@
 //!
 //! What a request says is only checked, never copied: a certificate holds the requester's public key and what we know.
 
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::state::{CA_CERT, CA_KEY, Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::digest::{SHA256, digest};

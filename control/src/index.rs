@@ -8,7 +8,8 @@ mod restart_tests;
 mod tests;
 
 use crate::manifest::Problem;
-use crate::serve::{PodInfo, PodRef, View, Views};
+use crate::pod_ref::PodRef;
+use crate::serve::{PodInfo, View, Views};
 use crate::source::Event;
 use crate::views::world::{Topic, World};
 use crate::views::{self, Mesh, ViewKey};

@@ -2,7 +2,7 @@
 //! controller when there is no Kubernetes API to keep it. `meshctl token` may open it at the same moment as the
 //! controller, so files appear whole (written aside, then renamed) and are made under one lock.
 
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;

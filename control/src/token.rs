@@ -3,7 +3,7 @@
 //!
 //! Signing and checking are few lines here rather than a JWT library: one algorithm, one key, nothing to negotiate.
 
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::state::{Secrecy, StateDir, TOKEN_KEY};
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};

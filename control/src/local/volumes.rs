@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::spec::Configs;
 use crate::manifest::workload::{ConfigMapVolume, Pod, Volume};
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::state::StateDir;
 use weft_proxy_api::names::inject::TOKEN_SECONDS;
 

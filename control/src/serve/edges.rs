@@ -1,6 +1,6 @@
 //! Who calls whom: the traffic that proxies report, added up for each edge. Bounded in proxies and in edges.
 
-use super::PodRef;
+use crate::pod_ref::PodRef;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

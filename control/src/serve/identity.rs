@@ -1,8 +1,9 @@
 //! `Identity.Certify`: a token and a signing request become a certificate. The one call without a client certificate.
 
+use super::Shared;
 use super::rate::{Limiter, Rate};
-use super::{PodRef, Shared};
 use crate::ca::{CsrError, Leaf};
+use crate::pod_ref::PodRef;
 use crate::state::StateDir;
 use crate::token::{TokenClaims, TokenError};
 use anyhow::Result;

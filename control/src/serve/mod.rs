@@ -25,8 +25,8 @@ pub(crate) mod tests;
 pub mod tls;
 
 use crate::ca::{Ca, common_name};
+use crate::pod_ref::PodRef;
 use crate::token::TokenKey;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,32 +52,6 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const POD_LIMIT: Duration = Duration::from_secs(5);
 /// How long open calls may take to end when the controller stops.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-
-/// A pod by namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PodRef {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl PodRef {
-    /// `namespace/name`.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-impl fmt::Display for PodRef {
-    /// `namespace/name`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// The current answer to one subscription, whole.
 #[derive(Debug, Clone, PartialEq)]

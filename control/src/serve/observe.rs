@@ -1,7 +1,8 @@
 //! `Observe.Attach`: proxies report their traffic; it is added up in the edge table.
 
 use super::tls::Peer;
-use super::{HELLO_LIMIT, PodRef, Shared, caller, expired, stopped};
+use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
+use crate::pod_ref::PodRef;
 use futures_util::stream::{BoxStream, StreamExt, once, unfold};
 use std::pin::Pin;
 use std::sync::Arc;

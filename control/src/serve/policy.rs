@@ -6,7 +6,8 @@
 use super::proxies::{Entry, ProxyStatus};
 use super::session::Subscriptions;
 use super::tls::Peer;
-use super::{HELLO_LIMIT, PodRef, Shared, View, caller, expired, stopped};
+use super::{HELLO_LIMIT, Shared, View, caller, expired, stopped};
+use crate::pod_ref::PodRef;
 use futures_util::FutureExt;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Which proxies are connected, and how current each is. This is what `meshctl status` and `meshctl wait` look at.
 
-use super::PodRef;
+use crate::pod_ref::PodRef;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

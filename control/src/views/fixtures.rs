@@ -4,7 +4,7 @@
 use super::world::World;
 use super::{Mesh, ViewKey, compute};
 use crate::manifest::{Severity, parse};
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::source::Event;
 use std::collections::{BTreeSet, HashSet};
 use weft_proxy_api::identity::SpiffeId;

@@ -4,7 +4,7 @@ use super::pod::{app_containers, label, port};
 use super::world::Reader;
 use super::{access, ports};
 use crate::manifest::workload::{Container, HttpGet, Pod, Probe as PodProbe};
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use std::collections::BTreeSet;
 use weft_proxy_api::policy::inbound::{GRPC_HEALTH, Inbound, Probe};
 use weft_proxy_api::policy::path::normalise;

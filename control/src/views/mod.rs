@@ -22,7 +22,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use weft_proxy_api::names;

@@ -4,7 +4,8 @@ use super::ports::PortSet;
 use super::world::{Reader, World};
 use crate::manifest::k8s::{IntOrString, OwnerReference};
 use crate::manifest::workload::{Container, Pod};
-use crate::serve::{PodInfo, PodRef};
+use crate::pod_ref::PodRef;
+use crate::serve::PodInfo;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names::{inject, keys, ports};
 

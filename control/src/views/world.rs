@@ -5,7 +5,7 @@ use super::Mesh;
 use crate::manifest::k8s::{self, EndpointSlice, Labels, Namespace};
 use crate::manifest::workload::Pod;
 use crate::manifest::{Kind, Loaded, Object, ObjectKey};
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::smi::access::TrafficTarget;
 use crate::smi::specs::{HttpRouteGroup, TcpRoute};
 use crate::smi::split::TrafficSplit;

@@ -5,7 +5,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weft_control::manifest::{self, Object};
-use weft_control::serve::PodRef;
+use weft_control::pod_ref::PodRef;
 use weft_control::state::{self, StateDir};
 use weft_control::token;
 

@@ -1,6 +1,6 @@
 //! The policy of a pod: access mode, declared ports, probes, labels.
 
-use crate::serve::PodRef;
+use crate::pod_ref::PodRef;
 use crate::views::fixtures::*;
 use crate::views::{pod as pods, world::Reader};
 use weft_proxy_api::policy::inbound::{GRPC_HEALTH, Probe};
