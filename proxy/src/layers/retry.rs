@@ -7,6 +7,7 @@ use super::Below;
 use crate::error::Error;
 use crate::http::{Body, Request, Response};
 use crate::policy::BackendPlan;
+use http::{HeaderName, HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -169,22 +170,48 @@ impl<S: Below<Attempt> + Clone> Service<Request> for Retry<S> {
 }
 
 /// A request without a body can be written twice.
-fn spare(request: &Request) -> Option<Request> {
-    request.body().is_end_stream().then(|| copy(request))
+fn spare(request: &Request) -> Option<Box<Spare>> {
+    request
+        .body()
+        .is_end_stream()
+        .then(|| Box::new(Spare::of(request)))
 }
 
-fn copy(request: &Request) -> Request {
-    let mut copy = Request::new(Body::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// What is needed to write a request once more. Hardly ever used, so it is made as cheaply as can be: a list of the
+/// fields, which share their bytes with the request, and no map of them.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Spare {
+    fn of(request: &Request) -> Self {
+        let fields = request.headers().iter();
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            fields: fields.map(|(n, v)| (n.clone(), v.clone())).collect(),
+        }
+    }
+
+    fn request(&self) -> Request {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        for (name, value) in &self.fields {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+        request
+    }
 }
 
 /// What is kept for another try.
 struct Again {
-    spare: Option<Request>,
+    spare: Option<Box<Spare>>,
     tried: Tried,
     retries: usize,
 }
@@ -198,7 +225,7 @@ impl Again {
         let idempotent = self
             .spare
             .as_ref()
-            .is_some_and(|spare| spare.method().is_idempotent());
+            .is_some_and(|spare| spare.method.is_idempotent());
         let may = error.retry_is_safe() || (idempotent && error.retry_is_safe_if_idempotent());
         if !may {
             return None;
@@ -212,11 +239,8 @@ impl Again {
                 self.tried.add(id);
             }
         }
-        let request = match self.spare.take() {
-            Some(spare) => {
-                self.spare = (self.retries < MAX_RETRIES).then(|| copy(&spare));
-                spare
-            }
+        let request = match &self.spare {
+            Some(spare) => spare.request(),
             None => error.take_request()?,
         };
         Some(Attempt {
