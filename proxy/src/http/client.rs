@@ -254,10 +254,11 @@ impl Client {
         HttpVersion::of(request.version())
     }
 
-    async fn send(self, request: Request) -> Result<Response, Error> {
+    /// Boxed here, one codec's future at a time: one that could be either would be as large as both.
+    fn send(self, request: Request) -> ServiceFuture {
         match Self::codec(&request) {
-            Http1 => self.send_http1(request).await,
-            Http2 => self.send_http2(request).await,
+            Http1 => Box::pin(self.send_http1(request)),
+            Http2 => Box::pin(self.send_http2(request)),
         }
     }
 
@@ -342,7 +343,7 @@ impl Service<Request> for Client {
     }
 
     fn call(&mut self, request: Request) -> ServiceFuture {
-        Box::pin(self.clone().send(request))
+        self.clone().send(request)
     }
 }
 
