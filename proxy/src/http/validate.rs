@@ -80,54 +80,54 @@ fn is_length(value: &[u8]) -> bool {
 
 /// Exactly one valid Host, which an absolute target must agree with. Leaves an origin-form target and one Host.
 fn authority_http1(request: &mut Request, target: SocketAddr) -> Result<(), &'static str> {
-    let host = single_host(request.headers())?.map(<[u8]>::to_vec);
-    if let Some(authority) = request.uri().authority() {
-        if request.uri().scheme().is_none() {
-            return Err("the target of the request has no path");
-        }
-        if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
-            return Err("the scheme of the target is neither http nor https");
-        }
-        let named = checked(authority.as_str().as_bytes())
-            .ok_or("the authority of the target is not valid")?;
-        match &host {
-            Some(host) if !same(named, host) => return Err("Host contradicts the target"),
-            _ => {}
-        }
-        let value = HeaderValue::from_str(authority.as_str())
-            .map_err(|_| "the authority of the target is not valid")?;
-        request.headers_mut().insert(HOST, value);
-        let path = request
-            .uri()
-            .path_and_query()
-            .cloned()
-            .unwrap_or(PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
-        return Ok(());
+    let host = single_host(request.headers())?;
+    let Some(authority) = request.uri().authority() else {
+        return match host {
+            Some(_) => Ok(()),
+            None if request.version() == Version::HTTP_10 => {
+                let value = HeaderValue::from_str(&target.to_string()).map_err(|_| "no Host")?;
+                request.headers_mut().insert(HOST, value);
+                Ok(())
+            }
+            None => Err("no Host"),
+        };
+    };
+    if request.uri().scheme().is_none() {
+        return Err("the target of the request has no path");
     }
-    match host {
-        Some(_) => Ok(()),
-        None if request.version() == Version::HTTP_10 => {
-            let value = HeaderValue::from_str(&target.to_string()).map_err(|_| "no Host")?;
-            request.headers_mut().insert(HOST, value);
-            Ok(())
-        }
-        None => Err("no Host"),
+    if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
+        return Err("the scheme of the target is neither http nor https");
     }
+    let named =
+        checked(authority.as_str().as_bytes()).ok_or("the authority of the target is not valid")?;
+    if host.is_some_and(|host| !same(named, host)) {
+        return Err("Host contradicts the target");
+    }
+    let value =
+        HeaderValue::from_str(named).map_err(|_| "the authority of the target is not valid")?;
+    request.headers_mut().insert(HOST, value);
+    let path = request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .unwrap_or(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    Ok(())
 }
 
 /// `:authority` and Host must say the same; afterwards there is `:authority` alone.
 fn authority_http2(request: &mut Request) -> Result<(), &'static str> {
-    let host = single_host(request.headers())?.map(<[u8]>::to_vec);
+    let host = single_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
         let named = checked(authority.as_str().as_bytes()).ok_or(":authority is not valid")?;
-        if host.is_some_and(|host| !same(named, &host)) {
-            return Err("Host contradicts :authority");
+        match host {
+            None => return Ok(()),
+            Some(host) if !same(named, host) => return Err("Host contradicts :authority"),
+            Some(_) => {}
         }
     } else {
         let host = host.ok_or("neither :authority nor Host")?;
-        let authority = Authority::from_maybe_shared(bytes::Bytes::from(host))
-            .map_err(|_| "Host is not valid")?;
+        let authority = Authority::try_from(host).map_err(|_| "Host is not valid")?;
         let mut parts = request.uri().clone().into_parts();
         parts.scheme.get_or_insert(Scheme::HTTP);
         parts
