@@ -261,7 +261,8 @@ impl InFlight {
         self.done_at(super::now(), outcome, latency);
     }
 
-    pub(super) fn answered_at(&mut self, now: u64, latency: Duration) {
+    /// [`InFlight::answered`], where the clock was read already.
+    pub fn answered_at(&mut self, now: u64, latency: Duration) {
         if !self.answered {
             self.answered = true;
             self.endpoint.heard(now);
@@ -278,7 +279,8 @@ impl InFlight {
         }
     }
 
-    pub(super) fn done_at(mut self, now: u64, outcome: Outcome, latency: Duration) {
+    /// [`InFlight::done`], where the clock was read already.
+    pub fn done_at(mut self, now: u64, outcome: Outcome, latency: Duration) {
         let endpoint = self.endpoint.clone();
         match outcome {
             Outcome::Success => self.succeeded_at(now, latency),

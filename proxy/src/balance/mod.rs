@@ -9,13 +9,20 @@ pub mod p2c;
 pub use endpoint::{Endpoint, InFlight, Outcome};
 pub use p2c::{EndpointSet, Pick};
 
+use std::sync::OnceLock;
+use std::time::Instant;
+
 /// Nanoseconds of a monotonic clock, since the first call. What balancing calls `now`.
 pub fn now() -> u64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
+    at(Instant::now())
+}
+
+/// A moment that was read from the clock already, in the same terms.
+pub fn at(moment: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(|| moment);
     // Never 0, which stands for "never" in the atomics.
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos())
+    u64::try_from(moment.saturating_duration_since(start).as_nanos())
         .unwrap_or(u64::MAX)
         .saturating_add(1)
 }

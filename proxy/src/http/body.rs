@@ -4,7 +4,7 @@
 
 use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status};
 use super::pool::Lease;
-use crate::balance::{InFlight, Outcome};
+use crate::balance::{self, InFlight, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::EdgeMetrics;
 use bytes::Bytes;
@@ -26,7 +26,8 @@ pub struct Body {
     bytes: u64,
     grpc: Option<u8>,
     clean_trailers: bool,
-    at_end: AtEnd,
+    /// Apart, so that what is moved from layer to layer stays small; absent in a request without a body.
+    at_end: Option<Box<AtEnd>>,
 }
 
 #[derive(Default)]
@@ -123,7 +124,7 @@ impl Body {
             bytes: 0,
             grpc: None,
             clean_trailers: false,
-            at_end: AtEnd::default(),
+            at_end: None,
         }
     }
 
@@ -138,15 +139,23 @@ impl Body {
         self.bytes
     }
 
+    fn at_end(&mut self) -> &mut AtEnd {
+        self.at_end.get_or_insert_default()
+    }
+
     /// Counts the bytes of a request there.
-    pub fn count_request(&mut self, to: Attribution) {
-        self.at_end.attribution = Some(to);
-        self.at_end.direction = Counting::Request;
+    pub fn count_request(&mut self, to: &Attribution) {
+        // Most requests have no body, and need nothing.
+        if !matches!(self.source, Source::Empty) {
+            let at_end = self.at_end();
+            at_end.attribution = Some(to.clone());
+            at_end.direction = Counting::Request;
+        }
     }
 
     /// Says where the response is to be counted, unless that is known already.
     pub fn attribute(&mut self, to: Attribution) {
-        self.at_end.attribution.get_or_insert(to);
+        self.at_end().attribution.get_or_insert(to);
     }
 
     /// Counts the response to a request that came at `started`; `otherwise` where nobody called [`Self::attribute`].
@@ -158,20 +167,19 @@ impl Body {
         otherwise: &Attribution,
     ) -> &Attribution {
         self.grpc = self.grpc.or(head.grpc);
-        self.at_end.direction = Counting::Response {
+        let at_end = self.at_end();
+        at_end.direction = Counting::Response {
             started,
             status: head.status,
             grpc: head.is_grpc,
         };
-        self.at_end
-            .attribution
-            .get_or_insert_with(|| otherwise.clone())
+        at_end.attribution.get_or_insert_with(|| otherwise.clone())
     }
 
     /// Tells the balancer how it went when the response has ended.
     pub fn in_flight(&mut self, guard: InFlight, latency: Duration, head: &ResponseHead) {
         self.grpc = self.grpc.or(head.grpc);
-        self.at_end.flight = Some(Flight {
+        self.at_end().flight = Some(Flight {
             guard,
             latency,
             outcome: head.outcome(),
@@ -180,12 +188,12 @@ impl Body {
 
     /// Gives the connection back when the body has ended.
     pub(super) fn lease(&mut self, lease: Lease) {
-        self.at_end.lease = Some(lease);
+        self.at_end().lease = Some(lease);
     }
 
     /// Held until the body has ended.
     pub fn permit(&mut self, permit: Permit) {
-        self.at_end.permit = Some(permit);
+        self.at_end().permit = Some(permit);
     }
 
     /// Removes reserved names from the trailers: whoever sends them is not a peer proxy.
@@ -205,7 +213,12 @@ impl Body {
     }
 
     fn end(&mut self, end: End) {
-        let at_end = std::mem::take(&mut self.at_end);
+        let Some(at_end) = self.at_end.take() else {
+            return;
+        };
+        let at_end = *at_end;
+        // Read once, for the balancer and for the latency.
+        let now = Instant::now();
         if let Some(lease) = at_end.lease {
             lease.end(end);
         }
@@ -215,16 +228,18 @@ impl Body {
             outcome,
         }) = at_end.flight
         {
-            guard.done(final_outcome(outcome, self.grpc, end), latency);
+            let outcome = final_outcome(outcome, self.grpc, end);
+            guard.done_at(balance::at(now), outcome, latency);
         }
         if let Some(edge) = at_end.attribution {
-            at_end.direction.count(&edge, self.bytes, self.grpc, end);
+            let answer = (self.bytes, self.grpc, end);
+            at_end.direction.count(&edge, answer, now);
         }
     }
 }
 
 impl Counting {
-    fn count(self, edge: &EdgeMetrics, bytes: u64, grpc: Option<u8>, end: End) {
+    fn count(self, edge: &EdgeMetrics, (bytes, grpc, end): (u64, Option<u8>, End), now: Instant) {
         match self {
             Counting::Nothing => {}
             Counting::Request if bytes == 0 => {}
@@ -237,11 +252,12 @@ impl Counting {
                 if bytes > 0 {
                     edge.bytes(0, bytes);
                 }
+                let took = now.saturating_duration_since(started);
                 match end {
                     End::Dropped => edge.cancelled(),
                     // The status was sent, yet the client did not get its answer.
-                    End::Broken => edge.answered(broken(is_grpc), started.elapsed()),
-                    End::Complete => edge.answered(code(status, is_grpc, grpc), started.elapsed()),
+                    End::Broken => edge.answered(broken(is_grpc), took),
+                    End::Complete => edge.answered(code(status, is_grpc, grpc), took),
                 }
             }
         }

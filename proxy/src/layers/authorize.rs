@@ -75,7 +75,7 @@ impl<S: Below> Service<Request> for Authorize<S> {
     fn call(&mut self, mut request: Request) -> Self::Future {
         match self.layer.judge(&request) {
             Ok(()) => {
-                request.body_mut().count_request(self.layer.edge.clone());
+                request.body_mut().count_request(&self.layer.edge);
                 Call::Below {
                     inner: self.inner.call(request),
                 }

@@ -39,6 +39,7 @@ impl Route {
             OutboundPlan::Service(plan) => self.service(plan, attempt),
             OutboundPlan::Endpoint(plan) => {
                 let chosen = Chosen {
+                    started: Instant::now(),
                     in_flight: plan.endpoint.start(),
                     edge: plan.metrics.clone(),
                     backend: None,
@@ -54,6 +55,7 @@ impl Route {
                     attempt.request,
                     edge.clone(),
                     Trust::Nobody,
+                    Instant::now(),
                 )))
             }
             OutboundPlan::Refused(_) if self.to.version() == 0 => {
@@ -111,11 +113,14 @@ fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Er
 }
 
 fn choose(backend: &Arc<BackendPlan>, attempt: &Attempt) -> Option<Chosen> {
+    // The one clock read for choosing, and for the latency of what is chosen.
+    let started = Instant::now();
     let pick = backend
         .endpoints
-        .pick_except(balance::now(), attempt.tried.ids())?;
+        .pick_except(balance::at(started), attempt.tried.ids())?;
     let edge = backend.edge(pick.endpoint());
     Some(Chosen {
+        started,
         in_flight: pick.in_flight,
         edge,
         backend: Some(backend.clone()),
@@ -131,6 +136,7 @@ fn no_endpoints(backend: &BackendPlan) -> Error {
 
 /// An endpoint, and where requests to it are counted.
 struct Chosen {
+    started: Instant,
     in_flight: InFlight,
     edge: Attribution,
     backend: Option<Arc<BackendPlan>>,
@@ -145,7 +151,7 @@ impl Chosen {
             Trust::Nobody
         };
         let service = stack::endpoint(shared, endpoint);
-        let mut sent = Sent::new(&service, request, self.edge, trust);
+        let mut sent = Sent::new(&service, request, self.edge, trust, self.started);
         sent.in_flight = Some(self.in_flight);
         sent.backend = self.backend;
         sent
@@ -188,11 +194,17 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn new(service: &HttpService, mut request: Request, edge: Attribution, trust: Trust) -> Self {
-        request.body_mut().count_request(edge.clone());
+    fn new(
+        service: &HttpService,
+        mut request: Request,
+        edge: Attribution,
+        trust: Trust,
+        started: Instant,
+    ) -> Self {
+        request.body_mut().count_request(&edge);
         Self {
             inner: service.send(request),
-            started: Instant::now(),
+            started,
             in_flight: None,
             edge,
             trust,
@@ -205,8 +217,9 @@ impl Sent {
         let head = ResponseHead::of(&response);
         response.body_mut().attribute(self.edge.clone());
         if let Some(mut guard) = self.in_flight.take() {
-            let latency = self.started.elapsed();
-            guard.answered(latency);
+            let now = Instant::now();
+            let latency = now.saturating_duration_since(self.started);
+            guard.answered_at(balance::at(now), latency);
             response.body_mut().in_flight(guard, latency, &head);
         }
         response
