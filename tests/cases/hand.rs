@@ -48,6 +48,7 @@ spec:
 
 const SCRIPT: &str = r#"
 bin=$1; app=$2; dir=$(mktemp -d); printf '%s' "$3" > $dir/vm.yaml; chmod 755 $dir
+cp $bin/weft-proxy $dir    # the proxy's user may not reach the build folder
 mount -t tmpfs tmpfs /run; ip link set lo up
 trap 'cat $dir/*.log >&2; kill $(jobs -p) 2>/dev/null; rm -rf $dir' EXIT
 
@@ -68,7 +69,7 @@ for ns in client server; do
   ip netns exec $ns $bin/weft-init --skip-inbound-ports 8086
   WEFT_PROXY_WORKLOAD=vm/$ns WEFT_PROXY_CONTROL_ADDR=10.1.0.2:8086 WEFT_PROXY_TOKEN_FILE=$dir/$ns.token \
   WEFT_PROXY_TRUST_ANCHORS_FILE=$dir/roots.pem \
-    ip netns exec $ns setpriv --reuid=2102 --regid=2102 --clear-groups $bin/weft-proxy > $dir/$ns.log 2>&1 &
+    ip netns exec $ns setpriv --reuid=2102 --regid=2102 --clear-groups $dir/weft-proxy > $dir/$ns.log 2>&1 &
 done
 
 # an application on each side that knows nothing of it
