@@ -47,7 +47,7 @@ pub struct Summary {
     pub held: bool,
     /// On which rung of the runtime it ran.
     pub rung: String,
-    /// Seconds from the start of the program until every pod was ready.
+    /// Seconds from the first manifest until every pod was ready and answered.
     pub ready_seconds: f64,
     /// Requests of the load generator.
     pub requests: u64,
@@ -85,7 +85,6 @@ const IN_FORCE: Duration = Duration::from_secs(1);
 
 /// Starts the mesh, tells the story, takes everything away again.
 pub fn run(options: &Options) -> anyhow::Result<Summary> {
-    let start = Instant::now();
     let folder = tempfile::Builder::new().prefix("weft-demo-").tempdir()?;
     let state = options
         .state
@@ -98,6 +97,7 @@ pub fn run(options: &Options) -> anyhow::Result<Summary> {
         rung: options.rung,
         ..local::Options::default()
     })?;
+    let start = Instant::now();
     let mut teller = Teller::begin(runtime.client(), options)?;
     teller.ready_seconds = start.elapsed().as_secs_f64();
     let told = teller.tell();
