@@ -131,7 +131,7 @@ impl<'a> Teller<'a> {
         let status = client.status()?;
         let rung = status.rung;
         // On standard error: standard output is for the outcome.
-        eprintln!("{} ({})", rung.describe(), status.rung_reason);
+        eprintln!("{}", status.rung_reason);
         if !options.headless {
             eprintln!("starting web, front, colour v1 and v2, tally, load and a stranger …");
         }
