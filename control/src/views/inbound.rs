@@ -19,6 +19,7 @@ pub fn view(reader: &Reader<'_>, pod: &PodRef) -> Inbound {
             ports: vec![],
             allow: vec![],
             probes: vec![],
+            rate_limits: vec![],
         },
     }
 }
@@ -30,6 +31,7 @@ fn of_pod(reader: &Reader<'_>, pod: &Pod) -> Inbound {
         ports: ports::of_workload(reader, pod),
         allow: access::allow(reader, pod),
         probes: probes(pod),
+        rate_limits: vec![],
     }
 }
 

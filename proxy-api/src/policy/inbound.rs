@@ -1,6 +1,7 @@
 //! Who may call a workload: the permissions in force, and the verdict on a connection or a request.
 
 use super::matching::{HttpMatch, RequestView};
+use super::settings::RateLimit;
 use super::{Access, Protocol};
 use crate::identity::SpiffeId;
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ pub struct Inbound {
     pub allow: Vec<Allow>,
     /// Health probes admitted without an identity.
     pub probes: Vec<Probe>,
+    /// How much callers may ask for; each one that fits a request counts.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// One statement of permission (one rule of one TrafficTarget).

@@ -4,6 +4,7 @@ pub mod inbound;
 pub mod matching;
 pub mod outbound;
 pub mod path;
+pub mod settings;
 pub mod weights;
 
 use std::fmt;

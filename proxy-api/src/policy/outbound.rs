@@ -1,6 +1,7 @@
 //! Where an address leads: routes, backends and endpoints.
 
 use super::matching::{HttpMatch, RequestView};
+use super::settings::ServiceSettings;
 use super::{Protocol, ServicePort};
 use crate::identity::SpiffeId;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// The first that fits decides; never empty, and the last one has no matches.
     pub routes: Vec<Route>,
+    /// How it is called.
+    pub settings: ServiceSettings,
 }
 
 /// Requests that share their backends.
@@ -127,6 +130,7 @@ mod tests {
             name,
             protocol: Protocol::Detect,
             routes,
+            settings: ServiceSettings::default(),
         };
         let headers = http::HeaderMap::new();
         for (path, expected) in [("/a/b", 0), ("/a", 0), ("/c", 2)] {

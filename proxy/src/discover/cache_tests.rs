@@ -4,6 +4,7 @@
 use super::*;
 use crate::policy::OutboundPlan;
 use weft_proxy_api::policy::outbound::{Backend, Outbound, Route, Service};
+use weft_proxy_api::policy::settings::ServiceSettings;
 use weft_proxy_api::policy::{Protocol, ServicePort};
 
 fn target(port: u16) -> SocketAddr {
@@ -30,6 +31,7 @@ fn service(name: &str) -> Outbound {
         name,
         protocol: Protocol::Detect,
         routes: vec![route],
+        settings: ServiceSettings::default(),
     })
 }
 
@@ -113,6 +115,7 @@ fn the_inbound_plan_names_the_workload() {
         ports: Vec::new(),
         allow: Vec::new(),
         probes: Vec::new(),
+        rate_limits: Vec::new(),
     };
     assert!(
         shared.inbound.load().is_none(),

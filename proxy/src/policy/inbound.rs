@@ -205,6 +205,7 @@ mod tests {
                 port: 8081,
                 path: Some("/healthz".into()),
             }],
+            rate_limits: vec![],
         }
     }
 

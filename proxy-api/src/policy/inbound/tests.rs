@@ -38,6 +38,7 @@ fn policy(allow: Vec<Allow>) -> Inbound {
         ports: vec![],
         allow,
         probes: vec![],
+        rate_limits: vec![],
     }
 }
 

@@ -16,6 +16,7 @@ impl Strings<'_> {
             access: access(message.access)?,
             ports: each("ports", &message.ports, declared_port)?,
             allow: each("allow", &message.allow, |allow| self.allow(allow))?,
+            rate_limits: Vec::new(),
             probes: each("probes", &message.probes, |probe| self.probe(probe))?,
         })
     }
