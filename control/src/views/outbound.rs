@@ -7,7 +7,6 @@ use crate::manifest::workload::Pod;
 use std::net::SocketAddr;
 use weft_proxy_api::policy::ServicePort;
 use weft_proxy_api::policy::outbound::{Outbound, Service};
-use weft_proxy_api::policy::settings::ServiceSettings;
 
 /// Where `address` leads. A Service goes before a pod of the same address.
 pub fn view(reader: &Reader<'_>, address: SocketAddr) -> Outbound {
@@ -45,7 +44,7 @@ fn of_service(reader: &Reader<'_>, service: &Manifest, number: u16) -> Outbound 
         },
         protocol: ports::of_service(reader, service, port),
         routes: split::routes(reader, service, number),
-        settings: ServiceSettings::default(),
+        settings: Box::default(),
     })
 }
 

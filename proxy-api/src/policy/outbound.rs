@@ -32,7 +32,7 @@ pub struct Service {
     /// The first that fits decides; never empty, and the last one has no matches.
     pub routes: Vec<Route>,
     /// How it is called.
-    pub settings: ServiceSettings,
+    pub settings: Box<ServiceSettings>,
 }
 
 /// Requests that share their backends.
@@ -130,7 +130,7 @@ mod tests {
             name,
             protocol: Protocol::Detect,
             routes,
-            settings: ServiceSettings::default(),
+            settings: Box::default(),
         };
         let headers = http::HeaderMap::new();
         for (path, expected) in [("/a/b", 0), ("/a", 0), ("/c", 2)] {

@@ -4,7 +4,6 @@
 use super::*;
 use crate::policy::OutboundPlan;
 use weft_proxy_api::policy::outbound::{Backend, Outbound, Route, Service};
-use weft_proxy_api::policy::settings::ServiceSettings;
 use weft_proxy_api::policy::{Protocol, ServicePort};
 
 fn target(port: u16) -> SocketAddr {
@@ -31,7 +30,7 @@ fn service(name: &str) -> Outbound {
         name,
         protocol: Protocol::Detect,
         routes: vec![route],
-        settings: ServiceSettings::default(),
+        settings: Box::default(),
     })
 }
 

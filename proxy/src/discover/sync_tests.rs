@@ -141,6 +141,7 @@ fn inbound(workload: &str) -> Body {
         ports,
         allow,
         probes,
+        rate_limits: Vec::new(),
     })
 }
 

@@ -4,7 +4,6 @@
 use super::*;
 use std::collections::BTreeMap;
 use weft_proxy_api::policy::matching::{HttpMatch, TextMatch};
-use weft_proxy_api::policy::settings::ServiceSettings;
 use weft_proxy_api::policy::{Protocol, ServicePort};
 
 fn name(name: &str) -> ServicePort {
@@ -41,7 +40,7 @@ fn service(routes: Vec<outbound::Route>) -> Outbound {
         name: name("web"),
         protocol: Protocol::Http1,
         routes,
-        settings: ServiceSettings::default(),
+        settings: Box::default(),
     })
 }
 

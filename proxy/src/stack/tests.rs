@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tower::service_fn;
 use weft_proxy_api::policy::outbound as checked;
-use weft_proxy_api::policy::settings::ServiceSettings;
 use weft_proxy_api::policy::{Protocol, ServicePort};
 
 const TARGET: &str = "10.96.0.1:80";
@@ -123,7 +122,7 @@ fn service(backends: Vec<checked::Backend>) -> checked::Outbound {
         name,
         protocol: Protocol::Http1,
         routes: vec![route],
-        settings: ServiceSettings::default(),
+        settings: Box::default(),
     })
 }
 

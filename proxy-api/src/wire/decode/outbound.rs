@@ -4,7 +4,6 @@ use super::strings::Strings;
 use super::{At, DecodeError, each, malformed, missing, pb, port, protocol, socket};
 use crate::policy::ServicePort;
 use crate::policy::outbound::{Backend, Endpoint, Outbound, Route, Service};
-use crate::policy::settings::ServiceSettings;
 use std::collections::HashSet;
 
 impl Strings<'_> {
@@ -42,7 +41,7 @@ impl Strings<'_> {
             name,
             protocol: protocol(message.protocol)?,
             routes,
-            settings: ServiceSettings::default(),
+            settings: Box::default(),
         })
     }
 

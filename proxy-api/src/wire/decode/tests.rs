@@ -6,7 +6,6 @@ use crate::identity::SpiffeId;
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
 use crate::policy::outbound::{Backend, Endpoint, Outbound, Route, Service};
-use crate::policy::settings::ServiceSettings;
 use crate::policy::{Access, ServicePort};
 use crate::wire::encode;
 use prost::Message;
@@ -119,7 +118,7 @@ fn service() -> Service {
         name: name("web"),
         protocol: Protocol::Detect,
         routes: vec![split, own],
-        settings: ServiceSettings::default(),
+        settings: Box::default(),
     }
 }
 
