@@ -20,6 +20,8 @@ pub fn view(reader: &Reader<'_>, pod: &PodRef) -> Inbound {
             allow: vec![],
             probes: vec![],
             rate_limits: vec![],
+            access_from: String::new(),
+            explain_denials: false,
         },
     }
 }
@@ -32,6 +34,8 @@ fn of_pod(reader: &Reader<'_>, pod: &Pod) -> Inbound {
         allow: access::allow(reader, pod),
         probes: probes(pod),
         rate_limits: vec![],
+        access_from: String::new(),
+        explain_denials: false,
     }
 }
 

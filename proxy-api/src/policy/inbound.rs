@@ -27,6 +27,10 @@ pub struct Inbound {
     pub probes: Vec<Probe>,
     /// How much callers may ask for; each one that fits a request counts.
     pub rate_limits: Vec<RateLimit>,
+    /// Whose annotation set `access`: `Pod ns/name` or `Namespace name`; empty: the default of the mesh.
+    pub access_from: String,
+    /// Refusals tell the client which rule, identity and object decided.
+    pub explain_denials: bool,
 }
 
 /// One statement of permission (one rule of one TrafficTarget).

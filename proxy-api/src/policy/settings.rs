@@ -4,10 +4,12 @@ use super::ServicePort;
 use super::matching::{HttpMatch, RequestView};
 use std::time::Duration;
 
+pub mod bounds;
+
 /// Parts per million: shares are whole numbers, so that equal content has an equal hash.
 pub const MILLION: u32 = 1_000_000;
 
-/// For a Service as a whole. The default is what holds without any `ServicePolicy`.
+/// For a Service as a whole. Every number is within [`bounds`]. The default is what holds without any `ServicePolicy`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ServiceSettings {
     /// `ServicePolicy ns/name`; `None`: nobody asked for anything.

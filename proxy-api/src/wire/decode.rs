@@ -2,6 +2,7 @@
 
 mod inbound;
 mod outbound;
+mod settings;
 mod strings;
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Checked values to protobuf.
 
+mod settings;
+
 use super::{Body, Item, Resource, Trust, generated as pb};
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
@@ -181,6 +183,13 @@ impl Strings {
                 .iter()
                 .map(|probe| self.probe(probe))
                 .collect(),
+            rate_limits: inbound
+                .rate_limits
+                .iter()
+                .map(|limit| self.rate_limit(limit))
+                .collect(),
+            access_from_ref: self.optional(&inbound.access_from),
+            explain_denials: inbound.explain_denials,
         }
     }
 
@@ -283,6 +292,7 @@ impl Strings {
                 .iter()
                 .map(|route| self.route(route))
                 .collect(),
+            settings: self.settings(&service.settings),
         }
     }
 

@@ -156,6 +156,42 @@ pub struct Inbound {
     pub allow: ::prost::alloc::vec::Vec<Allow>,
     #[prost(message, repeated, tag = "5")]
     pub probes: ::prost::alloc::vec::Vec<Probe>,
+    /// each one that fits a request counts
+    #[prost(message, repeated, tag = "6")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
+    /// "Namespace shop", "Pod shop/web": whose annotation set `access`; 0: the mesh's default
+    #[prost(uint32, tag = "7")]
+    pub access_from_ref: u32,
+    /// refusals tell the client who decided (`weft-denied-by`)
+    #[prost(bool, tag = "8")]
+    pub explain_denials: bool,
+}
+/// A limit on what a workload accepts, held by its own proxy.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    /// "ServicePolicy ns/name"
+    #[prost(uint32, tag = "1")]
+    pub object_ref: u32,
+    /// of the pod; empty: all
+    #[prost(uint32, repeated, tag = "2")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// any must fit; empty: every request
+    #[prost(message, repeated, tag = "3")]
+    pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
+    /// in each `per_ms`, at least 1
+    #[prost(uint32, tag = "4")]
+    pub requests: u32,
+    #[prost(uint32, tag = "5")]
+    pub per_ms: u32,
+    /// requests that may come at once, at least 1
+    #[prost(uint32, tag = "6")]
+    pub burst: u32,
+    /// counted for each client identity by itself
+    #[prost(bool, tag = "7")]
+    pub per_client: bool,
+    /// counted and said, but not refused
+    #[prost(bool, tag = "8")]
+    pub audit: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InboundPort {
@@ -327,6 +363,247 @@ pub struct Service {
     /// the first that fits; the last one fits everything
     #[prost(message, repeated, tag = "5")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
+    #[prost(message, optional, tag = "6")]
+    pub settings: ::core::option::Option<ServiceSettings>,
+}
+/// How a Service is called. A message that is absent stands for its defaults; one that is present is complete.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServiceSettings {
+    /// "ServicePolicy ns/name"; 0: no object asks for anything for the Service as a whole
+    #[prost(uint32, tag = "1")]
+    pub object_ref: u32,
+    #[prost(message, optional, tag = "2")]
+    pub balancer: ::core::option::Option<Balancer>,
+    #[prost(message, optional, tag = "3")]
+    pub ejection: ::core::option::Option<Ejection>,
+    #[prost(message, optional, tag = "4")]
+    pub breaker: ::core::option::Option<Breaker>,
+    #[prost(message, optional, tag = "5")]
+    pub budget: ::core::option::Option<Budget>,
+    /// for requests that no rule covers
+    #[prost(message, optional, tag = "6")]
+    pub requests: ::core::option::Option<RequestSettings>,
+    /// the first that fits
+    #[prost(message, repeated, tag = "7")]
+    pub rules: ::prost::alloc::vec::Vec<RequestRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestRule {
+    /// "ServicePolicy ns/name"
+    #[prost(uint32, tag = "1")]
+    pub object_ref: u32,
+    /// any must fit; never empty
+    #[prost(message, repeated, tag = "2")]
+    pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
+    #[prost(message, optional, tag = "3")]
+    pub settings: ::core::option::Option<RequestSettings>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestSettings {
+    #[prost(message, optional, tag = "1")]
+    pub timeouts: ::core::option::Option<Timeouts>,
+    /// absent: only what is safe for any request
+    #[prost(message, optional, tag = "2")]
+    pub retry: ::core::option::Option<Retry>,
+    #[prost(message, optional, tag = "3")]
+    pub fault: ::core::option::Option<Fault>,
+}
+/// 0: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Timeouts {
+    /// to the end of the answer, over all tries
+    #[prost(uint32, tag = "1")]
+    pub request_ms: u32,
+    /// to the head of the answer, over all tries
+    #[prost(uint32, tag = "2")]
+    pub response_ms: u32,
+    /// to the head of the answer, for each try
+    #[prost(uint32, tag = "3")]
+    pub per_try_ms: u32,
+    /// without a byte of body in either direction
+    #[prost(uint32, tag = "4")]
+    pub idle_ms: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Retry {
+    /// beyond the first
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusRange>,
+    /// bit n: code n
+    #[prost(uint32, tag = "3")]
+    pub grpc_codes: u32,
+    /// empty: the idempotent ones
+    #[prost(uint32, repeated, tag = "4")]
+    pub method_refs: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, tag = "5")]
+    pub backoff_ms: u32,
+    #[prost(uint32, tag = "6")]
+    pub max_backoff_ms: u32,
+}
+/// HTTP statuses, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+    #[prost(uint32, tag = "2")]
+    pub to: u32,
+}
+/// Failures made on purpose; shares in parts per million.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    #[prost(uint32, tag = "1")]
+    pub abort_ppm: u32,
+    /// HTTP status of the abort; 0 without one
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+    /// 0: the one that `status` stands for
+    #[prost(uint32, tag = "3")]
+    pub grpc_code: u32,
+    #[prost(uint32, tag = "4")]
+    pub delay_ppm: u32,
+    #[prost(uint32, tag = "5")]
+    pub delay_ms: u32,
+}
+/// Bounds tries beyond the first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Budget {
+    /// of requests
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    /// that are always there
+    #[prost(uint32, tag = "2")]
+    pub min_per_second: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balancer {
+    #[prost(enumeration = "balancer::Policy", tag = "1")]
+    pub policy: i32,
+    /// exactly with POLICY_RING_HASH
+    #[prost(message, optional, tag = "2")]
+    pub hash_key: ::core::option::Option<HashKey>,
+    /// endpoints one worker keeps to; 0: all
+    #[prost(uint32, tag = "3")]
+    pub subset: u32,
+    #[prost(uint32, tag = "4")]
+    pub slow_start_ms: u32,
+    #[prost(bool, tag = "5")]
+    pub prefer_zone: bool,
+    /// in order
+    #[prost(uint32, repeated, tag = "6")]
+    pub failover_zone_refs: ::prost::alloc::vec::Vec<u32>,
+}
+/// Nested message and enum types in `Balancer`.
+pub mod balancer {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Policy {
+        Ewma = 0,
+        LeastRequest = 1,
+        RoundRobin = 2,
+        RingHash = 3,
+    }
+    impl Policy {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Ewma => "POLICY_EWMA",
+                Self::LeastRequest => "POLICY_LEAST_REQUEST",
+                Self::RoundRobin => "POLICY_ROUND_ROBIN",
+                Self::RingHash => "POLICY_RING_HASH",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "POLICY_EWMA" => Some(Self::Ewma),
+                "POLICY_LEAST_REQUEST" => Some(Self::LeastRequest),
+                "POLICY_ROUND_ROBIN" => Some(Self::RoundRobin),
+                "POLICY_RING_HASH" => Some(Self::RingHash),
+                _ => None,
+            }
+        }
+    }
+}
+/// What ties requests together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<hash_key::Kind>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Source {}
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// lower case
+        #[prost(uint32, tag = "1")]
+        HeaderRef(u32),
+        #[prost(uint32, tag = "2")]
+        CookieRef(u32),
+        #[prost(message, tag = "3")]
+        Source(Source),
+    }
+}
+/// When an endpoint is set aside.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ejection {
+    /// failures; 0: not by this
+    #[prost(uint32, tag = "1")]
+    pub consecutive: u32,
+    /// below it; 0: not by this
+    #[prost(uint32, tag = "2")]
+    pub success_percent: u32,
+    #[prost(uint32, tag = "3")]
+    pub window_ms: u32,
+    #[prost(uint32, tag = "4")]
+    pub min_requests: u32,
+    #[prost(uint32, tag = "5")]
+    pub min_time_ms: u32,
+    #[prost(uint32, tag = "6")]
+    pub max_time_ms: u32,
+    #[prost(uint32, tag = "7")]
+    pub min_healthy_percent: u32,
+}
+/// What one proxy may ask of a Service at once; 0: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Breaker {
+    #[prost(uint32, tag = "1")]
+    pub connections: u32,
+    #[prost(uint32, tag = "2")]
+    pub pending: u32,
+    #[prost(uint32, tag = "3")]
+    pub requests: u32,
+    #[prost(message, optional, tag = "4")]
+    pub fallback: ::core::option::Option<Fallback>,
+}
+/// A Service that is asked instead.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fallback {
+    #[prost(uint32, tag = "1")]
+    pub namespace_ref: u32,
+    #[prost(uint32, tag = "2")]
+    pub name_ref: u32,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// the endpoint set to subscribe to
+    #[prost(uint32, tag = "4")]
+    pub endpoints_ref: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Route {

@@ -115,6 +115,8 @@ fn the_inbound_plan_names_the_workload() {
         allow: Vec::new(),
         probes: Vec::new(),
         rate_limits: Vec::new(),
+        access_from: String::new(),
+        explain_denials: false,
     };
     assert!(
         shared.inbound.load().is_none(),

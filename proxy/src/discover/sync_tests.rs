@@ -142,6 +142,8 @@ fn inbound(workload: &str) -> Body {
         allow,
         probes,
         rate_limits: Vec::new(),
+        access_from: String::new(),
+        explain_denials: false,
     })
 }
 

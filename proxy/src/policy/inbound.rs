@@ -206,6 +206,8 @@ mod tests {
                 path: Some("/healthz".into()),
             }],
             rate_limits: vec![],
+            access_from: String::new(),
+            explain_denials: false,
         }
     }
 

@@ -39,6 +39,8 @@ fn policy(allow: Vec<Allow>) -> Inbound {
         allow,
         probes: vec![],
         rate_limits: vec![],
+        access_from: String::new(),
+        explain_denials: false,
     }
 }
 

@@ -1,23 +1,30 @@
 //! The policy of a workload, from protobuf.
 
+use super::settings::at_most;
 use super::strings::Strings;
 use super::{At, DecodeError, each, ip, malformed, missing, pb, port, protocol};
 use crate::identity::SpiffeId;
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
+use crate::policy::settings::bounds;
 use crate::policy::{Access, Protocol};
 use std::fmt;
 use std::net::IpAddr;
 
 impl Strings<'_> {
     pub(super) fn inbound(&self, message: &pb::Inbound) -> Result<Inbound, DecodeError> {
+        at_most("rate_limits", &message.rate_limits, bounds::MAX_RULES)?;
         Ok(Inbound {
             workload: self.required("workload_ref", message.workload_ref)?,
             access: access(message.access)?,
             ports: each("ports", &message.ports, declared_port)?,
             allow: each("allow", &message.allow, |allow| self.allow(allow))?,
-            rate_limits: Vec::new(),
             probes: each("probes", &message.probes, |probe| self.probe(probe))?,
+            rate_limits: each("rate_limits", &message.rate_limits, |limit| {
+                self.rate_limit(limit)
+            })?,
+            access_from: self.optional("access_from_ref", message.access_from_ref)?,
+            explain_denials: message.explain_denials,
         })
     }
 

@@ -41,11 +41,11 @@ impl Strings<'_> {
             name,
             protocol: protocol(message.protocol)?,
             routes,
-            settings: Box::default(),
+            settings: Box::new(self.settings(message.settings.as_ref()).at("settings")?),
         })
     }
 
-    fn service_port(
+    pub(super) fn service_port(
         &self,
         namespace: u32,
         name: u32,

@@ -6,12 +6,14 @@ use crate::identity::SpiffeId;
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
 use crate::policy::outbound::{Backend, Endpoint, Outbound, Route, Service};
+use crate::policy::settings::{BalancerPolicy, HashKey};
 use crate::policy::{Access, ServicePort};
 use crate::wire::encode;
 use prost::Message;
 
 mod hostile;
 mod malformed;
+mod settings;
 
 fn http_match(path: Option<TextMatch>) -> HttpMatch {
     HttpMatch {
@@ -77,6 +79,8 @@ fn inbound() -> Inbound {
             },
         ],
         rate_limits: vec![],
+        access_from: String::new(),
+        explain_denials: false,
     }
 }
 
@@ -149,6 +153,10 @@ fn bodies() -> Vec<Body> {
             roots: vec![vec![1, 2], vec![3]],
             domain: "cluster.local".into(),
         }),
+        settings::service_with(settings::settings(BalancerPolicy::RingHash(
+            HashKey::Source,
+        ))),
+        Body::Inbound(settings::limited()),
     ]
 }
 
