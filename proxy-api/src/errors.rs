@@ -175,6 +175,12 @@ table! {
     Internal "E130" "internal" 500 13
         "The proxy failed in a way that it should not."
         "Please report it, with the proxy's log around that moment."
+    TryTimeout "E131" "try-timeout" 504 4
+        "One try at the request got no response within the time that the policy gives a single try."
+        "See why the service is slow on this route, raise the time of a try, or allow more tries."
+    IdleTimeout "E132" "idle-timeout" 504 4
+        "No byte went either way for longer than the idle timeout."
+        "Raise the idle timeout of the policy, or let the stream send something now and then."
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub struct Error {
     attribution: Option<Attribution>,
     endpoint: Option<u64>,
     backend: Option<Arc<BackendPlan>>,
+    /// HTTP status and gRPC code instead of the table's.
+    answer: Option<(http::StatusCode, u8)>,
+    retry_after: Option<std::time::Duration>,
 }
 
 /// May the request be sent again?
@@ -51,7 +54,26 @@ impl Error {
             attribution: None,
             endpoint: None,
             backend: None,
+            answer: None,
+            retry_after: None,
         }
+    }
+
+    /// Answered with these instead of the status and the gRPC code of the table.
+    pub fn answered_with(mut self, status: http::StatusCode, grpc: u8) -> Self {
+        self.answer = Some((status, grpc));
+        self
+    }
+
+    /// Worth trying again after this time.
+    pub fn worth_after(mut self, wait: std::time::Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// After what time it is worth trying again, if that is known.
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        self.retry_after
     }
 
     /// With the error it was made of.
@@ -137,13 +159,17 @@ impl Error {
 
     /// Status of the answer to an HTTP client.
     pub fn status(&self) -> http::StatusCode {
-        http::StatusCode::from_u16(self.kind.http_status())
-            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
+        match self.answer {
+            Some((status, _)) => status,
+            None => http::StatusCode::from_u16(self.kind.http_status())
+                .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR),
+        }
     }
 
     /// Status of the answer to a gRPC client.
     pub fn grpc_status(&self) -> u8 {
-        self.kind.grpc_status()
+        self.answer
+            .map_or(self.kind.grpc_status(), |(_, code)| code)
     }
 
     /// Value of the metric label `error`.
@@ -173,6 +199,7 @@ impl Error {
                 | UpstreamReset
                 | UpstreamProtocol
                 | ResponseTimeout
+                | TryTimeout
         )
     }
 

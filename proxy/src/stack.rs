@@ -6,10 +6,11 @@
 //! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
 //! | limit | `layers/limit.rs` | bounds requests in flight | E114 | |
 //! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
-//! | authorize | `layers/authorize.rs` | asks the policy in force | E110, E111 | allowed and denied by rule |
-//! | timeout | `layers/timeout.rs` | holds the peer's deadline | E116 | |
-//! | retry | `layers/retry.rs` | sends again what was not processed | | |
-//! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113 | says which edge counts |
+//! | authorize | `layers/authorize.rs` | asks the policy in force, holds clients to its rate limits | E110, E111, E123 | allowed, denied and limited by rule |
+//! | timeout | `layers/timeout.rs` | holds the policy's limits of time, and the caller's | E115, E116, E132 | `weft_timeouts_total` |
+//! | retry | `layers/retry.rs` | sends again what was not processed, and what the policy names | | `weft_retries_total` |
+//! | fault | `layers/fault.rs` | fails on purpose | E129 | `weft_faults_total` |
+//! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113, E131 | says which edge counts |
 //! | client | `http/client.rs` | pool of connections | E106 to E109, E117, E118 | |
 //!
 //! An access log has its place below `respond`, where status, error and edge are known.
@@ -22,10 +23,13 @@ use crate::http::HttpService;
 use crate::http::client::Pools;
 use crate::layers::authorize::AuthorizeLayer;
 use crate::layers::check::CheckLayer;
+
+use crate::layers::budget::Budget;
+use crate::layers::fault::FaultLayer;
 use crate::layers::limit::{LimitLayer, MAX_IN_FLIGHT};
 use crate::layers::record::RecordLayer;
 use crate::layers::respond::RespondLayer;
-use crate::layers::retry::{Attempt, Budget, RetryLayer};
+use crate::layers::retry::{Attempt, RetryLayer};
 use crate::layers::route::Route;
 use crate::layers::timeout::TimeoutLayer;
 use crate::metrics::{EdgeLabels, Group, Metrics};
@@ -34,6 +38,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use tower::ServiceBuilder;
 
+#[cfg(test)]
+mod resilience_tests;
 #[cfg(test)]
 mod tests;
 
@@ -63,7 +69,7 @@ impl Shared {
             pools,
             inbound,
             in_flight: Default::default(),
-            budget: Budget::new(),
+            budget: Budget::new(Default::default()),
         })
     }
 }
@@ -90,9 +96,14 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
             edge,
         ))
         // Around all tries: the caller does not wait longer for two.
-        .layer(TimeoutLayer)
+        .layer(TimeoutLayer::inbound(&shared.metrics))
         // The application closes idle connections when it likes.
-        .layer(RetryLayer::new(shared.budget.clone()))
+        .layer(RetryLayer::new(
+            shared.budget.clone(),
+            shared.metrics.clone(),
+            Direction::Inbound,
+            String::new(),
+        ))
         .map_request(|attempt: Attempt| attempt.request)
         .service(shared.pools.plain(Direction::Inbound, conn.dial));
     HttpService::new(stack)
@@ -100,6 +111,10 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
 
 /// From the application to a destination; one per destination and worker.
 pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
+    let called = match &**to.plan() {
+        OutboundPlan::Service(plan) => plan.service.name.to_string(),
+        _ => String::new(),
+    };
     let stack = ServiceBuilder::new()
         // On top: whatever happens below is counted.
         .layer(RecordLayer::new(edge(shared, to)))
@@ -112,8 +127,17 @@ pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
         .layer(LimitLayer::new(shared.in_flight[1].clone(), MAX_IN_FLIGHT))
         // Before routing: what is matched is what is forwarded.
         .layer(CheckLayer::outbound(to.target))
+        // Around all tries: the caller does not wait longer for two.
+        .layer(TimeoutLayer::outbound(&shared.metrics, to.clone()))
         // Above routing, so that another try may go to another endpoint.
-        .layer(RetryLayer::new(Budget::new()))
+        .layer(RetryLayer::new(
+            to.budget().clone(),
+            shared.metrics.clone(),
+            Direction::Outbound,
+            called.clone(),
+        ))
+        // Where the service would fail.
+        .layer(FaultLayer::new(shared.metrics.clone(), &called))
         .service(Route::new(shared.clone(), to.clone()));
     HttpService::new(stack)
 }

@@ -89,7 +89,8 @@ pub struct Budget {
     pub min_per_second: u32,
 }
 
-/// Failures made on purpose.
+/// Failures made on purpose, in place of the service: each try draws anew, its delay counts against the timeouts, and an
+/// abort is asked for again only where [`Retry`] names what it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fault {
     /// Share of requests that are answered at once with `status`, in parts per million.
@@ -209,10 +210,17 @@ pub struct RateLimit {
 impl ServiceSettings {
     /// What holds for a request.
     pub fn request(&self, request: &RequestView<'_>) -> &RequestSettings {
+        match self.rule(request) {
+            Some(rule) => &self.rules[rule].settings,
+            None => &self.requests,
+        }
+    }
+
+    /// Index of the rule that decides for a request; `None`: no rule covers it.
+    pub fn rule(&self, request: &RequestView<'_>) -> Option<usize> {
         self.rules
             .iter()
-            .find(|rule| rule.matches.iter().any(|m| m.fits(request)))
-            .map_or(&self.requests, |rule| &rule.settings)
+            .position(|rule| rule.matches.iter().any(|m| m.fits(request)))
     }
 }
 

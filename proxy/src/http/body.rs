@@ -2,22 +2,33 @@
 //! the request, tell the balancer, give the connection back. The end of a body is the end of the exchange, and gRPC says
 //! only there how it went.
 
-use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status};
+use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status, late};
 use super::pool::Lease;
+use super::replay::Reader;
+use super::watch::Watch;
 use crate::balance::{self, InFlight, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::EdgeMetrics;
+use crate::policy::BackendPlan;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use source::Source;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+mod source;
+
 /// The series something is counted in.
 pub type Attribution = Arc<EdgeMetrics>;
+
+/// Longest body, bytes, that is read for no one's sake but its connection's.
+const MOST_READ_AWAY: u64 = 64 * 1024;
+/// And how long that may take.
+const READ_AWAY_TIME: Duration = Duration::from_secs(1);
 
 /// A request or response body.
 #[derive(Default)]
@@ -28,17 +39,8 @@ pub struct Body {
     clean_trailers: bool,
     /// Apart, so that what is moved from layer to layer stays small; absent in a request without a body.
     at_end: Option<Box<AtEnd>>,
-}
-
-#[derive(Default)]
-enum Source {
-    #[default]
-    Empty,
-    Full(Bytes),
-    /// From a connection; the kind says whose fault it is when it breaks.
-    Incoming(Incoming, ErrorKind),
-    #[cfg(test)]
-    Frames(std::collections::VecDeque<Result<Frame<Bytes>, Error>>),
+    /// Where time is limited.
+    watch: Option<Box<Watch>>,
 }
 
 /// How a body ended.
@@ -50,6 +52,8 @@ pub enum End {
     Broken,
     /// Nobody wanted the rest.
     Dropped,
+    /// Its time was up.
+    Late,
 }
 
 /// What happens when the body ends; each at most once.
@@ -60,6 +64,7 @@ struct AtEnd {
     flight: Option<Flight>,
     lease: Option<Lease>,
     permit: Option<Permit>,
+    backend: Option<Arc<BackendPlan>>,
 }
 
 /// What the attribution is told.
@@ -125,13 +130,87 @@ impl Body {
             grpc: None,
             clean_trailers: false,
             at_end: None,
+            watch: None,
         }
+    }
+
+    /// One sending of a body that is kept.
+    pub(super) fn replayed(reader: Reader) -> Self {
+        Self::of(Source::Replay(reader))
+    }
+
+    /// Ends the body when its time is up.
+    pub(crate) fn limit(&mut self, watch: Box<Watch>) {
+        if !http_body::Body::is_end_stream(self) {
+            self.watch = Some(watch);
+        }
+    }
+
+    /// Reads what nobody wants, so that its connection can be used again; not much, and not for long.
+    pub(crate) fn read_away(self) {
+        let length = http_body::Body::size_hint(&self).upper();
+        let short = length.is_some_and(|length| length <= MOST_READ_AWAY);
+        if !short || http_body::Body::is_end_stream(&self) {
+            return;
+        }
+        let all = http_body_util::BodyExt::collect(self);
+        tokio::spawn(tokio::time::timeout(READ_AWAY_TIME, all));
+    }
+
+    /// The gRPC code, if the body is nothing but trailers and they are there already. Nothing is waited for, and nothing
+    /// is lost.
+    pub(crate) fn peek_grpc(&mut self, cx: &mut Context<'_>) -> Option<u8> {
+        let Poll::Ready(next) = self.source.poll_frame(cx) else {
+            return None;
+        };
+        let trailers = match &next {
+            Some(Ok(frame)) => frame.trailers_ref(),
+            _ => None,
+        };
+        let code = trailers.and_then(grpc_status);
+        let rest = std::mem::take(&mut self.source);
+        self.source = Source::Ahead(Box::new((next, rest)));
+        code
+    }
+
+    /// The endpoint an answer comes from, by id.
+    pub(crate) fn endpoint(&self) -> Option<u64> {
+        let flight = self.at_end.as_ref()?.flight.as_ref()?;
+        Some(flight.guard.endpoint().id)
+    }
+
+    /// Says which backend an answer comes from.
+    pub(crate) fn sent_within(&mut self, backend: Option<Arc<BackendPlan>>) {
+        self.at_end().backend = backend;
+    }
+
+    /// Takes out the backend an answer comes from: another try stays there.
+    pub(crate) fn take_backend(&mut self) -> Option<Arc<BackendPlan>> {
+        self.at_end.as_mut()?.backend.take()
     }
 
     /// Frames one after the other; an error ends them.
     #[cfg(test)]
     pub(crate) fn frames(frames: impl IntoIterator<Item = Result<Frame<Bytes>, Error>>) -> Self {
-        Self::of(Source::Frames(frames.into_iter().collect()))
+        Self::of(Source::Frames(frames.into_iter().collect(), true))
+    }
+
+    /// Frames one after the other, and then no end.
+    #[cfg(test)]
+    pub(crate) fn frames_then_nothing(
+        frames: impl IntoIterator<Item = Result<Frame<Bytes>, Error>>,
+    ) -> Self {
+        Self::of(Source::Frames(frames.into_iter().collect(), false))
+    }
+
+    /// So many frames, each after this time, and then no end.
+    #[cfg(test)]
+    pub(crate) fn ticking(every: Duration, times: u32) -> Self {
+        let first = tokio::time::Instant::now() + every;
+        Self::of(Source::Ticking(
+            tokio::time::interval_at(first, every),
+            times,
+        ))
     }
 
     /// Bytes passed so far.
@@ -212,6 +291,19 @@ impl Body {
         }
     }
 
+    /// Breaks off, or says so in the way of gRPC, whose status comes last.
+    fn too_late(&mut self, kind: ErrorKind) -> Result<Frame<Bytes>, Error> {
+        let grpc = self.watch.take().is_some_and(|watch| watch.grpc);
+        self.source = Source::Empty;
+        self.end(End::Late);
+        let error = Error::new(kind);
+        if grpc {
+            Ok(Frame::trailers(crate::layers::respond::trailers(&error)))
+        } else {
+            Err(error)
+        }
+    }
+
     fn end(&mut self, end: End) {
         let Some(at_end) = self.at_end.take() else {
             return;
@@ -257,31 +349,12 @@ impl Counting {
                     End::Dropped => edge.cancelled(),
                     // The status was sent, yet the client did not get its answer.
                     End::Broken => edge.answered(broken(is_grpc), took),
+                    End::Late => edge.answered(late(is_grpc), took),
                     End::Complete => edge.answered(code(status, is_grpc, grpc), took),
                 }
             }
         }
     }
-}
-
-/// A body that breaks the rules is not the same as one that stops.
-fn broken_body(kind: ErrorKind, error: hyper::Error) -> Error {
-    use std::error::Error as _;
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let malformed = cause.is_some_and(|cause| {
-        matches!(
-            cause.kind(),
-            std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
-        )
-    });
-    let kind = match kind {
-        ErrorKind::ClientGone if malformed => ErrorKind::BadRequest,
-        ErrorKind::UpstreamReset if malformed => ErrorKind::UpstreamProtocol,
-        kind => kind,
-    };
-    Error::new(kind).with_source(error)
 }
 
 impl Permit {
@@ -322,7 +395,17 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let mut frame = match ready!(this.source.poll_frame(cx)) {
+        let polled = match this.source.poll_frame(cx) {
+            Poll::Ready(polled) => polled,
+            Poll::Pending => {
+                let kind = match &mut this.watch {
+                    Some(watch) => ready!(watch.poll(cx)),
+                    None => return Poll::Pending,
+                };
+                return Poll::Ready(Some(this.too_late(kind)));
+            }
+        };
+        let mut frame = match polled {
             None => {
                 this.source = Source::Empty;
                 this.end(End::Complete);
@@ -335,6 +418,9 @@ impl http_body::Body for Body {
             }
             Some(Ok(frame)) => frame,
         };
+        if let Some(watch) = &this.watch {
+            watch.heard();
+        }
         this.passed_frame(&mut frame);
         if frame.is_trailers() || this.source.is_end_stream() {
             this.end(End::Complete);
@@ -347,55 +433,13 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Incoming(incoming, _) => incoming.size_hint(),
-            #[cfg(test)]
-            Source::Frames(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl Source {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        use http_body::Body as _;
-        match self {
-            Source::Empty => Poll::Ready(None),
-            Source::Full(bytes) => {
-                let data = std::mem::take(bytes);
-                *self = Source::Empty;
-                Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
-            }
-            Source::Incoming(incoming, kind) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|e| broken_body(*kind, e))))
-            }
-            #[cfg(test)]
-            Source::Frames(frames) => Poll::Ready(frames.pop_front()),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Source::Empty => true,
-            Source::Full(bytes) => bytes.is_empty(),
-            Source::Incoming(incoming, _) => http_body::Body::is_end_stream(incoming),
-            #[cfg(test)]
-            Source::Frames(frames) => frames.is_empty(),
-        }
+        self.source.size_hint()
     }
 }
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match &self.source {
-            Source::Empty => "empty",
-            Source::Full(_) => "full",
-            Source::Incoming(..) => "incoming",
-            #[cfg(test)]
-            Source::Frames(_) => "frames",
-        };
+        let kind = self.source.label();
         write!(f, "Body({kind}, {} bytes passed)", self.bytes)
     }
 }

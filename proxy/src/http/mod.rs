@@ -10,12 +10,14 @@ pub mod client;
 pub mod headers;
 pub mod outcome;
 pub mod pool;
+pub mod replay;
 pub mod server;
 mod service;
 pub mod strict;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+pub mod watch;
 
 pub use body::{Attribution, Body};
 pub use service::{HttpService, ServiceFuture};

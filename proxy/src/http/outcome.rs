@@ -23,9 +23,19 @@ pub(super) fn broken(is_grpc: bool) -> Code {
     }
 }
 
+/// The time of an answer was up before its end.
+pub(super) fn late(is_grpc: bool) -> Code {
+    if is_grpc {
+        Code::Grpc(4)
+    } else {
+        Code::Http(504)
+    }
+}
+
 pub(super) fn final_outcome(head: Outcome, grpc: Option<u8>, end: End) -> Outcome {
     match (end, grpc) {
-        (End::Dropped, _) if head == Outcome::Success => Outcome::Cancelled,
+        // Whoever has little time says nothing about the endpoint; long streams end this way, too.
+        (End::Dropped | End::Late, _) if head == Outcome::Success => Outcome::Cancelled,
         (End::Broken, _) => Outcome::Failure,
         (_, Some(code)) if grpc_failed(code) => Outcome::Failure,
         _ => head,
@@ -70,6 +80,16 @@ impl ResponseHead {
             is_grpc,
             grpc,
         }
+    }
+
+    /// Is it an answer to a gRPC call?
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.is_grpc
+    }
+
+    /// Its gRPC code, where the head has one.
+    pub(crate) fn grpc(&self) -> Option<u8> {
+        self.grpc
     }
 
     /// What is known before the body.

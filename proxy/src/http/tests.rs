@@ -7,9 +7,10 @@ use super::{Body, HttpService, HttpVersion, Request, Response, server};
 use crate::connection::{CloseSignal, Connection, Direction, NoTls, Peer};
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
+use crate::layers::budget::Budget;
 use crate::layers::check::CheckLayer;
 use crate::layers::respond::RespondLayer;
-use crate::layers::retry::{Attempt, Budget, RetryLayer};
+use crate::layers::retry::{Attempt, RetryLayer};
 use crate::metrics::Metrics;
 use crate::tasks::Drain;
 use bytes::Bytes;
@@ -39,7 +40,13 @@ fn stack(client: Client, conn: &Connection) -> HttpService {
     let stack = ServiceBuilder::new()
         .layer(RespondLayer::new(Metrics::new("test"), Direction::Inbound))
         .layer(CheckLayer::inbound(conn))
-        .layer(RetryLayer::new(Budget::new()))
+        .map_request(crate::layers::Outgoing::from)
+        .layer(RetryLayer::new(
+            Budget::new(Default::default()),
+            Metrics::new("test"),
+            Direction::Inbound,
+            String::new(),
+        ))
         .map_request(|attempt: Attempt| attempt.request)
         .service(client);
     HttpService::new(stack)

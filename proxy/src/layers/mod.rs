@@ -2,7 +2,9 @@
 //! is below. Nothing queues, so everything is always ready; what cannot be served is refused at once.
 
 pub mod authorize;
+pub mod budget;
 pub mod check;
+pub mod fault;
 pub mod limit;
 pub mod record;
 pub mod respond;
@@ -10,17 +12,51 @@ pub mod retry;
 pub mod route;
 pub mod timeout;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::http::{Request, Response};
+use crate::policy::Terms;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What every layer expects below it.
 pub trait Below<R = Request>: tower::Service<R, Response = Response, Error = Error> {}
 
 impl<S, R> Below<R> for S where S: tower::Service<R, Response = Response, Error = Error> {}
+
+/// A request on its way out, and what holds for it.
+pub struct Outgoing {
+    /// The request.
+    pub request: Request,
+    /// What its Service's policy says of it.
+    pub terms: Option<Arc<Terms>>,
+    /// When the head of the answer must be there, as the policy has it: whoever keeps it waiting longer is at fault.
+    pub head: Option<(Instant, ErrorKind)>,
+    /// When everything must be over, whoever said so.
+    pub whole: Option<Instant>,
+}
+
+impl From<Request> for Outgoing {
+    fn from(request: Request) -> Self {
+        Self {
+            request,
+            terms: None,
+            head: None,
+            whole: None,
+        }
+    }
+}
+
+impl Outgoing {
+    /// How much time is left; `None`: no limit.
+    pub fn left(&self) -> Option<Duration> {
+        Some(self.whole?.saturating_duration_since(Instant::now()))
+    }
+}
 
 pin_project! {
     /// The answer from below, or a refusal that never went there (taken by the first poll).

@@ -6,14 +6,16 @@ use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Body, HttpVersion, Request, Response, headers, is_grpc};
 use crate::metrics::Metrics;
+use http::header::RETRY_AFTER;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
 use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tower::{Layer, Service};
 
 /// Answers failures, and counts them by code.
@@ -121,9 +123,11 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
     } else {
         plain(&error)
     };
-    let named = HeaderValue::from_str(&error.kind().row().to_string());
-    if let Ok(named) = named {
+    if let Some(named) = named(&error) {
         response.headers_mut().insert(headers::ERROR, named);
+    }
+    if let Some(wait) = error.retry_after() {
+        say_when(response.headers_mut(), wait, asked.grpc);
     }
     // After a head that could be read in two ways, what follows on the connection could be as well.
     use ErrorKind::{BadRequest, HeaderTimeout, NotHttp, ShuttingDown};
@@ -140,6 +144,16 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
         response.body_mut().attribute(edge);
     }
     response
+}
+
+/// When to come again: whole seconds for HTTP, and milliseconds where a gRPC client would try again by itself.
+fn say_when(fields: &mut HeaderMap, wait: Duration, grpc: bool) {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    fields.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    if grpc {
+        let milliseconds = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        fields.insert("grpc-retry-pushback-ms", HeaderValue::from(milliseconds));
+    }
 }
 
 fn plain(error: &Error) -> Response {
@@ -166,6 +180,21 @@ fn grpc(error: &Error) -> Response {
     *response.status_mut() = StatusCode::OK;
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    say_status(fields, error);
+    response
+}
+
+/// What ends a gRPC answer that had begun.
+pub(crate) fn trailers(error: &Error) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(3);
+    say_status(&mut fields, error);
+    if let Some(named) = named(error) {
+        fields.insert(headers::ERROR, named);
+    }
+    fields
+}
+
+fn say_status(fields: &mut HeaderMap, error: &Error) {
     fields.insert(
         "grpc-status",
         HeaderValue::from(u16::from(error.grpc_status())),
@@ -174,7 +203,10 @@ fn grpc(error: &Error) -> Response {
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
         fields.insert("grpc-message", message);
     }
-    response
+}
+
+fn named(error: &Error) -> Option<HeaderValue> {
+    HeaderValue::from_str(&error.kind().row().to_string()).ok()
 }
 
 /// As gRPC wants its messages: everything but printable ASCII, and `%`, as escapes.

@@ -1,129 +1,120 @@
-//! Sends a request again that certainly, or harmlessly, was not processed: the connection could not be opened, the peer
-//! refused the stream, or closed an idle connection at the moment it was used. Stands above routing, so that another
-//! endpoint is chosen; within the same backend, so that the shares of a split stay exact. A budget keeps retries from
-//! making an outage worse.
+//! Sends a request again. Always where that is safe: the connection could not be opened, the peer refused the stream, or
+//! closed an idle connection at the moment it was used. And where the policy of the called Service says so: by status, by
+//! gRPC code, by method, with the body kept for it. Stands above routing, so that another endpoint is chosen; within the
+//! same backend, so that the shares of a split stay exact. A budget keeps retries from making an outage worse, no try
+//! begins that cannot end in time, and an answer that has begun to pass is never taken back.
 
-use super::Below;
-use crate::error::Error;
+use super::budget::Budget;
+use super::{Below, Outgoing};
+use crate::connection::Direction;
+use crate::error::{Error, ErrorKind};
+use crate::http::replay::Replay;
 use crate::http::{Body, Request, Response};
-use crate::policy::BackendPlan;
+use crate::metrics::Metrics;
+use crate::policy::{BackendPlan, Terms};
 use http::{HeaderName, HeaderValue, Method, Uri, Version};
 use http_body::Body as _;
+use judge::Judge;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 use tower::{Layer, Service};
 
-/// Tries after the first.
-pub const MAX_RETRIES: usize = 2;
+mod judge;
+#[cfg(test)]
+mod tests;
+
+/// Tries after the first that need no policy, as they are safe.
+pub const MAX_RETRIES: u32 = 2;
+/// Endpoints remembered as tried; of more, the last ones.
+const REMEMBERED: usize = 4;
 
 /// One try at a request.
 pub struct Attempt {
     /// What to send.
     pub request: Request,
+    /// What the policy says of it.
+    pub terms: Option<Arc<Terms>>,
     /// Where it was sent before.
     pub tried: Tried,
     /// The backend that was chosen for it before; chosen once for all tries.
     pub backend: Option<Arc<BackendPlan>>,
+    /// When the head of its answer must be there; later is the endpoint's failure.
+    pub head: Option<(Instant, ErrorKind)>,
+    /// When everything must be over.
+    pub whole: Option<Instant>,
 }
 
 /// Endpoints that were tried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tried {
-    ids: [u64; MAX_RETRIES],
+    ids: [u64; REMEMBERED],
     len: usize,
 }
 
 impl Tried {
     /// Their ids.
     pub fn ids(&self) -> &[u64] {
-        &self.ids[..self.len]
+        &self.ids[..self.len.min(REMEMBERED)]
     }
 
     fn add(&mut self, id: u64) {
-        if let Some(free) = self.ids.get_mut(self.len) {
-            *free = id;
-            self.len += 1;
-        }
-    }
-}
-
-/// 20 % of the requests, and ten per second: the retries of one destination. One number, changed without a lock.
-#[derive(Debug)]
-pub struct Budget {
-    /// High half: milliseconds since `start`; low half: what is left, in hundredths of a retry.
-    packed: AtomicU64,
-    start: Instant,
-}
-
-impl Budget {
-    const RETRY: u64 = 100;
-    const REQUEST: u64 = 20;
-    /// Ten retries per second are one hundredth of a retry per millisecond.
-    const PER_MILLISECOND: u64 = 1;
-    const MOST: u64 = 1000 * Self::RETRY;
-    const AT_START: u64 = 10 * Self::RETRY;
-
-    /// As it is for a destination nobody has called yet.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            packed: AtomicU64::new(Self::AT_START),
-            start: Instant::now(),
-        })
-    }
-
-    /// A request pays in.
-    pub fn deposit(&self) {
-        let now = self.packed.load(Relaxed);
-        let left = now & u64::from(u32::MAX);
-        // Mostly it is full. A deposit lost to another one at the same moment is no harm.
-        if left + Self::REQUEST <= Self::MOST {
-            let _ = self
-                .packed
-                .compare_exchange(now, now + Self::REQUEST, Relaxed, Relaxed);
-        }
-    }
-
-    /// A retry pays; false: it cannot.
-    pub fn withdraw(&self) -> bool {
-        self.withdraw_at(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn withdraw_at(&self, now: u64) -> bool {
-        let now = now & u64::from(u32::MAX);
-        let paid = self.packed.fetch_update(Relaxed, Relaxed, |packed| {
-            let (then, left) = (packed >> 32, packed & u64::from(u32::MAX));
-            let earned = now
-                .saturating_sub(then)
-                .saturating_mul(Self::PER_MILLISECOND);
-            let left = left.saturating_add(earned).min(Self::MOST);
-            Some(now << 32 | left.checked_sub(Self::RETRY)?)
-        });
-        paid.is_ok()
+        self.ids[self.len % REMEMBERED] = id;
+        self.len += 1;
     }
 }
 
 /// Retries within a budget.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RetryLayer {
     budget: Arc<Budget>,
+    counts: Arc<Counts>,
+}
+
+/// Where it is said how retries fare. They are rare enough to look their series up.
+struct Counts {
+    metrics: Arc<Metrics>,
+    direction: Direction,
+    service: String,
+}
+
+impl Counts {
+    fn count(&self, result: &'static str) {
+        self.metrics
+            .retries(self.direction, &self.service, result)
+            .inc();
+    }
+
+    fn late(&self) {
+        self.metrics.timeouts(self.direction, "try").inc();
+    }
 }
 
 /// Retries.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Retry<S> {
     inner: S,
-    budget: Arc<Budget>,
+    layer: RetryLayer,
 }
 
 impl RetryLayer {
-    /// All stacks of a destination share its budget.
-    pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget }
+    /// All stacks of a destination share its budget. `service`: what the destination is called, if it is a Service.
+    pub fn new(
+        budget: Arc<Budget>,
+        metrics: Arc<Metrics>,
+        direction: Direction,
+        service: String,
+    ) -> Self {
+        let counts = Arc::new(Counts {
+            metrics,
+            direction,
+            service,
+        });
+        Self { budget, counts }
     }
 }
 
@@ -133,12 +124,12 @@ impl<S> Layer<S> for RetryLayer {
     fn layer(&self, inner: S) -> Retry<S> {
         Retry {
             inner,
-            budget: self.budget.clone(),
+            layer: self.clone(),
         }
     }
 }
 
-impl<S: Below<Attempt> + Clone> Service<Request> for Retry<S> {
+impl<S: Below<Attempt> + Clone> Service<Outgoing> for Retry<S> {
     type Response = Response;
     type Error = Error;
     type Future = Retried<S, S::Future>;
@@ -147,34 +138,19 @@ impl<S: Below<Attempt> + Clone> Service<Request> for Retry<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        self.budget.deposit();
-        let spare = spare(&request);
-        let call = self.inner.call(Attempt {
-            request,
-            tried: Tried::default(),
-            backend: None,
-        });
-        let again = Again {
-            spare,
-            tried: Tried::default(),
-            retries: 0,
-        };
+    fn call(&mut self, mut outgoing: Outgoing) -> Self::Future {
+        self.layer.budget.deposit();
+        let again = Again::new(&mut outgoing);
+        let call = self
+            .inner
+            .call(again.attempt(outgoing.request, None, Duration::ZERO));
         Retried {
             call,
             inner: self.inner.clone(),
-            budget: self.budget.clone(),
+            layer: self.layer.clone(),
             again,
         }
     }
-}
-
-/// A request without a body can be written twice.
-fn spare(request: &Request) -> Option<Box<Spare>> {
-    request
-        .body()
-        .is_end_stream()
-        .then(|| Box::new(Spare::of(request)))
 }
 
 /// What is needed to write a request once more. Hardly ever used, so it is made as cheaply as can be: a list of the
@@ -197,8 +173,8 @@ impl Spare {
         }
     }
 
-    fn request(&self) -> Request {
-        let mut request = Request::new(Body::empty());
+    fn request(&self, body: Body) -> Request {
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
@@ -211,44 +187,239 @@ impl Spare {
 
 /// What is kept for another try.
 struct Again {
+    /// The head, for a request that can be written twice.
     spare: Option<Box<Spare>>,
     tried: Tried,
-    retries: usize,
+    retries: u32,
+    head: Option<(Instant, ErrorKind)>,
+    whole: Option<Instant>,
+    /// What only a policy asks for.
+    policy: Option<Box<Policy>>,
+}
+
+/// What a policy asks for.
+struct Policy {
+    terms: Arc<Terms>,
+    /// Which answers are asked for again; `None`: none of this request.
+    judge: Option<Judge>,
+    replay: Option<Replay>,
+    /// The next try, and what it waits for.
+    waiting: Option<(Pin<Box<Sleep>>, Attempt)>,
+}
+
+/// What follows from how a try ended.
+enum Next {
+    /// Up it goes.
+    Done(Result<Response, Error>),
+    /// Again, at once.
+    Now(Box<Attempt>),
+    /// Again, after a wait.
+    Later,
 }
 
 impl Again {
-    /// The request to send again, if that is right.
-    fn after(&mut self, error: &mut Error, budget: &Budget) -> Option<Attempt> {
-        if self.retries >= MAX_RETRIES {
-            return None;
-        }
-        let idempotent = self
-            .spare
+    fn new(outgoing: &mut Outgoing) -> Self {
+        let request = &mut outgoing.request;
+        let whole = request.body().is_end_stream();
+        let policy = outgoing.terms.take().map(|terms| {
+            let retry = terms.retry.as_ref();
+            let judge = retry.and_then(|retry| Judge::new(retry, request));
+            // Bodies are kept only where an answer may be asked for again.
+            let keep = judge.is_some() && !whole;
+            Box::new(Policy {
+                judge,
+                replay: keep.then(|| Replay::of(request.body_mut())).flatten(),
+                waiting: None,
+                terms,
+            })
+        });
+        let kept = policy
             .as_ref()
-            .is_some_and(|spare| spare.method.is_idempotent());
-        let may = error.retry_is_safe() || (idempotent && error.retry_is_safe_if_idempotent());
-        if !may {
-            return None;
+            .is_some_and(|policy| policy.replay.is_some());
+        Self {
+            spare: (whole || kept).then(|| Box::new(Spare::of(request))),
+            tried: Tried::default(),
+            retries: 0,
+            head: outgoing.head,
+            whole: outgoing.whole,
+            policy,
         }
-        if error.holds_request() || self.spare.is_some() {
-            if !budget.withdraw() {
-                return None;
-            }
-            self.retries += 1;
-            if let Some(id) = error.tried() {
-                self.tried.add(id);
-            }
-        }
-        let request = match &self.spare {
-            Some(spare) => spare.request(),
-            None => error.take_request()?,
-        };
-        Some(Attempt {
-            request,
-            tried: self.tried,
-            backend: error.take_backend(),
-        })
     }
+
+    /// A try that begins after `wait`.
+    fn attempt(
+        &self,
+        request: Request,
+        backend: Option<Arc<BackendPlan>>,
+        wait: Duration,
+    ) -> Attempt {
+        let terms = self.policy.as_ref().map(|policy| policy.terms.clone());
+        let per_try = terms.as_ref().and_then(|terms| terms.timeouts.per_try);
+        let per_try =
+            per_try.and_then(|most| Instant::now().checked_add(wait.saturating_add(most)));
+        let per_try = per_try.map(|at| (at, ErrorKind::TryTimeout));
+        let head = per_try.into_iter().chain(self.head);
+        Attempt {
+            request,
+            terms,
+            tried: self.tried,
+            backend,
+            head: head.min_by_key(|(at, _)| *at),
+            whole: self.whole,
+        }
+    }
+
+    /// Nothing is known of the request that could matter to its answer: most are like this.
+    fn is_plain(&self) -> bool {
+        self.policy.is_none() && self.retries == 0
+    }
+
+    /// What to do now that a try has ended so.
+    fn after(
+        &mut self,
+        mut result: Result<Response, Error>,
+        layer: &RetryLayer,
+        cx: &mut Context<'_>,
+    ) -> Next {
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::TryTimeout
+        {
+            layer.counts.late();
+        }
+        let asked = self.asked(&mut result, cx);
+        let Some(asked) = asked else {
+            if self.retries > 0 && result.is_ok() {
+                layer.counts.count("succeeded");
+            }
+            return Next::Done(result);
+        };
+        match self.prepare(asked, &mut result, &layer.budget) {
+            Ok((wait, attempt)) => {
+                layer.counts.count("tried");
+                if let Ok(response) = result {
+                    response.into_body().read_away();
+                }
+                match (&mut self.policy, wait) {
+                    (Some(policy), Some(wait)) => {
+                        policy.waiting = Some((Box::pin(tokio::time::sleep(wait)), attempt));
+                        Next::Later
+                    }
+                    _ => Next::Now(Box::new(attempt)),
+                }
+            }
+            Err(why) => {
+                layer.counts.count(why);
+                Next::Done(result)
+            }
+        }
+    }
+
+    /// Should there be another try, and why?
+    fn asked(&self, result: &mut Result<Response, Error>, cx: &mut Context<'_>) -> Option<Asked> {
+        let judge = self
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.judge.as_ref());
+        match result {
+            Ok(response) => judge?.answer(response, cx).then_some(Asked::ByPolicy),
+            Err(error) => {
+                let idempotent = self
+                    .spare
+                    .as_ref()
+                    .is_some_and(|spare| spare.method.is_idempotent());
+                let safe =
+                    error.retry_is_safe() || (idempotent && error.retry_is_safe_if_idempotent());
+                if safe {
+                    return Some(Asked::AsItIsSafe);
+                }
+                judge?.error(error).then_some(Asked::ByPolicy)
+            }
+        }
+    }
+
+    /// The next try and the wait before it; or why there is none.
+    fn prepare(
+        &mut self,
+        asked: Asked,
+        result: &mut Result<Response, Error>,
+        budget: &Budget,
+    ) -> Result<(Option<Duration>, Attempt), &'static str> {
+        let retry = self
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.terms.retry.as_ref());
+        let named = retry.map_or(0, |retry| retry.attempts);
+        let (most, wait) = match asked {
+            Asked::AsItIsSafe => (named.max(MAX_RETRIES), None),
+            Asked::ByPolicy => (
+                named,
+                retry.map(|retry| judge::backoff(retry, self.retries)),
+            ),
+        };
+        if self.retries >= most {
+            return Err("attempts");
+        }
+        let ends = self
+            .head
+            .map(|(at, _)| at)
+            .into_iter()
+            .chain(self.whole)
+            .min();
+        if ends.is_some_and(|ends| Instant::now() + wait.unwrap_or_default() >= ends) {
+            return Err("late");
+        }
+        let given_back = match result {
+            Err(error) => error.take_request(),
+            Ok(_) => None,
+        };
+        let again = self.request(given_back).ok_or("not_replayable")?;
+        if !budget.withdraw() {
+            return Err("budget");
+        }
+        self.retries += 1;
+        let (tried, backend) = match result {
+            Ok(response) => (
+                response.body().endpoint(),
+                response.body_mut().take_backend(),
+            ),
+            Err(error) => (error.tried(), error.take_backend()),
+        };
+        if let Some(id) = tried {
+            self.tried.add(id);
+        }
+        Ok((wait, self.attempt(again, backend, wait.unwrap_or_default())))
+    }
+
+    /// The request once more: as it was kept, or as it was given back untouched.
+    fn request(&self, given_back: Option<Request>) -> Option<Request> {
+        let replay = self
+            .policy
+            .as_ref()
+            .and_then(|policy| policy.replay.as_ref());
+        match (&self.spare, replay) {
+            (Some(spare), Some(replay)) => Some(spare.request(replay.again()?)),
+            (Some(spare), None) => Some(spare.request(Body::empty())),
+            (None, _) => given_back,
+        }
+    }
+
+    /// The next try, when its wait is over; `None`: none waits.
+    fn waited(&mut self, cx: &mut Context<'_>) -> Poll<Option<Attempt>> {
+        let Some(policy) = &mut self.policy else {
+            return Poll::Ready(None);
+        };
+        if let Some((sleep, _)) = &mut policy.waiting {
+            ready!(sleep.as_mut().poll(cx));
+        }
+        Poll::Ready(policy.waiting.take().map(|(_, attempt)| attempt))
+    }
+}
+
+/// Why there should be another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    AsItIsSafe,
+    ByPolicy,
 }
 
 pin_project! {
@@ -257,7 +428,7 @@ pin_project! {
         #[pin]
         call: F,
         inner: S,
-        budget: Arc<Budget>,
+        layer: RetryLayer,
         again: Again,
     }
 }
@@ -270,95 +441,18 @@ impl<S: Below<Attempt, Future = F>, F: Future<Output = Result<Response, Error>>>
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            match ready!(this.call.as_mut().poll(cx)) {
-                Ok(response) => return Poll::Ready(Ok(response)),
-                Err(mut error) => match this.again.after(&mut error, this.budget) {
-                    Some(attempt) => this.call.set(this.inner.call(attempt)),
-                    None => return Poll::Ready(Err(error)),
-                },
+            if let Some(attempt) = ready!(this.again.waited(cx)) {
+                this.call.set(this.inner.call(attempt));
+            }
+            let result = ready!(this.call.as_mut().poll(cx));
+            if result.is_ok() && this.again.is_plain() {
+                return Poll::Ready(result);
+            }
+            match this.again.after(result, this.layer, cx) {
+                Next::Done(result) => return Poll::Ready(result),
+                Next::Now(attempt) => this.call.set(this.inner.call(*attempt)),
+                Next::Later => {}
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::error::ErrorKind;
-    use std::sync::atomic::AtomicUsize;
-    use tower::service_fn;
-
-    /// Fails `times` times with what `fail` makes; tells how often it was called.
-    async fn tries(
-        method: &str,
-        body: Body,
-        times: usize,
-        fail: fn(Request) -> Error,
-    ) -> (usize, bool) {
-        let calls = Arc::new(AtomicUsize::new(0));
-        let counted = calls.clone();
-        let below = service_fn(move |attempt: Attempt| {
-            let call = counted.fetch_add(1, Relaxed);
-            assert_eq!(attempt.tried.ids().len(), call);
-            async move {
-                if call < times {
-                    Err(fail(attempt.request).sent_to(call as u64))
-                } else {
-                    Ok(Response::new(Body::empty()))
-                }
-            }
-        });
-        let mut stack = RetryLayer::new(Budget::new()).layer(below);
-        let request = http::Request::builder().method(method).body(body).unwrap();
-        let answer = stack.call(request).await;
-        (calls.load(Relaxed), answer.is_ok())
-    }
-
-    #[tokio::test]
-    async fn only_what_was_not_processed_is_sent_again() {
-        let connect = |request| Error::new(ErrorKind::ConnectFailed).with_request(request);
-        let raced = |_| Error::new(ErrorKind::UpstreamReset).raced_with_close();
-        let refused = |_| Error::new(ErrorKind::UpstreamReset).never_processed();
-        let reset = |_| Error::new(ErrorKind::UpstreamReset);
-        type Row = (
-            &'static str,
-            &'static str,
-            usize,
-            fn(Request) -> Error,
-            (usize, bool),
-        );
-        let rows: [Row; 9] = [
-            ("GET", "", 1, connect, (2, true)),
-            ("POST", "body", 1, connect, (2, true)),
-            ("GET", "", 2, connect, (3, true)),
-            ("GET", "", 3, connect, (3, false)),
-            ("GET", "", 1, raced, (2, true)),
-            ("POST", "", 1, raced, (1, false)),
-            ("POST", "", 1, refused, (2, true)),
-            ("POST", "body", 1, refused, (1, false)),
-            ("GET", "", 1, reset, (1, false)),
-        ];
-        for (at, (method, body, times, fail, expected)) in rows.into_iter().enumerate() {
-            let body = if body.is_empty() {
-                Body::empty()
-            } else {
-                Body::full(body)
-            };
-            assert_eq!(tries(method, body, times, fail).await, expected, "row {at}");
-        }
-    }
-
-    #[test]
-    fn the_budget_is_a_share_of_the_requests_and_a_rate() {
-        let budget = Budget::new();
-        let spent = |now| std::iter::from_fn(|| budget.withdraw_at(now).then_some(())).count();
-        assert_eq!(spent(0), 10, "what there is at the start");
-        assert_eq!(spent(1000), 10, "ten per second");
-        for _ in 0..100 {
-            budget.deposit();
-        }
-        assert_eq!(spent(1000), 20, "a fifth of the requests");
-        assert_eq!(spent(10_000_000), 1000, "never more than this at once");
     }
 }

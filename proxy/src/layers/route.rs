@@ -2,6 +2,7 @@
 //! from the plan in force. Says where the request is counted, and tells the balancer how it went.
 
 use super::retry::Attempt;
+use super::timeout;
 use crate::balance::{self, InFlight, Outcome};
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
@@ -44,7 +45,7 @@ impl Route {
                     edge: plan.metrics.clone(),
                     backend: None,
                 };
-                Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)))
+                chosen.send(&self.shared, attempt).map(Routed::Sent)
             }
             OutboundPlan::PassThrough(edge) => {
                 let outside = HttpService::at_seam(
@@ -73,7 +74,7 @@ impl Route {
             None => backend(plan, &attempt.request)?,
         };
         if let Some(chosen) = choose(&backend, &attempt) {
-            return Ok(Routed::Sent(chosen.send(&self.shared, attempt.request)));
+            return chosen.send(&self.shared, attempt).map(Routed::Sent);
         }
         if backend.endpoints.is_known() {
             return Err(no_endpoints(&backend));
@@ -84,7 +85,7 @@ impl Route {
             // Too late is the same as empty.
             let _ = tokio::time::timeout(ENDPOINTS_TIMEOUT, backend.endpoints.known()).await;
             match choose(&backend, &attempt) {
-                Some(chosen) => chosen.send(&shared, attempt.request).await,
+                Some(chosen) => chosen.send(&shared, attempt)?.await,
                 None => Err(no_endpoints(&backend)),
             }
         })))
@@ -143,18 +144,29 @@ struct Chosen {
 }
 
 impl Chosen {
-    fn send(self, shared: &Arc<Shared>, request: Request) -> Sent {
+    fn send(self, shared: &Arc<Shared>, mut attempt: Attempt) -> Result<Sent, Error> {
         let endpoint = self.in_flight.endpoint();
         let trust = if endpoint.spec.identity.is_some() {
             Trust::Peer
         } else {
             Trust::Nobody
         };
+        if let Some(whole) = attempt.whole {
+            let left = whole.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::RequestTimeout.into());
+            }
+            timeout::tell(&mut attempt.request, left, trust == Trust::Peer);
+        }
         let service = stack::endpoint(shared, endpoint);
-        let mut sent = Sent::new(&service, request, self.edge, trust, self.started);
+        let mut sent = Sent::new(&service, attempt.request, self.edge, trust, self.started);
         sent.in_flight = Some(self.in_flight);
         sent.backend = self.backend;
-        sent
+        // Boxed only where there is a limit.
+        sent.late = attempt
+            .head
+            .map(|(at, kind)| (Box::pin(tokio::time::sleep_until(at)), kind));
+        Ok(sent)
     }
 }
 
@@ -191,6 +203,7 @@ pub struct Sent {
     edge: Attribution,
     trust: Trust,
     backend: Option<Arc<BackendPlan>>,
+    late: Option<(Pin<Box<tokio::time::Sleep>>, ErrorKind)>,
 }
 
 impl Sent {
@@ -209,6 +222,15 @@ impl Sent {
             edge,
             trust,
             backend: None,
+            late: None,
+        }
+    }
+
+    /// Whoever keeps its caller waiting longer than the policy says has failed.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match &mut self.late {
+            Some((sleep, kind)) => sleep.as_mut().poll(cx).map(|()| Error::new(*kind)),
+            None => Poll::Pending,
         }
     }
 
@@ -221,6 +243,7 @@ impl Sent {
             let latency = now.saturating_duration_since(self.started);
             guard.answered_at(balance::at(now), latency);
             response.body_mut().in_flight(guard, latency, &head);
+            response.body_mut().sent_within(self.backend.take());
         }
         response
     }
@@ -240,6 +263,7 @@ fn outcome(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout => Outcome::ConnectFailure,
         // A refused stream or a connection closed while idle says nothing about how requests fare there.
+        ErrorKind::RequestTimeout => Outcome::Failure,
         _ if error.is_upstream() && !error.retry_is_safe_if_idempotent() => Outcome::Failure,
         ErrorKind::PeerIdentity | ErrorKind::TlsHandshake => Outcome::ConnectFailure,
         _ => Outcome::Cancelled,
@@ -250,9 +274,13 @@ impl Future for Sent {
     type Output = Result<Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(self.inner.as_mut().poll(cx)) {
-            Ok(response) => Ok(self.answered(response)),
-            Err(error) => Err(self.failed(error)),
+        Poll::Ready(match self.inner.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Ok(self.answered(response)),
+            Poll::Ready(Err(error)) => Err(self.failed(error)),
+            Poll::Pending => {
+                let error = ready!(self.poll_late(cx));
+                Err(self.failed(error))
+            }
         })
     }
 }

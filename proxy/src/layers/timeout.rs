@@ -1,35 +1,124 @@
-//! Inbound: the time a peer proxy says is left for the request. Nobody waits for an answer that comes later.
+//! Limits of time, from the head of a request to the end of its answer: what the policy of the called Service says, what
+//! a gRPC client says itself, and, inbound, what the calling proxy says is left. Nobody waits for an answer that comes
+//! later, and nobody below works for it.
 
-use super::{Below, Call};
+use super::{Below, Call, Outgoing};
+use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
-use crate::http::{Request, Response, headers};
+use crate::http::watch::{Idle, Limits, TimeoutCounts, Watch};
+use crate::http::{HttpVersion, Request, Response, headers, is_grpc};
+use crate::metrics::Metrics;
+use crate::policy::{Destination, OutboundPlan};
+use http::HeaderValue;
+use http_body::Body as _;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Sleep;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 /// Ends requests whose time is up. Expects that reserved names of strangers are gone.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TimeoutLayer;
+#[derive(Clone)]
+pub struct TimeoutLayer {
+    /// Outbound: whose policy holds.
+    to: Option<Arc<Destination>>,
+    counts: Arc<TimeoutCounts>,
+}
 
 /// Ends requests whose time is up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Timeout<S> {
     inner: S,
+    layer: TimeoutLayer,
+}
+
+impl TimeoutLayer {
+    /// Requests to the application.
+    pub fn inbound(metrics: &Metrics) -> Self {
+        Self {
+            to: None,
+            counts: TimeoutCounts::new(metrics, Direction::Inbound),
+        }
+    }
+
+    /// Requests to a destination.
+    pub fn outbound(metrics: &Metrics, to: Arc<Destination>) -> Self {
+        Self {
+            to: Some(to),
+            counts: TimeoutCounts::new(metrics, Direction::Outbound),
+        }
+    }
+
+    /// The request with its terms.
+    fn outgoing(&self, request: Request) -> Outgoing {
+        let mut outgoing = Outgoing::from(request);
+        if let Some(to) = &self.to
+            && let OutboundPlan::Service(plan) = &**to.plan()
+        {
+            let settings = &plan.service.settings;
+            outgoing.terms = plan.terms.of(settings, &outgoing.request).cloned();
+        }
+        outgoing
+    }
+
+    /// What limits it. Time is read only where there is a limit.
+    fn limit(&self, outgoing: &mut Outgoing) -> Limits {
+        let said = self.said(&mut outgoing.request);
+        let timeouts = outgoing.terms.as_ref().map(|terms| terms.timeouts);
+        let timeouts = timeouts.unwrap_or_default();
+        if said.is_none() && timeouts == Default::default() {
+            return Limits::default();
+        }
+        let now = Instant::now();
+        // What is too far to be reckoned with limits nothing.
+        let at = |after: Option<Duration>| now.checked_add(after?);
+        let head = [
+            (at(timeouts.response), ErrorKind::ResponseTimeout),
+            (at(timeouts.request), ErrorKind::RequestTimeout),
+        ];
+        let head = head.into_iter().filter_map(|(at, kind)| Some((at?, kind)));
+        outgoing.head = head.min_by_key(|(at, _)| *at);
+        outgoing.whole = at(earlier(said, timeouts.request));
+        Limits {
+            head: at(timeouts.response),
+            whole: outgoing.whole,
+            idle: timeouts.idle.map(Idle::new),
+        }
+    }
+
+    /// What the sender says is left. The header of a peer proxy goes no further: the application has no use for it.
+    fn said(&self, request: &mut Request) -> Option<Duration> {
+        let by_peer = match self.to {
+            None => request.headers_mut().remove(headers::DEADLINE),
+            Some(_) => None,
+        };
+        let by_client = match HttpVersion::of(request.version()) {
+            HttpVersion::Http2 => request.headers().get(GRPC_TIMEOUT).and_then(grpc_timeout),
+            HttpVersion::Http1 => None,
+        };
+        earlier(by_peer.as_ref().and_then(milliseconds), by_client)
+    }
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
 }
 
 impl<S> Layer<S> for TimeoutLayer {
     type Service = Timeout<S>;
 
     fn layer(&self, inner: S) -> Timeout<S> {
-        Timeout { inner }
+        Timeout {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
-impl<S: Below> Service<Request> for Timeout<S> {
+impl<S: Below<Outgoing>> Service<Request> for Timeout<S> {
     type Response = Response;
     type Error = Error;
     type Future = Timed<S::Future>;
@@ -38,35 +127,80 @@ impl<S: Below> Service<Request> for Timeout<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let left = request
-            .headers_mut()
-            .remove(headers::DEADLINE)
-            .and_then(|left| milliseconds(&left));
-        let inner = match left {
+    fn call(&mut self, request: Request) -> Self::Future {
+        let mut outgoing = self.layer.outgoing(request);
+        let limits = self.layer.limit(&mut outgoing);
+        // Boxed only where there is a limit.
+        let watch = (!limits.is_none()).then(|| {
+            let request = &mut outgoing.request;
+            let grpc = is_grpc(request.headers());
+            if !request.body().is_end_stream() {
+                let mut limits = limits.clone();
+                limits.head = None;
+                request.body_mut().limit(Watch::new(limits, None, false));
+            }
+            Watch::new(limits, Some(self.layer.counts.clone()), grpc)
+        });
+        let inner = match outgoing.left() {
             Some(Duration::ZERO) => Call::refused(Error::new(ErrorKind::RequestTimeout)),
             _ => Call::Below {
-                inner: self.inner.call(request),
+                inner: self.inner.call(outgoing),
             },
         };
-        // Boxed only where somebody set a deadline.
-        Timed {
-            inner,
-            deadline: left.map(|left| Box::pin(tokio::time::sleep(left))),
+        Timed { inner, watch }
+    }
+}
+
+/// How long a gRPC client waits.
+pub(crate) const GRPC_TIMEOUT: http::HeaderName = http::HeaderName::from_static("grpc-timeout");
+
+fn milliseconds(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// At most eight digits and a unit, as gRPC's own specification has it. What is anything else limits nothing.
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let (unit, digits) = value.as_bytes().split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Tells whoever comes next how much time is left: a peer proxy by its own header, gRPC in its own way.
+pub(crate) fn tell(request: &mut Request, left: Duration, peer: bool) {
+    let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    let grpc = is_grpc(request.headers());
+    let fields = request.headers_mut();
+    if peer {
+        fields.insert(headers::DEADLINE, HeaderValue::from(milliseconds));
+    }
+    if grpc {
+        let text = match milliseconds {
+            0..=99_999_999 => format!("{milliseconds}m"),
+            _ => format!("{}S", (milliseconds / 1000).min(99_999_999)),
+        };
+        if let Ok(value) = HeaderValue::try_from(text) {
+            fields.insert(GRPC_TIMEOUT, value);
         }
     }
 }
 
-fn milliseconds(value: &http::HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
-}
-
 pin_project! {
-    /// A request with a deadline, perhaps.
+    /// A request with a limit of time, perhaps.
     pub struct Timed<F> {
         #[pin]
         inner: Call<F>,
-        deadline: Option<Pin<Box<Sleep>>>,
+        watch: Option<Box<Watch>>,
     }
 }
 
@@ -75,49 +209,27 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Timed<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(done) = this.inner.poll(cx) {
-            return Poll::Ready(done);
-        }
-        let late = this
-            .deadline
-            .as_mut()
-            .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        if late {
-            Poll::Ready(Err(Error::new(ErrorKind::RequestTimeout)))
-        } else {
-            Poll::Pending
+        match this.inner.poll(cx) {
+            Poll::Ready(Ok(mut response)) => {
+                if let Some(mut watch) = this.watch.take() {
+                    watch.head_came();
+                    response.body_mut().limit(watch);
+                }
+                Poll::Ready(Ok(response))
+            }
+            Poll::Ready(Err(error)) => {
+                if let Some(watch) = &this.watch {
+                    watch.late(error.kind());
+                }
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => match this.watch {
+                Some(watch) => watch.poll(cx).map(|kind| Err(Error::new(kind))),
+                None => Poll::Pending,
+            },
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::http::Body;
-    use tower::service_fn;
-
-    fn request(deadline: &str) -> Request {
-        http::Request::builder()
-            .header("weft-deadline-ms", deadline)
-            .body(Body::empty())
-            .unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_deadline_of_a_peer_ends_the_request() {
-        let below = service_fn(async |request: Request| {
-            assert!(!request.headers().contains_key("weft-deadline-ms"));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            Ok::<_, Error>(Response::new(Body::empty()))
-        });
-        let mut stack = TimeoutLayer.layer(below);
-        for (deadline, kept) in [("99", false), ("101", true), ("0", false), ("soon", true)] {
-            let answer = stack.call(request(deadline)).await;
-            assert_eq!(answer.is_ok(), kept, "{deadline}");
-            if let Err(error) = answer {
-                assert_eq!(error.kind(), ErrorKind::RequestTimeout);
-            }
-        }
-    }
-}
+mod tests;

@@ -151,6 +151,10 @@ catalogue! {
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
     REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
+    RETRIES = "weft_retries_total", Counter, "", Process, &["direction", "service", "result"], "Requests sent again (tried), and how that ended: succeeded; or why not: attempts spent, budget spent, no time left, not replayable.";
+    TIMEOUTS = "weft_timeouts_total", Counter, "", Process, &["direction", "kind"], "Times something took too long: request, response, try, idle.";
+    FAULTS = "weft_faults_total", Counter, "", Process, &["service", "kind"], "Failures made on purpose: abort, delay.";
+    RATE_LIMITED = "weft_rate_limited_total", Counter, "", Process, &["rule", "audit"], "Requests beyond a rate limit, by rule (with audit: let pass nevertheless).";
     PANICS = "weft_panics_total", Counter, "", Process, &["direction"], "Connections lost to a mistake in the proxy itself.";
     EXHAUSTED = "weft_accept_exhausted_total", Counter, "", Process, &["direction"], "Times no connection could be accepted for want of descriptors or memory.";
     DETECTED = "weft_detections_total", Counter, "", Process, &["direction", "result"], "What the first bytes of connections were found to be.";

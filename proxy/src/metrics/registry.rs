@@ -207,6 +207,27 @@ impl Metrics {
         self.counter(&catalogue::ERRORS, &[direction.label(), code, name])
     }
 
+    /// Counter of requests sent again, and of why they were not: `tried`, `succeeded`, `attempts`, `budget`, `late`,
+    /// `not_replayable`.
+    pub fn retries(&self, direction: Direction, service: &str, result: &'static str) -> Count {
+        self.counter(&catalogue::RETRIES, &[direction.label(), service, result])
+    }
+
+    /// Counter of what took too long: `request`, `response`, `try`, `idle`.
+    pub fn timeouts(&self, direction: Direction, kind: &'static str) -> Count {
+        self.counter(&catalogue::TIMEOUTS, &[direction.label(), kind])
+    }
+
+    /// Counter of failures made on purpose: `abort`, `delay`.
+    pub fn faults(&self, service: &str, kind: &'static str) -> Count {
+        self.counter(&catalogue::FAULTS, &[service, kind])
+    }
+
+    /// Counter of requests beyond a rate limit; `audit`: let pass nevertheless.
+    pub fn rate_limited(&self, rule: &str, audit: bool) -> Count {
+        self.counter(&catalogue::RATE_LIMITED, &[rule, yes_no(audit)])
+    }
+
     /// Counter of connections lost to a panic.
     pub fn panics(&self, direction: Direction) -> Count {
         self.counter(&catalogue::PANICS, &[direction.label()])

@@ -2,6 +2,8 @@
 
 pub mod inbound;
 pub mod outbound;
+pub mod terms;
 
 pub use inbound::InboundPlan;
 pub use outbound::{BackendPlan, Destination, EndpointPlan, OutboundPlan, RoutePlan, ServicePlan};
+pub use terms::{ServiceTerms, Terms};

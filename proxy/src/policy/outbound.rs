@@ -1,8 +1,10 @@
 //! Where an address leads, ready to be followed: routes with their weights in alias tables, backends with their
 //! endpoint sets and metric handles. Made once per version by discovery.
 
+use super::ServiceTerms;
 use crate::balance::{Endpoint, EndpointSet, now};
 use crate::connection::Direction;
+use crate::layers::budget::Budget;
 use crate::metrics::{EdgeLabels, EdgeMetrics, Group, Metrics};
 use arc_swap::{ArcSwap, Guard};
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ pub struct Destination {
     plan: ArcSwap<OutboundPlan>,
     version: watch::Sender<u64>,
     used: AtomicU64,
+    budget: Arc<Budget>,
 }
 
 /// What to do with a destination.
@@ -51,6 +54,8 @@ pub struct ServicePlan {
     pub service: outbound::Service,
     /// Same order as `service.routes`; never empty.
     pub routes: Vec<RoutePlan>,
+    /// What holds for requests beyond where they go.
+    pub terms: ServiceTerms,
     /// Series of requests that no route saw.
     pub metrics: Arc<EdgeMetrics>,
 }
@@ -102,6 +107,7 @@ impl Destination {
             plan,
             version: watch::Sender::new(0),
             used,
+            budget: Budget::new(Default::default()),
         })
     }
 
@@ -129,7 +135,16 @@ impl Destination {
         }
     }
 
+    /// What its tries beyond the first are paid from, by all workers.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     pub(crate) fn put(&self, plan: OutboundPlan, version: u64) {
+        self.budget.set(match &plan {
+            OutboundPlan::Service(plan) => plan.service.settings.budget,
+            _ => Default::default(),
+        });
         self.plan.store(Arc::new(plan));
         self.version.send_replace(version);
     }
@@ -232,6 +247,7 @@ impl Compiler<'_> {
         ServicePlan {
             metrics: self.metrics.edge(labels(&called, "", "")),
             routes,
+            terms: ServiceTerms::new(&service.settings),
             service,
         }
     }

@@ -15,11 +15,12 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tower::service_fn;
 use weft_proxy_api::policy::outbound as checked;
+use weft_proxy_api::policy::settings;
 use weft_proxy_api::policy::{Protocol, ServicePort};
 
 const TARGET: &str = "10.96.0.1:80";
 
-fn shared() -> Arc<Shared> {
+pub(super) fn shared() -> Arc<Shared> {
     let metrics = Metrics::new("shop");
     let client = ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
     let whoami = Whoami {
@@ -38,7 +39,7 @@ async fn application(name: &'static str) -> SocketAddr {
     application_of(HttpService::new(service_fn(answer))).await
 }
 
-async fn application_of(service: HttpService) -> SocketAddr {
+pub(super) async fn application_of(service: HttpService) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -94,7 +95,7 @@ fn endpoint(address: SocketAddr) -> checked::Endpoint {
     }
 }
 
-fn backend(name: &str, weight: u64) -> checked::Backend {
+pub(super) fn backend(name: &str, weight: u64) -> checked::Backend {
     let name = ServicePort {
         namespace: "shop".into(),
         name: name.into(),
@@ -107,7 +108,7 @@ fn backend(name: &str, weight: u64) -> checked::Backend {
     }
 }
 
-fn service(backends: Vec<checked::Backend>) -> checked::Outbound {
+pub(super) fn service(backends: Vec<checked::Backend>) -> checked::Outbound {
     let route = checked::Route {
         object: None,
         matches: Vec::new(),
@@ -126,8 +127,19 @@ fn service(backends: Vec<checked::Backend>) -> checked::Outbound {
     })
 }
 
+/// The same Service under other settings.
+pub(super) fn settled(
+    mut of: checked::Outbound,
+    change: impl FnOnce(&mut settings::ServiceSettings),
+) -> checked::Outbound {
+    if let checked::Outbound::Service(service) = &mut of {
+        change(&mut service.settings);
+    }
+    of
+}
+
 /// A destination where every backend has the endpoints at these addresses; `None`: not told yet.
-fn destination(
+pub(super) fn destination(
     shared: &Shared,
     policy: checked::Outbound,
     at: Option<&[SocketAddr]>,
@@ -150,7 +162,7 @@ fn destination(
 }
 
 /// Sends one request; status, `weft-error` and body of the answer.
-async fn send(service: &HttpService) -> (u16, String, String) {
+pub(super) async fn send(service: &HttpService) -> (u16, String, String) {
     let request = http::Request::builder()
         .uri("/")
         .header("host", "web")
@@ -383,13 +395,13 @@ async fn another_try_stays_within_the_backend_that_was_chosen() {
         metrics: &shared.metrics,
         sets: &mut sets,
     };
-    to.put(
-        { plan }.compile(service(vec![backend("v1", 1), backend("v2", 1)])),
-        1,
+    let policy = settled(
+        service(vec![backend("v1", 1), backend("v2", 1)]),
+        |settings| settings.budget.percent = 1000,
     );
+    to.put({ plan }.compile(policy), 1);
     let mut failed = 0;
     for _ in 0..40 {
-        // A stack of its own, for a budget of its own.
         failed += usize::from(send(&outbound(&shared, &to)).await.0 != 200);
     }
     let text = shared.metrics.render();
