@@ -120,6 +120,10 @@ impl Cache {
 
     fn inbound(&self, plan: InboundPlan) {
         let version = plan.version;
+        let plan = match &*self.shared.inbound.load() {
+            Some(before) => plan.after(before),
+            None => plan,
+        };
         self.shared.metrics.set_workload(&plan.inbound.workload);
         self.shared.inbound.store(Some(Arc::new(plan)));
         self.shared.inbound_version.send_replace(version);

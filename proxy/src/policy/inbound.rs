@@ -1,7 +1,9 @@
 //! The inbound policy of this workload, ready to judge, with a counter for each way a judgement can end.
 
+use super::RateRule;
 use crate::metrics::{Count, Metrics};
 use foldhash::HashMap;
+use std::sync::Arc;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::inbound::{
     AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Ports, Verdict,
@@ -18,6 +20,7 @@ pub struct InboundPlan {
     /// What holds for ports that no rule, probe or declaration names.
     other: Port,
     counters: Counters,
+    rates: Vec<Arc<RateRule>>,
 }
 
 /// What is known of a port beforehand.
@@ -44,13 +47,33 @@ impl InboundPlan {
             .collect();
         let counters = Counters::new(&inbound, metrics);
         let other = Port::of(&inbound, unnamed_port(&inbound));
+        let limits = inbound.rate_limits.iter().cloned();
+        let rates = limits.map(|limit| RateRule::new(limit, metrics)).collect();
         Self {
             version,
             ports,
             other,
             counters,
+            rates,
             inbound,
         }
+    }
+
+    /// Goes on counting where `before` stopped: rules that say the same keep what they have seen.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for rule in &mut self.rates {
+            let same = before.rates.iter().find(|known| known.limit == rule.limit);
+            if let Some(same) = same {
+                *rule = same.clone();
+            }
+        }
+        self
+    }
+
+    /// How much is accepted at most, and the version that says so.
+    pub fn rates(&self) -> (&[Arc<RateRule>], u64) {
+        (&self.rates, self.version)
     }
 
     /// What the port was declared to speak.
@@ -173,6 +196,7 @@ mod tests {
     use weft_proxy_api::identity::SpiffeId;
     use weft_proxy_api::policy::Access;
     use weft_proxy_api::policy::inbound::{Allow, Probe, Source, Traffic};
+    use weft_proxy_api::policy::settings::RateLimit;
 
     fn id(account: &str) -> SpiffeId {
         SpiffeId::new("cluster.local", "shop", account).unwrap()
@@ -266,6 +290,33 @@ mod tests {
             1,
             "asking again is not counted"
         );
+    }
+
+    #[test]
+    fn a_new_version_goes_on_counting_under_rules_that_say_the_same() {
+        let metrics = Metrics::new("shop");
+        let limit = |requests| RateLimit {
+            object: "ServicePolicy shop/web".into(),
+            ports: vec![],
+            matches: vec![],
+            requests,
+            per: std::time::Duration::from_secs(1),
+            burst: 1,
+            per_client: false,
+            audit: false,
+        };
+        let plan = |limits: &[u32], version| {
+            let rate_limits = limits.iter().map(|requests| limit(*requests)).collect();
+            let inbound = Inbound {
+                rate_limits,
+                ..policy(Access::Strict)
+            };
+            InboundPlan::new(inbound, version, &metrics)
+        };
+        let before = plan(&[1, 2], 1);
+        let after = plan(&[2, 3], 2).after(&before);
+        assert!(Arc::ptr_eq(&after.rates().0[0], &before.rates().0[1]));
+        assert_eq!(after.rates().0[1].limit.requests, 3);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 pub mod inbound;
 pub mod outbound;
+pub mod rates;
 pub mod terms;
 
 pub use inbound::InboundPlan;
 pub use outbound::{BackendPlan, Destination, EndpointPlan, OutboundPlan, RoutePlan, ServicePlan};
+pub use rates::RateRule;
 pub use terms::{ServiceTerms, Terms};
