@@ -113,6 +113,8 @@ pub(crate) fn kind_named(text: &str) -> Result<Kind> {
         "traffictarget" | "traffictargets" | "tt" => Kind::TrafficTarget,
         "httproutegroup" | "httproutegroups" | "htr" => Kind::HttpRouteGroup,
         "tcproute" | "tcproutes" | "tr" => Kind::TcpRoute,
+        "udproute" | "udproutes" | "ur" => Kind::UdpRoute,
+        "identitybinding" | "identitybindings" | "ib" => Kind::IdentityBinding,
         _ => bail!("{text} is not a kind known here"),
     })
 }

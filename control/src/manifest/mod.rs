@@ -17,7 +17,9 @@ pub mod workload;
 pub mod yaml;
 
 use crate::smi::access::TrafficTarget;
-use crate::smi::specs::{HttpRouteGroup, TcpRoute};
+use crate::smi::binding::IdentityBinding;
+use crate::smi::routes::{TcpRoute, UdpRoute};
+use crate::smi::specs::HttpRouteGroup;
 use crate::smi::split::TrafficSplit;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
@@ -68,10 +70,14 @@ pub enum Kind {
     TrafficSplit,
     /// TrafficTarget.
     TrafficTarget,
+    /// IdentityBinding.
+    IdentityBinding,
     /// HTTPRouteGroup.
     HttpRouteGroup,
     /// TCPRoute.
     TcpRoute,
+    /// UDPRoute.
+    UdpRoute,
     /// Any other: `group/Kind` (or `Kind` of the core group).
     Other(Arc<str>),
 }
@@ -120,10 +126,14 @@ pub enum Object {
     TrafficSplit(Arc<TrafficSplit>),
     /// TrafficTarget.
     TrafficTarget(Arc<TrafficTarget>),
+    /// IdentityBinding.
+    IdentityBinding(Arc<IdentityBinding>),
     /// HTTPRouteGroup.
     HttpRouteGroup(Arc<HttpRouteGroup>),
     /// TCPRoute.
     TcpRoute(Arc<TcpRoute>),
+    /// UDPRoute.
+    UdpRoute(Arc<UdpRoute>),
     /// A kind the mesh has nothing to do with.
     Other {
         /// E.g. `rbac.authorization.k8s.io/v1`.
@@ -223,8 +233,10 @@ impl Kind {
             Kind::CronJob => "CronJob",
             Kind::TrafficSplit => "TrafficSplit",
             Kind::TrafficTarget => "TrafficTarget",
+            Kind::IdentityBinding => "IdentityBinding",
             Kind::HttpRouteGroup => "HTTPRouteGroup",
             Kind::TcpRoute => "TCPRoute",
+            Kind::UdpRoute => "UDPRoute",
             Kind::Other(name) => name.rsplit('/').next().unwrap_or(name),
         }
     }

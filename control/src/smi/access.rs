@@ -1,6 +1,6 @@
 //! TrafficTarget: who may send what to the pods of a service account.
 
-use super::{TOP, Version};
+use super::{ACCESS_GROUP, TOP, Version};
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
@@ -12,27 +12,44 @@ pub struct TrafficTarget {
     pub metadata: ObjectMeta,
     /// Whose pods are opened.
     pub destination: Destination,
-    /// Who may call. Never empty in v1alpha3 (D15).
-    pub sources: Vec<Source>,
-    /// What they may call. Never empty in v1alpha3 (D15).
+    /// Who may call. Never empty from v1alpha3 on (D15).
+    pub sources: Vec<Subject>,
+    /// What they may call. Never empty from v1alpha3 on (D15).
     pub rules: Vec<Rule>,
 }
 
-/// The destination: a service account in the namespace of the target (D13).
+/// The destination, always of the target's own namespace (D13).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Name of the service account.
-    pub account: String,
+    /// Whose pods.
+    pub subject: Subject,
     /// Only this port, a Service's or else a pod's (D10, D11); `None`: what the rules say.
     pub port: Option<u16>,
 }
 
-/// A caller.
+impl Destination {
+    /// The service account, if it is named directly.
+    pub fn account(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::ServiceAccount { name, .. } => Some(name),
+            Subject::IdentityBinding { .. } => None,
+        }
+    }
+}
+
+/// Who calls, or is called. The namespace is the target's where it was omitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum Subject {
     /// A service account.
     ServiceAccount {
-        /// Namespace; the target's where it was omitted.
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// Whoever an IdentityBinding describes; since v1alpha4 (D14).
+    IdentityBinding {
+        /// Namespace.
         namespace: String,
         /// Name.
         name: String,
@@ -68,30 +85,63 @@ pub fn read(
     version: Version,
     report: &mut Report,
 ) -> Option<TrafficTarget> {
-    let spec = root.get("spec");
-    if !spec.is_present() {
-        // The layout of v1alpha1 is not guessed: a field read wrongly could allow more than was meant (D34).
-        report.error(
-            &spec,
-            "is missing: destination, sources and rules belong under spec",
-        );
-        return None;
-    }
-    spec.expect_map(report)?;
-    root.warn_unknown(&[&TOP[..], &["status"]].concat(), report);
-    spec.warn_unknown(&["destination", "sources", "rules"], report);
+    let (parts, rules) = layout(root, version, report)?;
     let namespace = &metadata.namespace;
-    let destination = read_destination(&spec.get("destination"), namespace, report);
-    let sources = read_list(&spec.get("sources"), version, report, |item, report| {
-        read_source(item, namespace, report)
+    let destination = read_destination(&parts.get("destination"), namespace, version, report);
+    let sources = read_list(&parts.get("sources"), version, report, |item, report| {
+        item.reject_unknown(&["kind", "name", "namespace", "group"], report);
+        read_subject(item, namespace, version, report)
     });
-    let rules = read_list(&spec.get("rules"), version, report, read_rule);
+    let rules = read_list(&parts.get(rules), version, report, |item, report| {
+        read_rule(item, version, report)
+    });
     Some(TrafficTarget {
         destination: destination?,
         sources: sources?,
         rules: rules?,
         metadata,
     })
+}
+
+/// Where the parts stand, and what the rules are called. The layout of another version is not guessed: a field read
+/// wrongly could allow more than was meant (D34).
+fn layout<'a>(
+    root: &Field<'a>,
+    version: Version,
+    report: &mut Report,
+) -> Option<(Field<'a>, &'static str)> {
+    let spec = root.get("spec");
+    let (parts, rules, other) = match version {
+        Version::V1Alpha1 => (root.clone(), "specs", "rules"),
+        _ => (spec.clone(), "rules", "specs"),
+    };
+    let misplaced = match version {
+        Version::V1Alpha1 if spec.is_present() => Some(
+            "does not exist in v1alpha1: destination, sources and specs belong beside metadata",
+        ),
+        Version::V1Alpha1 => None,
+        _ if spec.is_present() => None,
+        _ => Some("is missing: destination, sources and rules belong under spec"),
+    };
+    if let Some(message) = misplaced {
+        report.error(&spec, message);
+        return None;
+    }
+    spec.expect_map(report)?;
+    if parts.get(other).is_present() {
+        let message = format!("is called {rules} in {}", version.as_str());
+        report.error(&parts.get(other), message);
+        return None;
+    }
+    let known = ["destination", "sources", rules];
+    match version {
+        Version::V1Alpha1 => root.warn_unknown(&[&TOP[..], &known].concat(), report),
+        _ => {
+            root.warn_unknown(&TOP, report);
+            spec.warn_unknown(&known, report);
+        }
+    }
+    Some((parts, rules))
 }
 
 /// From v1alpha3 on, a list must not be empty (D15): forgetting it must not look like a decision.
@@ -113,6 +163,7 @@ fn read_list<T>(
 fn read_destination(
     field: &Field<'_>,
     namespace: &str,
+    version: Version,
     report: &mut Report,
 ) -> Option<Destination> {
     if !field.is_present() {
@@ -121,10 +172,10 @@ fn read_destination(
     }
     field.expect_map(report)?;
     field.reject_unknown(&["kind", "name", "namespace", "port", "group"], report);
-    let account = read_account(field, report);
-    let within = read_namespace(&field.get("namespace"), namespace, report);
+    let subject = read_subject(field, namespace, version, report);
     let port = read_port(&field.get("port"), report);
-    let (account, within, port) = (account?, within?, port?);
+    let (subject, port) = (subject?, port?);
+    let within = subject.namespace();
     if within != namespace {
         let message = format!(
             "must be the namespace of the TrafficTarget ({namespace}), not {}",
@@ -133,48 +184,67 @@ fn read_destination(
         report.error(&field.get("namespace"), message);
         return None;
     }
-    Some(Destination {
-        account: account.to_owned(),
-        port,
-    })
+    Some(Destination { subject, port })
 }
 
-fn read_source(field: &Field<'_>, namespace: &str, report: &mut Report) -> Option<Source> {
-    field.reject_unknown(&["kind", "name", "namespace", "group"], report);
-    let name = read_account(field, report);
-    let namespace = read_namespace(&field.get("namespace"), namespace, report);
-    Some(Source::ServiceAccount {
-        namespace: namespace?.to_owned(),
-        name: name?.to_owned(),
-    })
-}
-
-/// Kind, group and name of a subject (D14).
-fn read_account<'a>(field: &Field<'a>, report: &mut Report) -> Option<&'a str> {
+/// Kind, group, name and namespace of a subject (D13, D14).
+fn read_subject(
+    field: &Field<'_>,
+    own: &str,
+    version: Version,
+    report: &mut Report,
+) -> Option<Subject> {
     let name = field.get("name").name(report);
-    let kind = field.get("kind").text(report);
-    match kind {
-        None | Some("ServiceAccount") => {}
-        Some(other) => report.error(
-            &field.get("kind"),
-            format!("must be ServiceAccount, not {}", short(other)),
-        ),
-    }
-    match field.get("group").value() {
-        None => {}
-        Some(Value::Text(group)) if group.is_empty() || group == "core" => {}
-        Some(other) => {
-            report.error(
-                &field.get("group"),
-                format!(
-                    "a ServiceAccount has no group (or \"core\"), not {}",
-                    other.describe()
-                ),
-            );
+    let namespace = read_namespace(&field.get("namespace"), own, report);
+    let kind = field.get("kind").text(report)?;
+    let is_binding = match kind {
+        "ServiceAccount" => false,
+        "IdentityBinding" if version >= Version::V1Alpha4 => true,
+        other => {
+            let kinds = match version {
+                Version::V1Alpha4 => "ServiceAccount or IdentityBinding",
+                _ => "ServiceAccount",
+            };
+            let message = format!("must be {kinds}, not {}", short(other));
+            report.error(&field.get("kind"), message);
             return None;
         }
+    };
+    check_group(&field.get("group"), is_binding, report)?;
+    let (namespace, name) = (namespace?.to_owned(), name?.to_owned());
+    Some(match is_binding {
+        true => Subject::IdentityBinding { namespace, name },
+        false => Subject::ServiceAccount { namespace, name },
+    })
+}
+
+fn check_group(field: &Field<'_>, is_binding: bool, report: &mut Report) -> Option<()> {
+    let fits = match field.value() {
+        None => true,
+        Some(Value::Text(group)) if is_binding => group == ACCESS_GROUP,
+        Some(Value::Text(group)) => group.is_empty() || group == "core",
+        Some(_) => false,
+    };
+    if fits {
+        return Some(());
     }
-    name.filter(|_| kind == Some("ServiceAccount"))
+    let found = field.value().map_or(String::new(), Value::describe);
+    let message = match is_binding {
+        true => format!("the group of IdentityBinding is {ACCESS_GROUP}, not {found}"),
+        false => format!("a ServiceAccount has no group (or \"core\"), not {found}"),
+    };
+    report.error(field, message);
+    None
+}
+
+impl Subject {
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Subject::ServiceAccount { namespace, .. } => namespace,
+            Subject::IdentityBinding { namespace, .. } => namespace,
+        }
+    }
 }
 
 fn read_namespace<'a>(field: &Field<'a>, own: &'a str, report: &mut Report) -> Option<&'a str> {
@@ -205,7 +275,7 @@ fn read_port(field: &Field<'_>, report: &mut Report) -> Option<Option<u16>> {
     }
 }
 
-fn read_rule(field: &Field<'_>, report: &mut Report) -> Option<Rule> {
+fn read_rule(field: &Field<'_>, version: Version, report: &mut Report) -> Option<Rule> {
     field.reject_unknown(&["kind", "name", "matches"], report);
     let name = field.get("name").name(report);
     let matches = read_match_names(&field.get("matches"), report);
@@ -219,12 +289,13 @@ fn read_rule(field: &Field<'_>, report: &mut Report) -> Option<Rule> {
             });
         }
         "TCPRoute" => Rule::Tcp { route: name },
-        "UDPRoute" => Rule::Udp { route: name },
+        "UDPRoute" if version >= Version::V1Alpha3 => Rule::Udp { route: name },
         other => {
-            let message = format!(
-                "must be HTTPRouteGroup, TCPRoute or UDPRoute, not {}",
-                short(other)
-            );
+            let kinds = match version {
+                Version::V1Alpha1 | Version::V1Alpha2 => "HTTPRouteGroup or TCPRoute",
+                _ => "HTTPRouteGroup, TCPRoute or UDPRoute",
+            };
+            let message = format!("must be {kinds}, not {}", short(other));
             report.error(&field.get("kind"), message);
             return None;
         }

@@ -4,10 +4,13 @@
 //! other objects (does the group exist, has the Service that port) is decided by the views. The numbers D01… name the
 //! decisions where SMI's text leaves a choice.
 //!
-//! A further version is a row in [`SUPPORTED`] and a branch where its layout differs; the form it is read into stays.
+//! A further version is an entry in [`SUPPORTED`] and a branch where its layout differs; the form it is read into stays.
 
 pub mod access;
+pub mod binding;
 mod names;
+mod quantity;
+pub mod routes;
 pub mod specs;
 pub mod split;
 mod weight;
@@ -15,11 +18,16 @@ mod weight;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::short;
 use crate::manifest::{Kind, Object, k8s::ObjectMeta};
+use Version::{V1Alpha1, V1Alpha2, V1Alpha3, V1Alpha4};
 use std::sync::Arc;
 
-/// Versions that are read.
+/// Versions that are read. Later ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
+    /// `v1alpha1`.
+    V1Alpha1,
+    /// `v1alpha2`.
+    V1Alpha2,
     /// `v1alpha3`.
     V1Alpha3,
     /// `v1alpha4`.
@@ -28,33 +36,93 @@ pub enum Version {
 
 /// The group of TrafficSplit.
 pub const SPLIT_GROUP: &str = "split.smi-spec.io";
-/// The group of TrafficTarget.
+/// The group of TrafficTarget and IdentityBinding.
 pub const ACCESS_GROUP: &str = "access.smi-spec.io";
-/// The group of HTTPRouteGroup and TCPRoute.
+/// The group of HTTPRouteGroup, TCPRoute and UDPRoute.
 pub const SPECS_GROUP: &str = "specs.smi-spec.io";
 
-/// What can be read: group, kind, version.
-const SUPPORTED: &[(&str, Kind, &str, Version)] = &[
-    (
-        SPLIT_GROUP,
-        Kind::TrafficSplit,
-        "v1alpha4",
-        Version::V1Alpha4,
-    ),
-    (
-        ACCESS_GROUP,
-        Kind::TrafficTarget,
-        "v1alpha3",
-        Version::V1Alpha3,
-    ),
-    (
-        SPECS_GROUP,
-        Kind::HttpRouteGroup,
-        "v1alpha4",
-        Version::V1Alpha4,
-    ),
-    (SPECS_GROUP, Kind::TcpRoute, "v1alpha4", Version::V1Alpha4),
+/// A kind of SMI and the versions it is read in.
+#[derive(Debug)]
+pub struct Supported {
+    /// The group.
+    pub group: &'static str,
+    /// The kind.
+    pub kind: Kind,
+    /// The versions, oldest first.
+    pub versions: &'static [Version],
+}
+
+/// Every version of most kinds.
+const ALL: &[Version] = &[V1Alpha1, V1Alpha2, V1Alpha3, V1Alpha4];
+
+/// What can be read.
+pub const SUPPORTED: &[Supported] = &[
+    Supported {
+        group: SPLIT_GROUP,
+        kind: Kind::TrafficSplit,
+        versions: ALL,
+    },
+    Supported {
+        group: ACCESS_GROUP,
+        kind: Kind::TrafficTarget,
+        versions: ALL,
+    },
+    Supported {
+        group: ACCESS_GROUP,
+        kind: Kind::IdentityBinding,
+        versions: &[V1Alpha4],
+    },
+    Supported {
+        group: SPECS_GROUP,
+        kind: Kind::HttpRouteGroup,
+        versions: ALL,
+    },
+    Supported {
+        group: SPECS_GROUP,
+        kind: Kind::TcpRoute,
+        versions: ALL,
+    },
+    Supported {
+        group: SPECS_GROUP,
+        kind: Kind::UdpRoute,
+        versions: &[V1Alpha4],
+    },
 ];
+
+impl Version {
+    /// As it is written after the group.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            V1Alpha1 => "v1alpha1",
+            V1Alpha2 => "v1alpha2",
+            V1Alpha3 => "v1alpha3",
+            V1Alpha4 => "v1alpha4",
+        }
+    }
+
+    /// The version with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        ALL.iter().copied().find(|version| version.as_str() == text)
+    }
+}
+
+impl Supported {
+    /// The row of a kind in a group.
+    pub fn find(group: &str, kind: &str) -> Option<&'static Self> {
+        SUPPORTED
+            .iter()
+            .find(|row| row.group == group && row.kind.as_str() == kind)
+    }
+
+    /// Its versions as they are written: `split.smi-spec.io/v1alpha1, …`.
+    fn api_versions(&self) -> String {
+        let versions = self.versions.iter();
+        let texts: Vec<_> = versions
+            .map(|version| format!("{}/{}", self.group, version.as_str()))
+            .collect();
+        texts.join(", ")
+    }
+}
 
 /// What an apiVersion and a kind stand for.
 pub enum Lookup {
@@ -82,36 +150,29 @@ pub fn lookup(api_version: &str, kind: &str) -> Lookup {
     if !(group.ends_with(".smi-spec.io") || group == "smi-spec.io") {
         return Lookup::NotSmi;
     }
-    let of_kind = |row: &&(&str, Kind, &str, Version)| row.0 == group && row.1.as_str() == kind;
-    let rows: Vec<_> = SUPPORTED.iter().filter(of_kind).collect();
-    match (rows.iter().find(|row| row.2 == version), rows.first()) {
-        (Some(row), _) => Lookup::Known(row.3, row.1.clone()),
-        (None, Some(row)) => Lookup::Unsupported {
+    let Some(row) = Supported::find(group, kind) else {
+        return unknown_kind(group, kind);
+    };
+    match Version::parse(version).filter(|version| row.versions.contains(version)) {
+        Some(version) => Lookup::Known(version, row.kind.clone()),
+        None => Lookup::Unsupported {
             field: "apiVersion",
             message: format!(
                 "{} is not a supported version of {kind}; supported: {}",
                 short(api_version),
-                versions(&rows)
+                row.api_versions()
             ),
-            kind: Some(row.1.clone()),
+            kind: Some(row.kind.clone()),
         },
-        (None, None) => unknown_kind(group, kind),
     }
-}
-
-fn versions(rows: &[&(&str, Kind, &str, Version)]) -> String {
-    rows.iter()
-        .map(|row| format!("{}/{}", row.0, row.2))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 fn unknown_kind(group: &str, kind: &str) -> Lookup {
     let all: Vec<String> = SUPPORTED
         .iter()
-        .map(|row| format!("{} ({}/{})", row.1, row.0, row.2))
+        .map(|row| format!("{} ({})", row.kind, row.api_versions()))
         .collect();
-    let known_group = SUPPORTED.iter().any(|row| row.0 == group);
+    let known_group = SUPPORTED.iter().any(|row| row.group == group);
     let (field, what) = if known_group {
         ("kind", kind)
     } else {
@@ -143,24 +204,30 @@ pub fn read(
     report: &mut Report,
 ) -> Option<Object> {
     match kind {
-        Kind::TrafficSplit => split::read(root, metadata, report)
+        Kind::TrafficSplit => split::read(root, metadata, version, report)
             .map(Arc::new)
             .map(Object::TrafficSplit),
         Kind::TrafficTarget => access::read(root, metadata, version, report)
             .map(Arc::new)
             .map(Object::TrafficTarget),
-        Kind::HttpRouteGroup => specs::read_http(root, metadata, report)
+        Kind::IdentityBinding => binding::read(root, metadata, report)
+            .map(Arc::new)
+            .map(Object::IdentityBinding),
+        Kind::HttpRouteGroup => specs::read(root, metadata, version, report)
             .map(Arc::new)
             .map(Object::HttpRouteGroup),
-        Kind::TcpRoute => specs::read_tcp(root, metadata, report)
+        Kind::TcpRoute => routes::read_tcp(root, metadata, version, report)
             .map(Arc::new)
             .map(Object::TcpRoute),
+        Kind::UdpRoute => routes::read_udp(root, metadata, report)
+            .map(Arc::new)
+            .map(Object::UdpRoute),
         _ => None,
     }
 }
 
 /// The fields every object has.
-pub(crate) const TOP: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
+pub(crate) const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,10 @@
-//! HTTPRouteGroup and TCPRoute: what traffic looks like; TrafficSplit and TrafficTarget refer to them.
+//! HTTPRouteGroup: what requests look like; TrafficSplit and TrafficTarget refer to it.
 
-use super::TOP;
+use super::{TOP, Version};
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
 use std::collections::HashSet;
-use weft_proxy_api::policy::inbound::Ports;
 use weft_proxy_api::policy::matching::{HeaderMatch, HttpMatch, PatternError, TextMatch};
 
 /// Most matches of a group.
@@ -14,7 +13,7 @@ pub const MAX_MATCHES: usize = 10_000;
 pub const MAX_PATTERNS: usize = 200;
 
 /// The methods of the published schema (D05).
-const METHODS: [&str; 9] = [
+pub const METHODS: [&str; 9] = [
     "GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
 
@@ -27,26 +26,19 @@ pub struct HttpRouteGroup {
     pub matches: Vec<HttpMatch>,
 }
 
-/// A TCPRoute.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TcpRoute {
-    /// Metadata.
-    pub metadata: ObjectMeta,
-    /// Ports; absent or empty in the text: any.
-    pub ports: Ports,
-}
-
-/// Reads an HTTPRouteGroup of v1alpha4. `None` if something is wrong; what, is in the report.
-pub fn read_http(
+/// Reads an HTTPRouteGroup. `None` if something is wrong; what, is in the report.
+pub fn read(
     root: &Field<'_>,
     metadata: ObjectMeta,
+    version: Version,
     report: &mut Report,
 ) -> Option<HttpRouteGroup> {
     let spec = root.get("spec");
     spec.expect_map(report)?;
-    root.warn_unknown(&[&TOP[..], &["status", "matches"]].concat(), report);
+    root.warn_unknown(&[&TOP[..], &["matches"]].concat(), report);
     spec.warn_unknown(&["matches"], report);
-    let matches = read_matches(&matches_field(root, &spec, report)?, &metadata, report)?;
+    let field = matches_field(root, &spec, version, report)?;
+    let matches = read_matches(&field, &metadata, version, report)?;
     let patterns = matches
         .iter()
         .flat_map(texts)
@@ -56,28 +48,45 @@ pub fn read_http(
         let message = format!(
             "has {patterns} regular expressions that are more than a literal text; at most {MAX_PATTERNS}"
         );
-        report.error(&spec.get("matches"), message);
+        report.error(&field, message);
         return None;
     }
     Some(HttpRouteGroup { metadata, matches })
 }
 
-/// Older versions have `matches` beside `metadata`, and people kept writing it there (D34).
-fn matches_field<'a>(root: &Field<'a>, spec: &Field<'a>, report: &mut Report) -> Option<Field<'a>> {
+/// Until v1alpha2 `matches` stands beside `metadata`, since then under `spec`. People mix it up, and it can only mean
+/// one thing (D34).
+fn matches_field<'a>(
+    root: &Field<'a>,
+    spec: &Field<'a>,
+    version: Version,
+    report: &mut Report,
+) -> Option<Field<'a>> {
     let (flat, nested) = (root.get("matches"), spec.get("matches"));
-    match (flat.is_present(), nested.is_present()) {
+    let since = version >= Version::V1Alpha3;
+    let (home, away) = if since {
+        (nested, flat)
+    } else {
+        (flat, nested)
+    };
+    match (home.is_present(), away.is_present()) {
         (true, true) => {
-            report.error(&flat, "is there twice: here and under spec");
+            report.error(
+                &away,
+                format!("is there twice: here and at {}", home.path()),
+            );
             None
         }
-        (true, false) => {
-            report.warn(
-                &flat,
-                "belongs under spec since v1alpha3; it is read nevertheless",
-            );
-            Some(flat)
+        (false, true) => {
+            let place = if since {
+                "under spec since v1alpha3"
+            } else {
+                "beside metadata until v1alpha2"
+            };
+            report.warn(&away, format!("belongs {place}; it is read nevertheless"));
+            Some(away)
         }
-        (false, _) => Some(nested),
+        (_, false) => Some(home),
     }
 }
 
@@ -94,6 +103,7 @@ fn is_pattern(text: &TextMatch) -> bool {
 fn read_matches(
     field: &Field<'_>,
     metadata: &ObjectMeta,
+    version: Version,
     report: &mut Report,
 ) -> Option<Vec<HttpMatch>> {
     let items = field.items(report)?;
@@ -112,7 +122,7 @@ fn read_matches(
     let mut matches = Vec::new();
     let mut patterns = 0;
     for item in &items {
-        let Some(found) = read_match(item, &object, report) else {
+        let Some(found) = read_match(item, &object, version, report) else {
             continue;
         };
         if !names.insert(found.name.clone()) {
@@ -131,9 +141,18 @@ fn read_matches(
     (!report.failed()).then_some(matches)
 }
 
-fn read_match(field: &Field<'_>, object: &str, report: &mut Report) -> Option<HttpMatch> {
+fn read_match(
+    field: &Field<'_>,
+    object: &str,
+    version: Version,
+    report: &mut Report,
+) -> Option<HttpMatch> {
     field.expect_map(report)?;
     field.reject_unknown(&["name", "pathRegex", "methods", "headers"], report);
+    // Ignored, they would describe more than was meant (D35).
+    if version < Version::V1Alpha2 && field.get("headers").is_present() {
+        report.error(&field.get("headers"), "is known since v1alpha2");
+    }
     let name = field.get("name").text(report);
     let path = read_path(&field.get("pathRegex"), report);
     let methods = read_methods(&field.get("methods"), report);
@@ -260,43 +279,6 @@ fn pattern_or(
                 "not a regular expression: "
             };
             report.error(field, format!("{prefix}{reason}"));
-            None
-        }
-    }
-}
-
-/// Reads a TCPRoute of v1alpha4. A field that is not known is refused everywhere: without `ports` it means every port.
-pub fn read_tcp(root: &Field<'_>, metadata: ObjectMeta, report: &mut Report) -> Option<TcpRoute> {
-    let spec = root.get("spec");
-    let matches = spec.get("matches");
-    spec.expect_map(report)?;
-    matches.expect_map(report)?;
-    root.reject_unknown(&[&TOP[..], &["status"]].concat(), report);
-    spec.reject_unknown(&["matches"], report);
-    // The schema has a name there that nobody uses.
-    matches.reject_unknown(&["name", "ports"], report);
-    let items = matches.get("ports").items(report)?;
-    let ports: Vec<Option<u16>> = items.iter().map(|item| read_port(item, report)).collect();
-    let ports: Vec<u16> = ports.into_iter().collect::<Option<_>>()?;
-    Some(TcpRoute {
-        metadata,
-        ports: if ports.is_empty() {
-            Ports::Any
-        } else {
-            Ports::Only(ports)
-        },
-    })
-}
-
-fn read_port(field: &Field<'_>, report: &mut Report) -> Option<u16> {
-    match field.value() {
-        Some(Value::Int(number @ 1..=65535)) => u16::try_from(*number).ok(),
-        other => {
-            let found = other.map_or("nothing".to_owned(), Value::describe);
-            report.error(
-                field,
-                format!("must be a port from 1 to 65535, not {found}"),
-            );
             None
         }
     }

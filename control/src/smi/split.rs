@@ -1,9 +1,11 @@
 //! TrafficSplit: which Services share the requests to one Service.
 
-use super::{SPECS_GROUP, TOP, names, weight};
+use super::quantity::UNIT;
+use super::{SPECS_GROUP, TOP, Version, names, weight};
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
+use std::collections::HashMap;
 
 /// A TrafficSplit.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,23 +25,31 @@ pub struct TrafficSplit {
 pub struct Backend {
     /// Name of the Service, in the split's namespace.
     pub service: String,
-    /// Weight relative to the others.
+    /// Weight relative to the others; fractions of v1alpha1 are multiplied until all are whole (D17).
     pub weight: u64,
 }
 
-/// Reads v1alpha4. `None` if something is wrong; what, is in the report.
-pub fn read(root: &Field<'_>, metadata: ObjectMeta, report: &mut Report) -> Option<TrafficSplit> {
+/// Reads a split. `None` if something is wrong; what, is in the report.
+pub fn read(
+    root: &Field<'_>,
+    metadata: ObjectMeta,
+    version: Version,
+    report: &mut Report,
+) -> Option<TrafficSplit> {
     let spec = root.get("spec");
     spec.expect_map(report)?;
     // Beside `spec` it would silently make the split unconditional.
     if root.get("matches").is_present() {
         report.error(&root.get("matches"), "belongs under spec");
     }
-    root.warn_unknown(&[&TOP[..], &["matches", "status"]].concat(), report);
+    if version < Version::V1Alpha3 && spec.get("matches").is_present() {
+        report.error(&spec.get("matches"), "is known since v1alpha3");
+    }
+    root.warn_unknown(&[&TOP[..], &["matches"]].concat(), report);
     spec.warn_unknown(&["service", "backends", "matches"], report);
     let namespace = &metadata.namespace;
     let service = names::service(&spec.get("service"), namespace, report);
-    let backends = read_backends(&spec.get("backends"), namespace, report);
+    let backends = read_backends(&spec.get("backends"), namespace, version, report);
     let matches = read_matches(&spec.get("matches"), report);
     let (service, backends, matches) = (service?.to_owned(), backends?, matches?);
     if let Some(root_again) = backends.iter().find(|backend| backend.service == service) {
@@ -57,71 +67,82 @@ pub fn read(root: &Field<'_>, metadata: ObjectMeta, report: &mut Report) -> Opti
     })
 }
 
-fn read_backends(field: &Field<'_>, namespace: &str, report: &mut Report) -> Option<Vec<Backend>> {
+fn read_backends(
+    field: &Field<'_>,
+    namespace: &str,
+    version: Version,
+    report: &mut Report,
+) -> Option<Vec<Backend>> {
     let items = field.items(report)?;
     if items.is_empty() {
         report.error(field, "must name at least one backend");
         return None;
     }
-    let mut backends: Vec<Backend> = Vec::new();
+    let mut shares = Shares::default();
     let mut complete = true;
     for item in &items {
         item.warn_unknown(&["service", "weight"], report);
         let service = names::service(&item.get("service"), namespace, report);
-        let weight = weight::read(&item.get("weight"), report);
-        match service.zip(weight) {
-            Some((service, weight)) => {
-                complete &= add(&mut backends, service, weight, item, report)
-            }
-            None => complete = false,
-        }
+        let weight = weight::read(&item.get("weight"), version, report);
+        complete &= service
+            .zip(weight)
+            .is_some_and(|(service, weight)| shares.add(service, weight, item, report));
     }
-    if complete && backends.iter().all(|backend| backend.weight == 0) {
+    if complete && shares.weights.iter().all(|weight| *weight == 0) {
         report.warn(
             field,
             "all weights are 0: every request is answered with 503",
         );
     }
-    complete.then_some(backends)
+    complete.then(|| shares.backends())
 }
 
-/// A backend named twice has both weights (D30).
-fn add(
-    backends: &mut Vec<Backend>,
-    service: &str,
-    weight: u64,
-    item: &Field<'_>,
-    report: &mut Report,
-) -> bool {
-    let Some(known) = backends
-        .iter_mut()
-        .find(|backend| backend.service == service)
-    else {
-        backends.push(Backend {
-            service: service.to_owned(),
-            weight,
-        });
-        return true;
-    };
-    report.warn(
-        &item.get("service"),
-        format!("{service} is listed before: the weights are added"),
-    );
-    match known
-        .weight
-        .checked_add(weight)
-        .filter(|sum| *sum <= weight::MAX)
-    {
-        Some(sum) => known.weight = sum,
-        None => report.error(
-            &item.get("weight"),
-            format!(
-                "the weights of {service} add up to more than {}",
-                weight::MAX
-            ),
-        ),
+/// The Services, each once, and their weights in billionths.
+#[derive(Default)]
+struct Shares<'a> {
+    services: Vec<&'a str>,
+    weights: Vec<u128>,
+    places: HashMap<&'a str, usize>,
+}
+
+impl<'a> Shares<'a> {
+    /// A backend named twice has both weights (D30).
+    fn add(
+        &mut self,
+        service: &'a str,
+        weight: u128,
+        item: &Field<'_>,
+        report: &mut Report,
+    ) -> bool {
+        let Some(place) = self.places.get(service) else {
+            self.places.insert(service, self.services.len());
+            self.services.push(service);
+            self.weights.push(weight);
+            return true;
+        };
+        let message = format!("{service} is listed before: the weights are added");
+        report.warn(&item.get("service"), message);
+        let sum = self.weights[*place] + weight;
+        if sum > u128::from(weight::MAX) * UNIT {
+            let most = weight::MAX;
+            let message = format!("the weights of {service} add up to more than {most}");
+            report.error(&item.get("weight"), message);
+            return false;
+        }
+        self.weights[*place] = sum;
+        true
     }
-    !report.failed()
+
+    fn backends(self) -> Vec<Backend> {
+        let weights = weight::scaled(&self.weights);
+        let shares = self.services.into_iter().zip(weights);
+        shares
+            .map(|(service, weight)| Backend {
+                service: service.to_owned(),
+                weight,
+            })
+            .collect()
+    }
 }
 
 /// Names of route groups (D26). An entry that is not understood is refused: without it the split would apply to more.

@@ -1,7 +1,9 @@
 //! A case and its negative twin for each decision that concerns reading, named by its number.
 #![allow(clippy::unwrap_used)]
-use super::access::{Rule, Source, TrafficTarget};
-use super::specs::{HttpRouteGroup, MAX_PATTERNS, TcpRoute};
+use super::access::{Rule, Subject, TrafficTarget};
+use super::binding::IdentityBinding;
+use super::routes::TcpRoute;
+use super::specs::{HttpRouteGroup, MAX_PATTERNS};
 use super::split::{Backend, TrafficSplit};
 use crate::manifest::{Object, Problem, Severity, parse};
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use weft_proxy_api::policy::inbound::Ports;
 use weft_proxy_api::policy::matching::TextMatch;
 
 mod access;
+mod binding;
+mod routes;
 mod specs;
 mod split;
 mod versions;
@@ -119,6 +123,13 @@ fn split(object: Object) -> Arc<TrafficSplit> {
         panic!("{object:?}")
     };
     split
+}
+
+fn binding(object: Object) -> Arc<IdentityBinding> {
+    let Object::IdentityBinding(binding) = object else {
+        panic!("{object:?}")
+    };
+    binding
 }
 
 fn tcp(object: Object) -> Arc<TcpRoute> {

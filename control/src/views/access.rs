@@ -1,11 +1,13 @@
 //! Who may call a pod: its access mode, and one permission for each TrafficTarget whose destination is its account.
 
+use super::binding;
 use super::pod::account_identity;
-use super::ports::{service_port, target as target_port};
+use super::ports::{service_port_of, target_of};
 use super::world::Reader;
 use crate::manifest::workload::Pod;
-use crate::smi::access::{Rule, Source as Subject, TrafficTarget};
+use crate::smi::access::{Rule, Subject, TrafficTarget};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use weft_proxy_api::names::keys;
 use weft_proxy_api::policy::Access;
 use weft_proxy_api::policy::inbound::{Allow, Ports, Source, Traffic};
@@ -37,22 +39,60 @@ pub fn parse_mode(text: &str) -> Option<Access> {
     }
 }
 
+/// The targets whose destination is this pod, by name.
+pub fn targets<'a>(reader: &Reader<'a>, pod: &Pod) -> Vec<&'a Arc<TrafficTarget>> {
+    let namespace = &pod.metadata.namespace;
+    let bound = reader.targets_by_binding(namespace).into_iter();
+    let bound = bound.filter(|target| match &target.destination.subject {
+        Subject::IdentityBinding { namespace, name } => reader
+            .binding(namespace, name)
+            .is_some_and(|binding| binding::covers(reader, binding, pod)),
+        Subject::ServiceAccount { .. } => false,
+    });
+    let mut targets = reader.targets(namespace, pod.spec.account());
+    targets.extend(bound);
+    targets.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    targets
+}
+
 /// The permissions of a pod, one for each target that says anything (D16: never mixed with each other).
 pub fn allow(reader: &Reader<'_>, pod: &Pod) -> Vec<Allow> {
-    let targets = reader.targets(&pod.metadata.namespace, pod.spec.account());
+    let targets = targets(reader, pod).into_iter();
     targets
-        .into_iter()
         .filter_map(|target| permission(reader, pod, target))
         .collect()
 }
 
-/// What one target allows; `None` if it allows nothing to anybody (D09: UDP is not ours, D15: no source or rule).
+/// What may be sent to a pod by UDP: the UDPRoutes of each target, which stand alone (D09). Part of the policy that is
+/// computed and shown; the proxies carry no UDP.
+pub fn allow_udp(reader: &Reader<'_>, pod: &Pod) -> Vec<Allow> {
+    let targets = targets(reader, pod).into_iter();
+    let allow = |target: &Arc<TrafficTarget>| {
+        let sources = sources(reader, target);
+        let routes = target.rules.iter().filter_map(|rule| match rule {
+            Rule::Udp { route } => reader.udp_route(&target.metadata.namespace, route),
+            _ => None,
+        });
+        let routes: Vec<&Ports> = routes.map(|route| &route.ports).collect();
+        (!sources.is_empty() && !routes.is_empty()).then(|| Allow {
+            object: object(target),
+            sources,
+            ports: within(
+                reader,
+                pod,
+                target,
+                union(reader, pod, routes, "UDP"),
+                "UDP",
+            ),
+            traffic: Traffic::Any,
+        })
+    };
+    targets.filter_map(allow).collect()
+}
+
+/// What one target allows; `None` if it allows nothing to anybody (D09: UDP stands alone, D15: no source or rule).
 fn permission(reader: &Reader<'_>, pod: &Pod, target: &TrafficTarget) -> Option<Allow> {
-    let sources: Vec<Source> = target
-        .sources
-        .iter()
-        .filter_map(|subject| source(reader, subject))
-        .collect();
+    let sources = sources(reader, target);
     let is_http = target
         .rules
         .iter()
@@ -64,13 +104,14 @@ fn permission(reader: &Reader<'_>, pod: &Pod, target: &TrafficTarget) -> Option<
     if sources.is_empty() || !(is_http || is_tcp) {
         return None;
     }
+    let routes = match is_tcp {
+        true => union(reader, pod, tcp_routes(reader, target), "TCP"),
+        false => Ports::Any,
+    };
     Some(Allow {
-        object: format!(
-            "TrafficTarget {}/{}",
-            target.metadata.namespace, target.metadata.name
-        ),
+        object: object(target),
         sources,
-        ports: ports(reader, pod, target, is_tcp),
+        ports: within(reader, pod, target, routes, "TCP"),
         // D07: that there are HTTP rules decides, not that they can be resolved.
         traffic: if is_http {
             Traffic::Http(requests(reader, target))
@@ -80,13 +121,30 @@ fn permission(reader: &Reader<'_>, pod: &Pod, target: &TrafficTarget) -> Option<
     })
 }
 
-fn source(reader: &Reader<'_>, subject: &Subject) -> Option<Source> {
-    match subject {
-        Subject::ServiceAccount { namespace, name } => Some(Source {
-            identity: account_identity(reader, namespace, name)?,
-            addresses: None,
-        }),
-    }
+fn object(target: &TrafficTarget) -> String {
+    format!(
+        "TrafficTarget {}/{}",
+        target.metadata.namespace, target.metadata.name
+    )
+}
+
+/// The callers of a target. A binding that is missing is nobody (D07).
+fn sources(reader: &Reader<'_>, target: &TrafficTarget) -> Vec<Source> {
+    let source = |subject: &Subject| match subject {
+        Subject::ServiceAccount { namespace, name } => {
+            let identity = account_identity(reader, namespace, name);
+            let anywhere = |identity| Source {
+                identity,
+                addresses: None,
+            };
+            identity.map(anywhere).into_iter().collect()
+        }
+        Subject::IdentityBinding { namespace, name } => reader
+            .binding(namespace, name)
+            .map(|binding| binding::sources(reader, binding))
+            .unwrap_or_default(),
+    };
+    target.sources.iter().flat_map(source).collect()
 }
 
 /// The requests of all groups of a target. A missing group or match contributes nothing (D06, D07).
@@ -108,52 +166,58 @@ fn requests(reader: &Reader<'_>, target: &TrafficTarget) -> Vec<HttpMatch> {
     requests
 }
 
-/// The pod's ports a target opens: those of its TCPRoutes together (D08), within `destination.port` (D11).
-fn ports(reader: &Reader<'_>, pod: &Pod, target: &TrafficTarget, is_tcp: bool) -> Ports {
-    let routes = if is_tcp {
-        route_ports(reader, pod, target)
-    } else {
-        Ports::Any
-    };
-    let Some(only) = target.destination.port else {
-        return routes;
-    };
-    let only = pod_ports(reader, pod, only).into_iter();
-    Ports::Only(only.filter(|port| routes.contains(*port)).collect())
+/// The ports of every TCPRoute of a target that exists.
+fn tcp_routes<'a>(reader: &Reader<'a>, target: &TrafficTarget) -> Vec<&'a Ports> {
+    let routes = target.rules.iter().filter_map(|rule| match rule {
+        Rule::Tcp { route } => reader.tcp_route(&target.metadata.namespace, route),
+        _ => None,
+    });
+    routes.map(|route| &route.ports).collect()
 }
 
-/// The union of the ports of every TCPRoute that exists.
-fn route_ports(reader: &Reader<'_>, pod: &Pod, target: &TrafficTarget) -> Ports {
+/// The pod's ports of several routes together (D08).
+fn union(reader: &Reader<'_>, pod: &Pod, routes: Vec<&Ports>, protocol: &str) -> Ports {
     let mut union = BTreeSet::new();
-    for rule in &target.rules {
-        let Rule::Tcp { route } = rule else { continue };
-        match reader
-            .tcp_route(&target.metadata.namespace, route)
-            .map(|route| &route.ports)
-        {
-            Some(Ports::Any) => return Ports::Any,
-            Some(Ports::Only(ports)) => {
-                union.extend(ports.iter().flat_map(|port| pod_ports(reader, pod, *port)))
+    for ports in routes {
+        match ports {
+            Ports::Any => return Ports::Any,
+            Ports::Only(ports) => {
+                let ports = ports.iter();
+                union.extend(ports.flat_map(|port| pod_ports(reader, pod, *port, protocol)));
             }
-            None => {}
         }
     }
     Ports::Only(union.into_iter().collect())
 }
 
+/// Of these ports, those that `destination.port` leaves (D11).
+fn within(
+    reader: &Reader<'_>,
+    pod: &Pod,
+    target: &TrafficTarget,
+    ports: Ports,
+    protocol: &str,
+) -> Ports {
+    let Some(only) = target.destination.port else {
+        return ports;
+    };
+    let only = pod_ports(reader, pod, only, protocol).into_iter();
+    Ports::Only(only.filter(|port| ports.contains(*port)).collect())
+}
+
 /// The pod's ports that a number means (D10): what the Services of the pod translate it to; the number itself only where
 /// no such Service has that port.
-fn pod_ports(reader: &Reader<'_>, pod: &Pod, number: u16) -> BTreeSet<u16> {
+fn pod_ports(reader: &Reader<'_>, pod: &Pod, number: u16, protocol: &str) -> BTreeSet<u16> {
     let services = reader.services_of(pod);
     let exposed: Vec<_> = services
         .iter()
-        .filter_map(|service| service_port(service, number))
+        .filter_map(|service| service_port_of(service, number, protocol))
         .collect();
     match exposed.is_empty() {
         true => BTreeSet::from([number]),
         false => exposed
             .into_iter()
-            .filter_map(|port| target_port(port, pod))
+            .filter_map(|port| target_of(port, pod, protocol))
             .collect(),
     }
 }

@@ -6,10 +6,15 @@ use super::split::{by_age, is_external};
 use super::world::{Reader, World};
 use crate::manifest::workload::{Pod, Probe};
 use crate::manifest::{Kind, Loaded, Object, Problem, Severity};
-use crate::smi::access::{Rule, TrafficTarget};
+use crate::smi::access::{Rule, Subject, TrafficTarget};
+use crate::smi::binding::IdentityBinding;
 use crate::smi::split::TrafficSplit;
+use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names::keys;
 use weft_proxy_api::policy::Access;
+
+const NO_UDP: &str =
+    "the proxies carry no UDP: it is part of the computed policy only, and opens no TCP";
 
 /// Everything that is suspicious in the world now.
 pub fn all(world: &World) -> Vec<Problem> {
@@ -23,6 +28,8 @@ pub fn all(world: &World) -> Vec<Problem> {
         match &loaded.object {
             Object::TrafficSplit(split) => split_findings(&reader, split, &mut about),
             Object::TrafficTarget(target) => target_findings(&reader, target, &mut about),
+            Object::IdentityBinding(binding) => binding_findings(&reader, binding, &mut about),
+            Object::UdpRoute(_) => about.warn("kind", NO_UDP.to_owned()), // D09
             Object::Pod(pod) => {
                 mode_findings(pod.metadata.annotations.get(keys::ACCESS), &mut about);
                 probe_findings(&reader, pod, &mut about);
@@ -188,12 +195,44 @@ fn target_findings(reader: &Reader<'_>, target: &TrafficTarget, about: &mut Abou
             Rule::Tcp { route } if reader.tcp_route(namespace, route).is_none() => {
                 about.warn(field, missing(Kind::TcpRoute, namespace, route));
             }
-            Rule::Udp { .. } => about.warn(
-                field,
-                "UDP is not carried by the mesh; the rule has no effect".to_owned(),
-            ), // D09
+            Rule::Udp { route } if reader.udp_route(namespace, route).is_none() => {
+                about.warn(field, missing(Kind::UdpRoute, namespace, route));
+            }
+            Rule::Udp { .. } => about.warn(field, NO_UDP.to_owned()), // D09
             Rule::Tcp { .. } => {}
         }
+    }
+    let sources = target.sources.iter().enumerate();
+    let sources = sources.map(|(index, source)| (format!("spec.sources[{index}]"), source));
+    let destination = ("spec.destination".to_owned(), &target.destination.subject);
+    for (field, subject) in sources.chain([destination]) {
+        if let Subject::IdentityBinding { namespace, name } = subject
+            && reader.binding(namespace, name).is_none()
+        {
+            about.warn(
+                field,
+                format!("there is no IdentityBinding {namespace}/{name}: it is nobody"),
+            ); // D07
+        }
+    }
+}
+
+/// Identities of a binding that nobody can prove (D14).
+fn binding_findings(reader: &Reader<'_>, binding: &IdentityBinding, about: &mut About<'_>) {
+    let domain = &reader.mesh().trust_domain;
+    for (index, id) in binding.identities.iter().enumerate() {
+        let why = match id.parse::<SpiffeId>() {
+            Err(_) => "it is not the identity of a workload, so nobody can prove it",
+            Ok(id) if id.trust_domain() != domain => continue,
+            Ok(id) if id.namespace() != binding.metadata.namespace => {
+                "it is of another namespace than the binding, which cannot speak for it: it is ignored"
+            }
+            Ok(_) => continue,
+        };
+        about.warn(
+            format!("spec.schemes.spiffeIdentities[{index}]"),
+            format!("{id}: {why}"),
+        );
     }
 }
 

@@ -126,6 +126,23 @@ spec: {{matches: {{ports: {ports}}}}}
     )
 }
 
+/// A UDPRoute of `default`.
+pub(crate) fn udp(name: &str, ports: &str) -> String {
+    tcp(name, ports).replace("TCPRoute", "UDPRoute")
+}
+
+/// An IdentityBinding of `default`.
+pub(crate) fn binding(name: &str, schemes: &str) -> String {
+    format!(
+        "apiVersion: access.smi-spec.io/v1alpha4
+kind: IdentityBinding
+metadata: {{name: {name}, namespace: default}}
+spec: {{schemes: {schemes}}}
+---
+"
+    )
+}
+
 /// A TrafficSplit of `default`: `{service: …, backends: …, matches: …}`.
 pub(crate) fn split(name: &str, spec: &str) -> String {
     format!(
@@ -168,10 +185,21 @@ pub(crate) fn endpoints(world: &World, name: &str) -> Vec<Endpoint> {
 
 /// May `caller` (`namespace/account`, empty: nobody proven) send this request (`GET /x`) to the pod's port?
 pub(crate) fn may(world: &World, pod: &str, caller: &str, port: u16, request: &str) -> bool {
+    may_from(world, pod, (caller, "10.9.9.9"), port, request)
+}
+
+/// As [`may`], calling from this address.
+pub(crate) fn may_from(
+    world: &World,
+    pod: &str,
+    (caller, address): (&str, &str),
+    port: u16,
+    request: &str,
+) -> bool {
     let identity = identity(caller);
     let caller = Caller {
         identity: identity.as_ref(),
-        address: "10.9.9.9".parse().unwrap(),
+        address: address.parse().unwrap(),
     };
     let (method, path) = request.split_once(' ').unwrap();
     let headers = http::HeaderMap::new();

@@ -2,12 +2,14 @@
 //! and tests are those of the decisions in the documentation.
 //!
 //! * [`world`]: the objects, and a reader that notes what a view was computed from.
-//! * [`inbound`]: the policy of a pod; [`access`]: who may call it; [`ports`]: what its ports speak.
+//! * [`inbound`]: the policy of a pod; [`access`]: who may call it; [`binding`]: whom an IdentityBinding describes;
+//!   [`ports`]: what its ports speak.
 //! * [`outbound`]: where an address leads; [`split`]: which Services share it; [`endpoints`]: which pods serve.
 //! * [`pod`]: what a pod is in the mesh: identity, labels, whether it has a proxy.
 //! * [`findings`]: what is suspicious between the objects.
 
 pub mod access;
+pub mod binding;
 pub mod endpoints;
 pub mod findings;
 pub mod inbound;

@@ -143,10 +143,19 @@ pub fn app_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
         .filter(|c| c.name != inject::PROXY_CONTAINER)
 }
 
-/// The port of the pod that a number or the name of a container port means.
+/// The TCP port of the pod that a number or the name of a container port means.
 pub fn port<'a>(
     containers: impl IntoIterator<Item = &'a Container>,
     wanted: &IntOrString,
+) -> Option<u16> {
+    port_of(containers, wanted, "TCP")
+}
+
+/// As [`port`], for a protocol of layer 4.
+pub fn port_of<'a>(
+    containers: impl IntoIterator<Item = &'a Container>,
+    wanted: &IntOrString,
+    protocol: &str,
 ) -> Option<u16> {
     let Some(name) = wanted.name() else {
         return wanted.port().filter(|port| *port > 0);
@@ -154,8 +163,9 @@ pub fn port<'a>(
     let mut ports = containers
         .into_iter()
         .flat_map(|container| &container.ports);
-    let found =
-        ports.find(|port| port.name.as_deref() == Some(name) && is_tcp(port.protocol.as_deref()));
+    let found = ports.find(|port| {
+        port.name.as_deref() == Some(name) && is_protocol(port.protocol.as_deref(), protocol)
+    });
     found
         .map(|port| port.container_port)
         .filter(|port| *port > 0)
@@ -163,7 +173,12 @@ pub fn port<'a>(
 
 /// Is it the protocol (of layer 4) that the mesh carries? Absent means TCP.
 pub fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
+    is_protocol(protocol, "TCP")
+}
+
+/// Is a declared protocol of layer 4 this one? Absent means TCP.
+pub fn is_protocol(declared: Option<&str>, protocol: &str) -> bool {
+    declared.unwrap_or("TCP") == protocol
 }
 
 /// Can it be reached: it runs, is not on its way out and has a network of its own?

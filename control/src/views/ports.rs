@@ -1,6 +1,6 @@
 //! What ports are declared to speak, and which port of a pod a Service's port means.
 
-use super::pod::{app_containers, is_tcp, port as pod_port};
+use super::pod::{app_containers, is_protocol, is_tcp, port_of};
 use super::world::Reader;
 use crate::manifest::k8s::{IntOrString, Labels, Service, ServicePort};
 use crate::manifest::workload::Pod;
@@ -41,20 +41,31 @@ impl PortSet {
 
 /// The port of a Service with this number, if it is TCP.
 pub fn service_port(service: &Service, number: u16) -> Option<&ServicePort> {
-    service
-        .spec
-        .ports
-        .iter()
-        .find(|port| port.port == number && number > 0 && is_tcp(port.protocol.as_deref()))
+    service_port_of(service, number, "TCP")
+}
+
+/// The port of a Service with this number and protocol of layer 4.
+pub fn service_port_of<'a>(
+    service: &'a Service,
+    number: u16,
+    protocol: &str,
+) -> Option<&'a ServicePort> {
+    let mut ports = service.spec.ports.iter();
+    ports.find(|port| {
+        port.port == number && number > 0 && is_protocol(port.protocol.as_deref(), protocol)
+    })
 }
 
 /// The port of `pod` that a Service's port means; `None`: the pod has no container port of that name.
 pub fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    target_of(port, pod, "TCP")
+}
+
+/// As [`target`], for a protocol of layer 4.
+pub fn target_of(port: &ServicePort, pod: &Pod, protocol: &str) -> Option<u16> {
     let same = IntOrString::Int(port.port.into());
-    pod_port(
-        app_containers(pod),
-        port.target_port.as_ref().unwrap_or(&same),
-    )
+    let wanted = port.target_port.as_ref().unwrap_or(&same);
+    port_of(app_containers(pod), wanted, protocol)
 }
 
 /// What a Service's port is declared to speak: the opaque annotation, then appProtocol, then its name.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod binding;
 mod endpoints;
 mod findings;
 mod inbound;

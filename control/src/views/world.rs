@@ -6,8 +6,10 @@ use crate::manifest::k8s::{self, EndpointSlice, Labels, Namespace};
 use crate::manifest::workload::Pod;
 use crate::manifest::{Kind, Loaded, Object, ObjectKey};
 use crate::pod_ref::PodRef;
-use crate::smi::access::TrafficTarget;
-use crate::smi::specs::{HttpRouteGroup, TcpRoute};
+use crate::smi::access::{Subject, TrafficTarget};
+use crate::smi::binding::IdentityBinding;
+use crate::smi::routes::{TcpRoute, UdpRoute};
+use crate::smi::specs::HttpRouteGroup;
 use crate::smi::split::TrafficSplit;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -45,6 +47,8 @@ pub enum Topic {
     SplitsOf(String, String),
     /// TrafficTargets with this destination account.
     TargetsOf(String, String),
+    /// TrafficTargets of a namespace whose destination is an IdentityBinding.
+    TargetsByBinding(String),
 }
 
 /// The names of the labels in a selector. A namespace has few of these, however many Services it has; with them, what
@@ -218,10 +222,12 @@ fn topics(loaded: &Loaded) -> Vec<Topic> {
             topics.push(Topic::SplitsOf(namespace.clone(), split.service.clone()));
         }
         Object::TrafficTarget(target) => {
-            topics.push(Topic::TargetsOf(
-                namespace.clone(),
-                target.destination.account.clone(),
-            ));
+            topics.push(match &target.destination.subject {
+                Subject::ServiceAccount { name, .. } => {
+                    Topic::TargetsOf(namespace.clone(), name.clone())
+                }
+                Subject::IdentityBinding { .. } => Topic::TargetsByBinding(namespace.clone()),
+            });
         }
         _ => {}
     }
@@ -341,14 +347,20 @@ impl<'a> Reader<'a> {
     /// The pods a Service selects, by name. The rarest label of the selector narrows the search, the others are compared:
     /// a pod that comes to be selected touches every one of its labels, whichever was asked for.
     pub fn pods_of(&self, service: &k8s::Service) -> Vec<&'a Arc<Pod>> {
-        let selector = service.spec.selector.iter();
-        let topics = selector.map(|(key, value)| labelled(&service.metadata.namespace, key, value));
+        self.pods_with(&service.metadata.namespace, &service.spec.selector)
+    }
+
+    /// The pods of a namespace with all these labels, by name; none if there are no labels.
+    pub fn pods_with(&self, namespace: &str, labels: &Labels) -> Vec<&'a Arc<Pod>> {
+        let topics = labels
+            .iter()
+            .map(|(key, value)| labelled(namespace, key, value));
         let Some(rarest) = topics.min_by_key(|topic| self.world.count(topic)) else {
             return vec![];
         };
         self.list(rarest)
             .filter_map(as_pod)
-            .filter(|pod| selects(&service.spec.selector, &pod.metadata.labels))
+            .filter(|pod| selects(labels, &pod.metadata.labels))
             .collect()
     }
 
@@ -392,12 +404,24 @@ impl<'a> Reader<'a> {
 
     /// The TrafficTargets with this destination account, by name.
     pub fn targets(&self, namespace: &str, account: &str) -> Vec<&'a Arc<TrafficTarget>> {
-        let targets = self.list(Topic::TargetsOf(namespace.to_owned(), account.to_owned()));
-        let as_target = |object: &'a Object| match object {
-            Object::TrafficTarget(target) => Some(target),
+        self.list(Topic::TargetsOf(namespace.to_owned(), account.to_owned()))
+            .filter_map(as_target)
+            .collect()
+    }
+
+    /// The TrafficTargets of a namespace whose destination is an IdentityBinding, by name.
+    pub fn targets_by_binding(&self, namespace: &str) -> Vec<&'a Arc<TrafficTarget>> {
+        self.list(Topic::TargetsByBinding(namespace.to_owned()))
+            .filter_map(as_target)
+            .collect()
+    }
+
+    /// An IdentityBinding.
+    pub fn binding(&self, namespace: &str, name: &str) -> Option<&'a Arc<IdentityBinding>> {
+        match self.object(Kind::IdentityBinding, namespace, name)? {
+            Object::IdentityBinding(binding) => Some(binding),
             _ => None,
-        };
-        targets.filter_map(as_target).collect()
+        }
     }
 
     /// An HTTPRouteGroup.
@@ -412,6 +436,14 @@ impl<'a> Reader<'a> {
     pub fn tcp_route(&self, namespace: &str, name: &str) -> Option<&'a Arc<TcpRoute>> {
         match self.object(Kind::TcpRoute, namespace, name)? {
             Object::TcpRoute(route) => Some(route),
+            _ => None,
+        }
+    }
+
+    /// A UDPRoute.
+    pub fn udp_route(&self, namespace: &str, name: &str) -> Option<&'a Arc<UdpRoute>> {
+        match self.object(Kind::UdpRoute, namespace, name)? {
+            Object::UdpRoute(route) => Some(route),
             _ => None,
         }
     }
@@ -442,6 +474,13 @@ fn part(labels: &Labels, shape: &Shape) -> Option<Labels> {
 fn as_pod(object: &Object) -> Option<&Arc<Pod>> {
     match object {
         Object::Pod(pod) => Some(pod),
+        _ => None,
+    }
+}
+
+fn as_target(object: &Object) -> Option<&Arc<TrafficTarget>> {
+    match object {
+        Object::TrafficTarget(target) => Some(target),
         _ => None,
     }
 }

@@ -76,13 +76,13 @@ fn d11_destination_port_is_read_in_every_version() {
 #[test]
 fn d13_namespaces() {
     let own = target(accepted(&to(&format!("{SA}, namespace: shop"))));
-    assert_eq!(own.destination.account, "web");
+    assert_eq!(own.destination.account(), Some("web"));
     let sources = target(accepted(&from(
         "[{kind: ServiceAccount, name: a}, {kind: ServiceAccount, name: b, namespace: far}]",
     )))
     .sources
     .clone();
-    let source = |namespace: &str, name: &str| Source::ServiceAccount {
+    let source = |namespace: &str, name: &str| Subject::ServiceAccount {
         namespace: namespace.into(),
         name: name.into(),
     };
@@ -137,6 +137,71 @@ fn d14_subjects() {
         "spec.destination.name",
         "is missing",
     );
+}
+
+#[test]
+fn d14_bindings_are_of_v1alpha4_only() {
+    let in_v4 = |text: &str| text.replace("v1alpha3", "v1alpha4");
+    let bound = |group: &str| {
+        in_v4(&from(&format!(
+            "[{{kind: IdentityBinding, name: a{group}}}]"
+        )))
+    };
+    let binding = |name: &str| Subject::IdentityBinding {
+        namespace: "shop".into(),
+        name: name.into(),
+    };
+    for group in ["", ", group: access.smi-spec.io", ", group: null"] {
+        assert_eq!(target(accepted(&bound(group))).sources, [binding("a")]);
+    }
+    for group in ["''", "core", "rbac.authorization.k8s.io", "7"] {
+        refused(
+            &bound(&format!(", group: {group}")),
+            "spec.sources[0].group",
+            "group of IdentityBinding",
+        );
+    }
+    let destination = target(accepted(&in_v4(&to(
+        "kind: IdentityBinding, name: web, port: 80",
+    ))))
+    .destination
+    .clone();
+    assert_eq!(
+        (destination.subject, destination.port),
+        (binding("web"), Some(80))
+    );
+    refused(
+        &in_v4(&to("kind: IdentityBinding, name: web, namespace: far")),
+        "spec.destination.namespace",
+        "(shop)",
+    );
+    refused(
+        &to("kind: IdentityBinding, name: web"),
+        "spec.destination.kind",
+        "must be ServiceAccount",
+    );
+    refused(
+        &in_v4(&from("[{kind: User, name: a}]")),
+        "spec.sources[0].kind",
+        "ServiceAccount or IdentityBinding",
+    );
+}
+
+#[test]
+fn d15_empty_lists_are_accepted_before_v1alpha3() {
+    let of = |version: &str, text: String| text.replace("v1alpha3", version);
+    for empty in [
+        from("[]"),
+        ruled("[]"),
+        target_text(&format!("destination: {{{SA}}}")),
+    ] {
+        accepted(&of("v1alpha2", empty.clone()));
+        assert_eq!(read(&of("v1alpha4", empty)).0, None);
+    }
+    let first = head("access.smi-spec.io/v1alpha1", "TrafficTarget");
+    let nothing = target(accepted(&format!("{first}destination: {{{SA}}}\n")));
+    assert!(nothing.sources.is_empty() && nothing.rules.is_empty());
+    refused(&first, "destination", "is missing");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What requests and connections are described by: HTTPRouteGroup and TCPRoute.
+//! What requests are described by: HTTPRouteGroup.
 
 use super::*;
 
@@ -121,35 +121,6 @@ fn d05_empty_things_in_a_match() {
     );
     refused(&group_text("[null]"), "spec.matches[0].name", "is missing");
     refused(&group_text("{name: a}"), "spec.matches", "must be a list");
-}
-
-#[test]
-fn tcp_routes() {
-    for any in ["{}", "{matches: {}}", "{matches: {ports: []}}", "null"] {
-        assert_eq!(tcp(accepted(&tcp_text(any))).ports, Ports::Any);
-    }
-    let only = tcp(accepted(&tcp_text(
-        "{matches: {name: a, ports: [80, 443]}}",
-    )));
-    assert_eq!(only.ports, Ports::Only(vec![80, 443]));
-    for wrong in ["0", "65536", "'80'", "1.5", "null"] {
-        refused(
-            &tcp_text(&format!("{{matches: {{ports: [{wrong}]}}}}")),
-            "spec.matches.ports[0]",
-            "must be a port",
-        );
-    }
-    refused(
-        &tcp_text("{matches: [{ports: [80]}]}"),
-        "spec.matches",
-        "must be a map",
-    );
-    refused(
-        &tcp_text("{matches: {ports: 80}}"),
-        "spec.matches.ports",
-        "must be a list",
-    );
-    refused(&tcp_text("[80]"), "spec", "must be a map");
 }
 
 #[test]

@@ -51,6 +51,59 @@ fn d17_d18_weights() {
 }
 
 #[test]
+fn d17_d18_quantities_of_v1alpha1() {
+    let shares = |a: &str, b: &str| {
+        let spec = format!(
+            "service: web, backends: [{{service: v1, weight: {a}}}, {{service: v2, weight: {b}}}]"
+        );
+        split_text(&spec).replace("v1alpha4", "v1alpha1")
+    };
+    for (a, b, expected) in [
+        ("90", "10", (90, 10)),
+        ("'90'", "'0'", (90, 0)),
+        ("1000m", "500m", (10, 5)),
+        ("1", "500m", (10, 5)),
+        ("'1'", "0m", (1, 0)),
+        ("100m", "900m", (1, 9)),
+        ("10m", "1500m", (1, 150)),
+        ("1e3", "2k", (1000, 2000)),
+        ("'1e3'", "1Ki", (1000, 1024)),
+        ("0.25", "0.75", (25, 75)),
+        ("1", "1n", (1_000_000_000, 1)),
+        ("9223372036854775807", "1", (i64::MAX as u64, 1)),
+        ("9223372036854775807", "1n", (i64::MAX as u64, 1)),
+    ] {
+        let found = weights(&shares(a, b));
+        assert_eq!((found[0].1, found[1].1), expected, "{a} {b}");
+    }
+    for (wrong, why) in [
+        ("-1", "must not be negative"),
+        ("-1m", "must not be negative"),
+        ("'5 m'", "is not a quantity"),
+        ("50%", "is not a quantity"),
+        ("''", "is not a quantity"),
+        ("null", "is missing"),
+        ("true", "must be a quantity"),
+        ("[1]", "must be a quantity"),
+        ("9223372036854775808", "must be at most"),
+        ("10E", "must be at most"),
+        ("'1e999999999'", "too large"),
+    ] {
+        refused(&shares("1", wrong), "spec.backends[1].weight", why);
+    }
+    refused(
+        &backed("[{service: v1, weight: 500m}]"),
+        "spec.backends[0].weight",
+        "quantities are of v1alpha1 only",
+    );
+    let twice = split_text(
+        "service: web, backends: [{service: v1, weight: 500m}, {service: v2, weight: 1}, {service: v1, weight: 250m}]",
+    );
+    let (object, _) = read(&twice.replace("v1alpha4", "v1alpha1"));
+    assert_eq!(split(object.unwrap()).backends[0].weight, 75);
+}
+
+#[test]
 fn d23_root_as_backend_is_allowed() {
     let split = split(warned(
         &backed("[{service: web, weight: 9}, {service: v2, weight: 1}]"),
