@@ -29,6 +29,12 @@ pub mod ports {
     pub const CONTROL_ADMIN: u16 = 8085;
 }
 
+/// Paths of the controller's webhook.
+pub mod webhook_paths {
+    /// Conversion of SMI objects between versions.
+    pub const CONVERT: &str = "/convert";
+}
+
 /// User and group the proxy runs as; the redirection leaves their packets alone.
 pub const PROXY_UID: u32 = 2102;
 /// Mark of the proxy's own packets, where a user id cannot tell them apart.
@@ -132,6 +138,8 @@ pub mod keys {
     pub const PROXY_MEMORY_LIMIT: &str = "config.weft.mesh/proxy-memory-limit";
     /// `strict`, `permissive` or `audit`, on a namespace or a pod.
     pub const ACCESS: &str = "config.weft.mesh/access";
+    /// On an SMI object read in an old version: what that version cannot show. Written by the conversion between versions.
+    pub const SMI_PRESERVED: &str = "weft.mesh/smi-preserved";
 }
 
 /// Containers the injector adds, and what belongs to them.

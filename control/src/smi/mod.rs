@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod binding;
+pub mod convert;
 mod names;
 mod quantity;
 pub mod routes;
@@ -20,6 +21,7 @@ use crate::manifest::yaml::short;
 use crate::manifest::{Kind, Object, k8s::ObjectMeta};
 use Version::{V1Alpha1, V1Alpha2, V1Alpha3, V1Alpha4};
 use std::sync::Arc;
+use weft_proxy_api::names::keys::SMI_PRESERVED;
 
 /// Versions that are read. Later ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,6 +205,7 @@ pub fn read(
     kind: &Kind,
     report: &mut Report,
 ) -> Option<Object> {
+    expect_whole(root, &metadata, version, report)?;
     match kind {
         Kind::TrafficSplit => split::read(root, metadata, version, report)
             .map(Arc::new)
@@ -224,6 +227,27 @@ pub fn read(
             .map(Object::UdpRoute),
         _ => None,
     }
+}
+
+/// An object that an API server showed in an old version may have parts in an annotation. Without them it would often
+/// mean more than it does.
+fn expect_whole(
+    root: &Field<'_>,
+    metadata: &ObjectMeta,
+    version: Version,
+    report: &mut Report,
+) -> Option<()> {
+    let preserved = metadata.annotations.get(SMI_PRESERVED);
+    if version == V1Alpha4 || !preserved.is_some_and(|parts| convert::preserved::is_needed(parts)) {
+        return Some(());
+    }
+    let annotations = root.get("metadata").get("annotations");
+    let message = format!(
+        "holds parts that {} cannot show; write the object as v1alpha4",
+        version.as_str()
+    );
+    report.error(&annotations.get(SMI_PRESERVED), message);
+    None
 }
 
 /// The fields every object has.
