@@ -11,6 +11,7 @@ pub mod admin;
 pub mod app;
 pub mod args;
 pub mod ca;
+pub mod crd;
 pub mod demo;
 pub mod index;
 pub mod inject;
