@@ -147,7 +147,7 @@ table! {
         "Send less, or raise the limit."
     HeaderTooLarge "E121" "header-too-large" 431 8
         "The head of the request is larger than the proxy reads."
-        "Look for a cookie or token that grows; heads are limited to 64 KiB."
+        "Look for a cookie or token that grows; heads are limited to 64 KiB and 99 fields (HTTP/2: 32 KiB), lines to 32 KiB."
     Ejected "E122" "ejected" 503 14
         "Every endpoint that could serve the request was taken out of use after repeated failures."
         "See why the service fails (its 5xx and connect failures); endpoints are tried again by themselves after a pause."

@@ -296,8 +296,11 @@ impl Client {
             let detail = "the endpoint switched protocols although nobody asked for it";
             return Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(detail));
         }
+        validate::response(&response)?;
         let ends = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut response = response.map(Body::response);
+        // Whatever version the endpoint speaks, the answer goes on in ours, and with framing of ours.
+        *response.version_mut() = http::Version::HTTP_11;
         if !ends {
             response.body_mut().lease(Lease::Http1 {
                 sender,

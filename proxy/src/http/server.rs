@@ -1,11 +1,9 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
 use super::bridge::Upgrade;
-use super::client::{
-    CONNECTION_WINDOW, MAX_FIELDS, MAX_HEAD, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW,
-};
+use super::client::{CONNECTION_WINDOW, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW};
 use super::service::ServiceFuture;
-use super::strict::{Strict, Tunnel};
+use super::strict::{self, Strict, Tunnel};
 use super::{Body, HttpService, HttpVersion, Request, Response};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -47,7 +45,7 @@ pub async fn serve(
     };
     match version {
         HttpVersion::Http1 => {
-            let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, MAX_HEAD, tunnel));
+            let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, tunnel));
             let serving = http1().serve_connection(io, entry).with_upgrades();
             drive(pin!(serving), &conn, &drain, |serving| {
                 serving.graceful_shutdown()
@@ -79,8 +77,9 @@ fn http1() -> http1::Builder {
         .header_read_timeout(None)
         // A client that has said everything still wants its answer.
         .half_close(true)
-        .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD);
+        // Above the limits of `Strict`, which says why; with one more field the parser would need the heap.
+        .max_headers(strict::MAX_FIELDS + 1)
+        .max_buf_size(strict::MAX_HEAD + 4096);
     // Not `pipeline_flush`: it loses the last answer when the connection is closed with requests still unread.
     codec
 }

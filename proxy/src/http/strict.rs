@@ -1,8 +1,10 @@
-//! Looks over HTTP/1 requests before the codec reads them, because the codec repairs in silence what must be refused:
-//! it drops a Content-Length beside Transfer-Encoding, merges equal lengths and takes a bare LF for a line end. Also
-//! holds clients to the time a head may take, which starts with its first byte, not with the silence before.
+//! Looks over HTTP/1 requests before the codec reads them, because the codec repairs in silence what must be refused
+//! (it drops a Content-Length beside Transfer-Encoding, merges equal lengths and takes a bare LF for a line end), and
+//! refuses the rest with a bare answer of its own. Also holds clients to the time a head may take, which starts with its
+//! first byte, not with the silence before.
 //!
-//! What is refused is cut off at the offending line, and ended by a field that makes the stack answer why.
+//! What is refused is cut off at the offending line, and ended by a field that makes the stack answer why; in a body, by
+//! bytes that make the codec's body fail.
 
 use crate::io::Io;
 use bytes::{Buf, BytesMut};
@@ -16,11 +18,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+mod line;
 mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use scan::{REFUSED, Refusal, Scanned, Scanner};
+use scan::MAX_LINE;
+pub use scan::{MAX_FIELDS, MAX_HEAD, Place, REFUSED, Refusal, Scanned, Scanner};
 
 /// A connection whose requests are looked over as they are read.
 pub(super) struct Strict {
@@ -32,7 +36,6 @@ pub(super) struct Strict {
     passed: BytesMut,
     deadline: Option<Pin<Box<Sleep>>>,
     head_timeout: Duration,
-    most_partial: usize,
     refused: bool,
     tunnel: Tunnel,
 }
@@ -48,7 +51,7 @@ impl Tunnel {
 }
 
 impl Strict {
-    pub(super) fn new(io: Io, head_timeout: Duration, most_partial: usize, tunnel: Tunnel) -> Self {
+    pub(super) fn new(io: Io, head_timeout: Duration, tunnel: Tunnel) -> Self {
         let (partial, passed) = Default::default();
         let scanner = Scanner::default();
         Self {
@@ -58,7 +61,6 @@ impl Strict {
             passed,
             deadline: None,
             head_timeout,
-            most_partial,
             refused: false,
             tunnel,
         }
@@ -97,29 +99,32 @@ impl Strict {
             self.passed.unsplit(self.partial.split());
             return Poll::Ready(Ok(false));
         }
+        // Only its end makes a line worth another look: one that comes byte by byte is not read again for each of them.
+        let ends = more.filled().contains(&b'\n');
         self.partial.extend_from_slice(more.filled());
-        let scanned = self.scanner.scan(&self.partial);
-        self.passed.unsplit(self.partial.split_to(scanned.passed));
-        if let Some(refusal) = scanned.refused {
-            self.refuse(refusal);
-        } else if self.partial.len() > self.most_partial {
-            // The codec refuses heads of this size.
-            let _ = self.scanner.unwatch();
-            self.passed.unsplit(self.partial.split());
+        if ends || self.partial.len() > MAX_LINE {
+            let scanned = self.scanner.scan(&self.partial);
+            self.passed.unsplit(self.partial.split_to(scanned.passed));
+            if let Some(refusal) = scanned.refused {
+                self.refuse(refusal);
+            }
         }
         Poll::Ready(Ok(true))
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let ending = refusal.ending(self.scanner.in_head());
+        let ending = refusal.ending(self.scanner.place());
         self.refused = true;
         self.partial = BytesMut::new();
         self.passed.extend_from_slice(ending.as_bytes());
     }
 
     fn keep_time(&mut self, cx: &mut Context<'_>) {
-        let in_head =
-            self.scanner.in_head() || (self.scanner.between() && !self.partial.is_empty());
+        let in_head = match self.scanner.place() {
+            Place::Between => !self.partial.is_empty(),
+            Place::Head => true,
+            Place::Body => false,
+        };
         if !in_head || self.refused {
             self.deadline = None;
             return;

@@ -25,6 +25,10 @@ pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
             "CONNECT is not carried: connect to the target itself, or list this port as opaque";
         return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
     }
+    // Crumbs of a cookie are fields of their own here. HTTP/1 was counted as it was read.
+    if request.headers().len() > strict::MAX_FIELDS {
+        return Err(Error::new(ErrorKind::HeaderTooLarge).with_detail(Refusal::TooLarge.explain()));
+    }
     framing(request.version(), request.headers()).map_err(refused)?;
     match request.version() {
         Version::HTTP_2 => authority_http2(request),
@@ -37,8 +41,15 @@ pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
 /// [`strict`] cut the head off.
 fn refused_before(value: &[u8]) -> Error {
     match Refusal::from_value(value) {
-        Some(Refusal::Late) => Error::new(ErrorKind::HeaderTimeout),
-        Some(refusal) => refused(refusal.explain()),
+        Some(refusal) => {
+            let kind = match refusal {
+                Refusal::Late => ErrorKind::HeaderTimeout,
+                Refusal::TooLarge => ErrorKind::HeaderTooLarge,
+                Refusal::NotHttp => ErrorKind::NotHttp,
+                _ => ErrorKind::BadRequest,
+            };
+            Error::new(kind).with_detail(refusal.explain())
+        }
         None => refused("a reserved header field"),
     }
 }
@@ -199,6 +210,34 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the path is not valid")?;
+    Ok(())
+}
+
+/// One way only to find the end of the body of an HTTP/1 answer. The codec would choose one, and both would go on.
+pub fn response<B>(response: &http::Response<B>) -> Result<(), Error> {
+    let wrong = |why| Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(why));
+    let (fields, mut lengths) = (
+        response.headers(),
+        response.headers().get_all(CONTENT_LENGTH).iter(),
+    );
+    if let Some(length) = lengths.next() {
+        if lengths.next().is_some() {
+            return wrong("the endpoint sent more than one Content-Length");
+        }
+        if !is_length(length.as_bytes()) {
+            return wrong("the endpoint sent a Content-Length that is not a number");
+        }
+    }
+    let mut encodings = fields.get_all(TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else {
+        return Ok(());
+    };
+    if fields.contains_key(CONTENT_LENGTH) {
+        return wrong("the endpoint sent both Content-Length and Transfer-Encoding");
+    }
+    if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return wrong("the endpoint sent a Transfer-Encoding other than one `chunked`");
+    }
     Ok(())
 }
 

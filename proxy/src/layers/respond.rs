@@ -130,10 +130,10 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
         say_when(response.headers_mut(), wait, asked.grpc);
     }
     // After a head that could be read in two ways, what follows on the connection could be as well.
-    use ErrorKind::{BadRequest, HeaderTimeout, NotHttp, ShuttingDown};
+    use ErrorKind::*;
     let ends = matches!(
         error.kind(),
-        BadRequest | HeaderTimeout | NotHttp | ShuttingDown
+        BadRequest | HeaderTimeout | HeaderTooLarge | NotHttp | ShuttingDown | UnsupportedUpgrade
     );
     if ends && asked.version == HttpVersion::Http1 {
         response

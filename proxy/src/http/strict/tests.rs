@@ -95,13 +95,52 @@ fn what_the_codec_would_repair_is_refused_at_its_line() {
 #[test]
 fn a_refusal_survives_its_way_through_a_field() {
     for refusal in Refusal::ALL {
-        let ending = refusal.ending(true);
+        let ending = refusal.ending(Place::Head);
         let value = ending
             .trim_end()
             .rsplit_once(' ')
             .map(|(_, value)| value.as_bytes());
         assert_eq!(value.and_then(Refusal::from_value), Some(refusal));
     }
-    assert_eq!(Refusal::from_value(b"9"), None);
-    assert_eq!(Refusal::from_value(b""), None);
+    for unknown in [&b"9"[..], b"", b"z", b"A"] {
+        assert_eq!(Refusal::from_value(unknown), None);
+    }
+}
+
+#[test]
+fn whatever_passes_needs_no_answer_of_the_codec() {
+    // Every single byte, at every place of a request where the rules differ.
+    let places: [(&[u8], &[u8]); 7] = [
+        (b"", b"ET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        (b"G", b"T / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        (b"GET /", b" HTTP/1.1\r\nhost: a\r\n\r\n"),
+        (b"GET /?", b" HTTP/1.1\r\nhost: a\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\n", b"host: a\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx", b": a\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx:", b"\r\n\r\n"),
+    ];
+    for (before, after) in places {
+        for byte in 0..=255 {
+            let input = [before, &[byte], after].concat();
+            let (passed, refused) = scan(&input, input.len());
+            if refused.is_none() && passed == input.len() {
+                assert!(the_codec_takes(&input), "{}", input.escape_ascii());
+            }
+        }
+    }
+}
+
+/// The parts of which the codec is made.
+fn the_codec_takes(input: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(input).into_owned();
+    let mut lines = text.trim_start().split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let method = words.next().unwrap_or_default();
+    let target = words.next().unwrap_or_default();
+    http::Method::from_bytes(method.as_bytes()).is_ok()
+        && http::Uri::try_from(target).is_ok()
+        && lines.take_while(|line| !line.is_empty()).all(|line| {
+            line.split_once(':')
+                .is_some_and(|(name, _)| http::HeaderName::from_bytes(name.as_bytes()).is_ok())
+        })
 }
