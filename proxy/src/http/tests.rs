@@ -23,6 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tower::{ServiceBuilder, service_fn};
 
+mod corpus;
+mod frames;
+
 fn connection() -> Arc<Connection> {
     let at = |text: &str| text.parse().unwrap();
     Arc::new(Connection {
