@@ -181,6 +181,9 @@ table! {
     IdleTimeout "E132" "idle-timeout" 504 4
         "No byte went either way for longer than the idle timeout."
         "Raise the idle timeout of the policy, or let the stream send something now and then."
+    BreakerOpen "E133" "breaker-open" 503 14
+        "The proxy already has as much under way to the service as the breaker of its ServicePolicy allows, and the service has no fallback that could answer."
+        "See why the service is slow, or raise the limit (connections, pending or requests) that weft_backend_breaker_refused_total names."
 }
 
 #[cfg(test)]

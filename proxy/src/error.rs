@@ -1,6 +1,7 @@
 //! What can fail on the way of a request or connection, on whose side, and whether trying again may help. The table of
 //! codes, statuses and texts is `weft_proxy_api::errors`; this is the value that travels up the stack to `respond`.
 
+use crate::balance::Limit;
 use crate::http::{Attribution, Request};
 use crate::policy::BackendPlan;
 use std::borrow::Cow;
@@ -74,6 +75,21 @@ impl Error {
     /// After what time it is worth trying again, if that is known.
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         self.retry_after
+    }
+
+    /// The breaker of the Service is open: as much is under way as this limit allows.
+    pub fn breaker_open(limit: Limit) -> Self {
+        Self::new(ErrorKind::BreakerOpen).with_detail(match limit {
+            Limit::Connections => {
+                "as many connections to the service are open as its breaker allows"
+            }
+            Limit::Pending => {
+                "as many requests to the service wait for a connection as its breaker allows"
+            }
+            Limit::Requests => {
+                "as many requests to the service are under way as its breaker allows"
+            }
+        })
     }
 
     /// With the error it was made of.

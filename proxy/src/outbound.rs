@@ -2,6 +2,7 @@
 
 use crate::accept::Accepted;
 use crate::addresses;
+use crate::balance;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
 use crate::error::Error;
@@ -44,10 +45,11 @@ pub async fn serve(
     };
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
     let mut bytes = BytesMut::new();
+    let client = balance::key_of_ip(accepted.client.ip());
     let declared = declared(worker, &known, accepted.target.port());
     let seen = match declared {
         Protocol::Opaque | Protocol::Tls => Opening::Client(Seen::Opaque),
-        Protocol::Detect => first_words(worker, &known, &mut tcp, &mut bytes).await?,
+        Protocol::Detect => first_words(worker, &known, client, &mut tcp, &mut bytes).await?,
         _ => match quiet(
             worker,
             Direction::Outbound,
@@ -73,22 +75,18 @@ pub async fn serve(
             },
         )
         .inc();
-    let client = with_prefix(tcp, bytes);
+    let io = with_prefix(tcp, bytes);
     match seen {
-        Opening::Client(Seen::Http1) => {
-            http(worker, client, HttpVersion::Http1, &known, conn).await
-        }
-        Opening::Client(Seen::Http2) => {
-            http(worker, client, HttpVersion::Http2, &known, conn).await
-        }
+        Opening::Client(Seen::Http1) => http(worker, io, HttpVersion::Http1, &known, conn).await,
+        Opening::Client(Seen::Http2) => http(worker, io, HttpVersion::Http2, &known, conn).await,
         Opening::Client(_) => {
-            let upstream = tcp::open(&worker.shared, &known.destination).await?;
-            relay(worker, client, upstream, conn, label).await
+            let upstream = tcp::open(&worker.shared, &known.destination, client).await?;
+            relay(worker, io, upstream, conn, label).await
         }
         Opening::Server(upstream, words) => {
-            let mut client = client;
-            client.write_all(&words).await?;
-            relay(worker, client, *upstream, conn, label).await
+            let mut io = io;
+            io.write_all(&words).await?;
+            relay(worker, io, *upstream, conn, label).await
         }
         Opening::Nobody => Ok(()),
     }
@@ -168,6 +166,7 @@ impl Opening {
 async fn first_words(
     worker: &Worker,
     known: &Known,
+    client: u64,
     tcp: &mut TcpStream,
     bytes: &mut BytesMut,
 ) -> Result<Opening, End> {
@@ -184,7 +183,7 @@ async fn first_words(
         });
         return Ok(opening);
     }
-    let Ok(upstream) = tcp::open(&worker.shared, &known.destination).await else {
+    let Ok(upstream) = tcp::open(&worker.shared, &known.destination, client).await else {
         // An HTTP client gets its answer when it asks; anyone else has waited long enough.
         let speaks = client_speaks(worker, Direction::Outbound, tcp, bytes);
         let wait = tokio::time::timeout(GIVE_UP, speaks);

@@ -4,10 +4,11 @@ mod copy;
 
 pub use copy::copy;
 
-use crate::balance::{self, EndpointSet, InFlight, Outcome};
+use crate::balance::{self, EndpointSet, InFlight, Limit, Outcome, Refusal, Wish};
 use crate::connection::{CloseReason, Connection, Direction};
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
+use crate::layers::route::outcome;
 use crate::metrics::{ConnectionMetrics, EdgeMetrics, OpenConnection};
 use crate::policy::{BackendPlan, Destination, OutboundPlan};
 use crate::stack::Shared;
@@ -33,8 +34,13 @@ pub struct Upstream {
     open: OpenConnection,
 }
 
-/// Opens a connection that carries bytes to `destination`.
-pub async fn open(shared: &Shared, destination: &Destination) -> Result<Upstream, Error> {
+/// Opens a connection that carries bytes to `destination`,
+/// by a client whose address has this key (see [`balance::key_of_ip`]).
+pub async fn open(
+    shared: &Shared,
+    destination: &Destination,
+    client: u64,
+) -> Result<Upstream, Error> {
     // The plan is taken once: a connection of bytes follows the routes that were in force when it came.
     let plan = Arc::clone(&destination.plan());
     match &*plan {
@@ -45,7 +51,17 @@ pub async fn open(shared: &Shared, destination: &Destination) -> Result<Upstream
                 false => ErrorKind::AllWeightsZero,
             };
             let backend = route.choose().ok_or(nobody)?;
-            to_backend(shared, backend).await
+            let key = service
+                .key
+                .as_ref()
+                .and_then(|key| key.key_of_bytes(client));
+            match (to_backend(shared, backend, key).await, &service.fallback) {
+                (Err(error), Some(fallback)) if asks_elsewhere(&error) => {
+                    fallback.counts.fallback();
+                    to_backend(shared, &fallback.backend, key).await
+                }
+                (opened, _) => opened,
+            }
         }
         OutboundPlan::Endpoint(plan) => {
             let in_flight = plan.endpoint.start();
@@ -78,12 +94,29 @@ pub async fn open(shared: &Shared, destination: &Destination) -> Result<Upstream
     }
 }
 
+/// Nobody was asked: that is what a fallback is for.
+fn asks_elsewhere(error: &Error) -> bool {
+    use ErrorKind::{BreakerOpen, Ejected, NoEndpoints};
+    matches!(error.kind(), BreakerOpen | Ejected | NoEndpoints)
+}
+
 /// To one endpoint of a backend; one that cannot be reached is followed by another.
-async fn to_backend(shared: &Shared, backend: &BackendPlan) -> Result<Upstream, Error> {
+async fn to_backend(
+    shared: &Shared,
+    backend: &BackendPlan,
+    key: Option<u64>,
+) -> Result<Upstream, Error> {
     let _ = timeout(KNOWN_TIMEOUT, backend.endpoints.known()).await;
+    let limits = backend.endpoints.limits();
+    let permit = limits.acquire(Limit::Connections);
+    let permit = permit.map_err(Error::breaker_open)?;
+    let _waits = limits
+        .acquire(Limit::Pending)
+        .map_err(Error::breaker_open)?;
     let mut tried = Vec::new();
     loop {
-        let (in_flight, id) = pick(&backend.endpoints, &tried)?;
+        let wish = Wish { tried: &tried, key };
+        let (in_flight, id) = pick(&backend.endpoints, wish)?;
         let started = Instant::now();
         match shared
             .connector
@@ -93,10 +126,13 @@ async fn to_backend(shared: &Shared, backend: &BackendPlan) -> Result<Upstream, 
             Ok(io) => {
                 let edge = backend.edge(in_flight.endpoint());
                 let connect = started.elapsed();
-                return Ok(Upstream::to_endpoint(shared, io, edge, in_flight, connect));
+                let mut upstream = Upstream::to_endpoint(shared, io, edge, in_flight, connect);
+                upstream.open = upstream.open.within(permit);
+                return Ok(upstream);
             }
             Err(error) => {
-                in_flight.done(Outcome::ConnectFailure, started.elapsed());
+                let took = started.elapsed();
+                in_flight.done(outcome(&error, took), took);
                 tried.push(id);
                 if tried.len() >= MAX_ATTEMPTS.min(backend.endpoints.len()) {
                     return Err(error);
@@ -106,10 +142,13 @@ async fn to_backend(shared: &Shared, backend: &BackendPlan) -> Result<Upstream, 
     }
 }
 
-fn pick(endpoints: &EndpointSet, tried: &[u64]) -> Result<(InFlight, u64), Error> {
-    let pick = endpoints
-        .pick_except(balance::now(), tried)
-        .ok_or(ErrorKind::NoEndpoints)?;
+fn pick(endpoints: &EndpointSet, wish: Wish<'_>) -> Result<(InFlight, u64), Error> {
+    let refused = |refusal| match refusal {
+        Refusal::Nobody => ErrorKind::NoEndpoints.into(),
+        Refusal::AllEjected => ErrorKind::Ejected.into(),
+        Refusal::Full(limit) => Error::breaker_open(limit),
+    };
+    let pick = endpoints.pick(balance::now(), wish).map_err(refused)?;
     let id = pick.endpoint().id;
     Ok((pick.in_flight, id))
 }
@@ -137,6 +176,9 @@ impl Upstream {
         in_flight: InFlight,
         connect: Duration,
     ) -> Self {
+        let mut in_flight = in_flight;
+        // It is up: nobody waits for a word from it any more.
+        in_flight.succeeded(connect);
         let group = &in_flight.endpoint().group;
         let open = shared.metrics.opened_to(group, io.is_mutual(), PROTOCOL);
         Self {

@@ -110,7 +110,8 @@ pub struct Fault {
 pub struct Balancer {
     /// How one is chosen among those that may be.
     pub policy: BalancerPolicy,
-    /// Endpoints of a large Service that one worker keeps to; 0: all.
+    /// Endpoints of a large Service (of each zone, where one is preferred) that one worker keeps to; 0: all, as always with
+    /// [`BalancerPolicy::RingHash`], whose keys would otherwise differ between workers.
     pub subset: u32,
     /// A new endpoint's share grows from a tenth to its whole in this time; zero: at once.
     pub slow_start: Duration,
@@ -148,7 +149,8 @@ pub enum HashKey {
 /// When an endpoint is set aside, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ejection {
-    /// Failures one after the other; 0: not by this.
+    /// Failures one after the other; 0: not by this. Where nothing went well for a whole `window`, three of seven are enough,
+    /// as who fails is avoided and would hardly get the rest.
     pub consecutive: u32,
     /// Successes per hundred below which it is; 0: not by this.
     pub success_percent: u32,
@@ -160,7 +162,7 @@ pub struct Ejection {
     pub min_time: Duration,
     /// No time out is longer.
     pub max_time: Duration,
-    /// Endpoints per hundred that are never set aside.
+    /// Endpoints per hundred that are never set aside; with 0 requests fail at once when all are.
     pub min_healthy_percent: u32,
 }
 

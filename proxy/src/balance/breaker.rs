@@ -1,23 +1,16 @@
-//! When an endpoint is set aside, for how long, and how it comes back: seven failures in a row, or too few successes over
-//! ten seconds, open the breaker; after a growing while one request tries; its outcome decides.
+//! When an endpoint is set aside, for how long, and how it comes back: so many failures in a row, or too few successes
+//! over a window, open the breaker; after a growing while one request tries; its outcome decides. The settings come with
+//! each call, so that they may change while the state stays.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use weft_proxy_api::policy::settings::Ejection;
 
 const SECOND: u64 = 1_000_000_000;
-/// Failures in a row that open the breaker.
-const CONSECUTIVE: u32 = 7;
-/// Failures in a row that open it where the window holds no success.
-const FAILURES_ALONE: u32 = 3;
-/// Requests in the window below which its ratio says nothing.
-const LEAST_REQUESTS: u32 = 5;
-/// Share of successes, percent, below which the breaker opens.
-const LEAST_SUCCESS: u32 = 80;
-/// Length of the window.
-const WINDOW: u64 = 10 * SECOND;
+/// Parts of the window.
 const SLOTS: u64 = 5;
-/// First and longest time aside.
-const BACKOFF_FIRST: u64 = SECOND;
-const BACKOFF_MOST: u64 = 60 * SECOND;
+/// Length of a part where nobody asked for anything: known when compiled, so that dividing by it is cheap.
+const USUAL_SLOT: u64 = 2 * SECOND;
 /// A breaker closed for so long has forgotten its past.
 const FORGIVEN: u64 = 60 * SECOND;
 /// How long a probe may take before another request may probe.
@@ -35,8 +28,8 @@ pub(crate) struct Breaker {
     closed_at: AtomicU64,
 }
 
-/// Successes and failures of the last ten seconds, in five slots of two. Each slot is one word: its epoch (24 bits),
-/// successes (20), failures (20).
+/// Successes and failures of the window, in five slots. Each slot is one word: its epoch (24 bits), successes (20),
+/// failures (20).
 #[derive(Debug, Default)]
 struct Window([AtomicU64; SLOTS as usize]);
 
@@ -75,25 +68,27 @@ impl Breaker {
         self.until.load(Relaxed) != 0
     }
 
-    pub(crate) fn succeeded(&self, now: u64) {
+    /// Counts a success; `slot` is the length of a part of the window.
+    pub(crate) fn succeeded(&self, now: u64, slot: u64) {
         if self.consecutive.load(Relaxed) != 0 {
             self.consecutive.store(0, Relaxed);
         }
-        self.window.add(now, true);
+        self.window.add(now, slot, true);
     }
 
     /// Counts a failure; true: the breaker should open.
-    pub(crate) fn failed(&self, now: u64) -> bool {
+    pub(crate) fn failed(&self, now: u64, rules: &Ejection) -> bool {
         let consecutive = self.consecutive.fetch_add(1, Relaxed).saturating_add(1);
-        self.window.add(now, false);
-        let (good, bad) = self.window.sums(now);
-        trips(consecutive, good, bad)
+        let slot = slot(rules);
+        self.window.add(now, slot, false);
+        let (good, bad) = self.window.sums(now, slot);
+        trips(rules, consecutive, good, bad)
     }
 
     /// Opens it. `random` is uniform in 0..1. False: it was open already.
-    pub(crate) fn open(&self, now: u64, random: f64) -> bool {
+    pub(crate) fn open(&self, now: u64, rules: &Ejection, random: f64) -> bool {
         let before = self.severity(now);
-        let until = now + backoff(before, random);
+        let until = now + backoff(rules, before, random);
         let opened = self
             .until
             .compare_exchange(0, until, Relaxed, Relaxed)
@@ -105,11 +100,10 @@ impl Breaker {
     }
 
     /// The probe failed: aside again, for longer.
-    pub(crate) fn probe_failed(&self, now: u64, random: f64) {
-        self.until.store(
-            now + backoff(self.opened.fetch_add(1, Relaxed), random),
-            Relaxed,
-        );
+    pub(crate) fn probe_failed(&self, now: u64, rules: &Ejection, random: f64) {
+        let before = self.opened.fetch_add(1, Relaxed);
+        self.until
+            .store(now + backoff(rules, before, random), Relaxed);
     }
 
     /// The probe said nothing: the next request may try.
@@ -136,27 +130,49 @@ impl Breaker {
     }
 }
 
-/// The rule. An endpoint that fails is avoided by its cost and hardly gets seven requests to fail: where nothing at all
-/// has gone well for a whole window, three are enough.
-fn trips(consecutive: u32, good: u32, bad: u32) -> bool {
+/// Length of a part of the window, at least a nanosecond.
+pub(crate) fn slot(rules: &Ejection) -> u64 {
+    (nanos(rules.window) / SLOTS).max(1)
+}
+
+/// The rule.
+fn trips(rules: &Ejection, consecutive: u32, good: u32, bad: u32) -> bool {
     let all = good + bad;
-    consecutive >= CONSECUTIVE
-        || (consecutive >= FAILURES_ALONE && good == 0)
-        || (all >= LEAST_REQUESTS
-            && u64::from(good) * 100 < u64::from(all) * u64::from(LEAST_SUCCESS))
+    let in_a_row = rules.consecutive > 0
+        && (consecutive >= rules.consecutive || (good == 0 && consecutive >= alone(rules)));
+    let by_share = rules.success_percent > 0
+        && all >= rules.min_requests.max(1)
+        && u64::from(good) * 100 < u64::from(all) * u64::from(rules.success_percent);
+    in_a_row || by_share
+}
+
+/// Failures in a row that are enough where nothing at all has gone well for a whole window: three of seven. An endpoint
+/// that fails is avoided by its cost and hardly gets as many requests as it would take otherwise.
+fn alone(rules: &Ejection) -> u32 {
+    let share = u64::from(rules.consecutive) * 3;
+    u32::try_from(share.div_ceil(7))
+        .unwrap_or(u32::MAX)
+        .max(rules.consecutive.min(3))
 }
 
 /// Time aside after `before` earlier times: doubling, and up to a quarter less, so that a set does not come back at once.
-fn backoff(before: u32, random: f64) -> u64 {
-    let full = BACKOFF_FIRST
-        .saturating_mul(1 << before.min(6))
-        .min(BACKOFF_MOST);
+fn backoff(rules: &Ejection, before: u32, random: f64) -> u64 {
+    let full = nanos(rules.min_time)
+        .saturating_mul(1 << before.min(32))
+        .min(nanos(rules.max_time));
     full - (full as f64 * 0.25 * random) as u64
 }
 
+fn nanos(duration: Duration) -> u64 {
+    // A century is long enough, and sums with it do not overflow.
+    u64::try_from(duration.as_nanos())
+        .unwrap_or(u64::MAX)
+        .min(100 * 365 * 86_400 * SECOND)
+}
+
 impl Window {
-    fn add(&self, now: u64, good: bool) {
-        let (at, epoch) = place(now);
+    fn add(&self, now: u64, slot: u64, good: bool) {
+        let (at, epoch) = place(now, slot);
         let one = if good { 1 << 20 } else { 1 };
         let add = |word: u64| {
             let word = if word >> 40 == epoch {
@@ -172,8 +188,8 @@ impl Window {
     }
 
     /// Successes and failures of the window that ends now.
-    fn sums(&self, now: u64) -> (u32, u32) {
-        let (_, epoch) = place(now);
+    fn sums(&self, now: u64, slot: u64) -> (u32, u32) {
+        let (_, epoch) = place(now, slot);
         let mut sums = (0, 0);
         for slot in &self.0 {
             let word = slot.load(Relaxed);
@@ -194,14 +210,21 @@ const COUNT: u64 = (1 << 20) - 1;
 const EPOCH: u64 = (1 << 24) - 1;
 
 /// Slot and epoch of a moment.
-fn place(now: u64) -> (usize, u64) {
-    let epoch = now / (WINDOW / SLOTS);
+fn place(now: u64, slot: u64) -> (usize, u64) {
+    let epoch = match slot {
+        USUAL_SLOT => now / USUAL_SLOT,
+        slot => now / slot,
+    };
     ((epoch % SLOTS) as usize, epoch & EPOCH)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn usual() -> Ejection {
+        Ejection::default()
+    }
 
     #[test]
     fn the_rule() {
@@ -216,7 +239,7 @@ mod tests {
             (3, 1, 3, false),
         ] {
             assert_eq!(
-                trips(consecutive, good, bad),
+                trips(&usual(), consecutive, good, bad),
                 expected,
                 "{consecutive} {good} {bad}"
             );
@@ -224,35 +247,65 @@ mod tests {
     }
 
     #[test]
+    fn settings_change_the_rule() {
+        let none = Ejection {
+            consecutive: 0,
+            success_percent: 0,
+            ..usual()
+        };
+        assert!(!trips(&none, 1_000, 0, 1_000));
+        let share = Ejection {
+            success_percent: 50,
+            min_requests: 20,
+            ..none
+        };
+        assert!(!trips(&share, 19, 0, 19) && trips(&share, 1, 9, 11) && !trips(&share, 1, 10, 10));
+        for (consecutive, expected) in [(1, 1), (2, 2), (3, 3), (7, 3), (10, 5), (100, 43)] {
+            let rules = Ejection {
+                consecutive,
+                ..none
+            };
+            assert_eq!(alone(&rules), expected, "{consecutive}");
+            assert!(trips(&rules, expected, 0, expected) && !trips(&rules, expected - 1, 0, 99));
+            assert!(trips(&rules, consecutive, 99, consecutive));
+            assert!(!trips(&rules, consecutive - 1, 1, 99));
+        }
+        assert_eq!(slot(&usual()), USUAL_SLOT);
+    }
+
+    #[test]
     fn the_window_forgets_after_ten_seconds() {
         let window = Window::default();
         for s in 100..120 {
-            window.add(s * SECOND, true);
-            window.add(s * SECOND, false);
+            window.add(s * SECOND, USUAL_SLOT, true);
+            window.add(s * SECOND, USUAL_SLOT, false);
         }
-        assert_eq!(window.sums(119 * SECOND), (10, 10));
-        assert_eq!(window.sums(121 * SECOND), (8, 8));
-        assert_eq!(window.sums(200 * SECOND), (0, 0));
+        assert_eq!(window.sums(119 * SECOND, USUAL_SLOT), (10, 10));
+        assert_eq!(window.sums(121 * SECOND, USUAL_SLOT), (8, 8));
+        assert_eq!(window.sums(200 * SECOND, USUAL_SLOT), (0, 0));
     }
 
     #[test]
     fn the_time_aside_doubles_up_to_a_minute() {
-        let all: Vec<u64> = (0..9).map(|n| backoff(n, 0.0) / SECOND).collect();
-        assert_eq!(all, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(backoff(2, 1.0), 3 * SECOND);
+        let all: Vec<u64> = (0..40)
+            .map(|n| backoff(&usual(), n, 0.0) / SECOND)
+            .collect();
+        assert_eq!(all[..7], [1, 2, 4, 8, 16, 32, 60]);
+        assert!(all[7..].iter().all(|s| *s == 60));
+        assert_eq!(backoff(&usual(), 2, 1.0), 3 * SECOND);
     }
 
     #[test]
     fn one_probe_decides() {
         let breaker = Breaker::default();
         let mut now = 100 * SECOND;
-        assert!((0..2).all(|_| !breaker.failed(now)) && breaker.failed(now));
-        assert!(breaker.open(now, 0.0) && !breaker.open(now, 0.0));
+        assert!((0..2).all(|_| !breaker.failed(now, &usual())) && breaker.failed(now, &usual()));
+        assert!(breaker.open(now, &usual(), 0.0) && !breaker.open(now, &usual(), 0.0));
         assert_eq!(breaker.admit(now), Admission::Open);
         now += SECOND;
         assert_eq!(breaker.admit(now), Admission::Probe);
         assert_eq!(breaker.admit(now), Admission::Open, "only one");
-        breaker.probe_failed(now, 0.0);
+        breaker.probe_failed(now, &usual(), 0.0);
         assert_eq!(breaker.admit(now + SECOND), Admission::Open, "longer now");
         now += 2 * SECOND;
         assert_eq!(breaker.admit(now), Admission::Probe);
@@ -264,13 +317,13 @@ mod tests {
         );
         assert!(breaker.close(now));
         assert_eq!(breaker.admit(now), Admission::Closed);
-        assert!(!breaker.failed(now), "a clean slate");
+        assert!(!breaker.failed(now, &usual()), "a clean slate");
     }
 
     #[test]
     fn a_probe_that_never_ends_does_not_keep_it_aside_for_good() {
         let breaker = Breaker::default();
-        breaker.open(SECOND, 0.0);
+        breaker.open(SECOND, &usual(), 0.0);
         assert_eq!(breaker.admit(3 * SECOND), Admission::Probe);
         assert_eq!(breaker.admit(3 * SECOND + PROBE_PATIENCE), Admission::Probe);
     }

@@ -2,16 +2,21 @@
 
 use super::breaker::{Admission, Breaker};
 use super::ewma::Ewma;
-use crate::metrics::{BackendMetrics, Group};
+use super::health::Health;
+use super::limits::{Limits, Permit};
+use crate::metrics::Group;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 use weft_proxy_api::policy::outbound;
+use weft_proxy_api::policy::settings::Ejection;
 
 /// What one request under way adds to an endpoint about which nothing is known, nanoseconds: the first answer is
 /// awaited before more is sent.
 const UNKNOWN: f64 = 1e9;
+/// Longest time that an endpoint may ask to be left alone: what it says is not to be trusted for ever.
+const MOST_PUSHBACK: Duration = Duration::from_secs(300);
 
 /// How a request (or connection) to an endpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub enum Outcome {
     Failure,
     /// The connection could not be opened: counts against the endpoint.
     ConnectFailure,
+    /// It said that it has too much to do: avoided for a while, but nothing is wrong with it.
+    Busy,
     /// Ended from our side; says nothing about the endpoint.
     Cancelled,
 }
@@ -40,17 +47,13 @@ pub struct Endpoint {
     silent_since: AtomicU64,
     ewma: Ewma,
     breaker: Breaker,
+    /// Until when it asked to be left alone.
+    pushback: AtomicU64,
+    /// When it joined a set that had others; 0: it is as old as the set.
+    pub(super) since: u64,
     health: Arc<Health>,
     gone: AtomicBool,
     left: Notify,
-}
-
-/// What the endpoints of a set know of each other: enough never to eject more than half of them.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    pub(super) size: AtomicUsize,
-    pub(super) ejected: AtomicUsize,
-    pub(super) metrics: Arc<BackendMetrics>,
 }
 
 /// Something under way to an endpoint. Dropping it without [`InFlight::done`] means cancelled.
@@ -64,19 +67,19 @@ pub struct InFlight {
     answered: bool,
     succeeded: bool,
     done: bool,
+    /// Of the Service's breaker.
+    permit: Option<Permit>,
 }
 
 impl Endpoint {
     /// A new endpoint about which nothing is known, alone in its set: for pods called by their own address.
     pub fn new(spec: outbound::Endpoint) -> Arc<Self> {
-        let health = Health {
-            size: AtomicUsize::new(1),
-            ..Health::default()
-        };
-        Self::of_set(spec, Arc::new(health))
+        let health = Health::new(Arc::default(), Arc::default());
+        health.resize(1);
+        Self::of_set(spec, health, 0)
     }
 
-    pub(super) fn of_set(spec: outbound::Endpoint, health: Arc<Health>) -> Arc<Self> {
+    pub(super) fn of_set(spec: outbound::Endpoint, health: Arc<Health>, since: u64) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let group = Group::new(&spec.namespace, &spec.workload, spec.identity.is_some());
         Arc::new(Self {
@@ -88,6 +91,8 @@ impl Endpoint {
             silent_since: AtomicU64::new(0),
             ewma: Ewma::default(),
             breaker: Breaker::default(),
+            pushback: AtomicU64::new(0),
+            since,
             health,
             gone: AtomicBool::new(false),
             left: Notify::new(),
@@ -124,25 +129,48 @@ impl Endpoint {
         self.breaker.is_open()
     }
 
-    /// How much a request to it costs: latency × requests under way, by weight.
-    pub(super) fn load(&self, now: u64) -> f64 {
-        let queue = f64::from(self.in_flight());
-        let load = match self.latency(now) {
-            Some(latency) => latency * (queue + 1.0),
-            None => UNKNOWN * queue,
-        };
-        load / f64::from(self.spec.weight.max(1))
+    /// Limits of the Service it serves.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.health.limits
     }
 
-    /// The average, or how long it has kept someone waiting without a word, whichever is longer: a frozen endpoint
-    /// gives no samples.
+    /// It asked to be left alone for so long. It costs at least that meanwhile, so that others are preferred; where all
+    /// have asked for it, somebody answers all the same.
+    pub fn push_back(&self, now: u64, wait: Duration) {
+        let until = now.saturating_add(nanos(wait.min(MOST_PUSHBACK)));
+        self.pushback.fetch_max(until, Relaxed);
+    }
+
+    /// How much a request to it costs: latency × requests under way, these by weight.
+    pub(super) fn load(&self, now: u64) -> f64 {
+        let queue = self.queue();
+        match self.latency(now) {
+            Some(latency) => latency * (queue + 1.0),
+            None => UNKNOWN * queue,
+        }
+    }
+
+    /// Requests under way, by weight.
+    pub(super) fn queue(&self) -> f64 {
+        f64::from(self.in_flight()) / f64::from(self.spec.weight.max(1))
+    }
+
+    /// The average, how long it has kept someone waiting without a word, or how long it asked to be left alone, whichever
+    /// is longest: a frozen endpoint gives no samples.
     fn latency(&self, now: u64) -> Option<f64> {
         let known = self.ewma.cost(now)?;
+        let aside = self.pushback.load(Relaxed).saturating_sub(now);
+        let known = known.max(aside as f64);
         if self.waiting.load(Relaxed) == 0 {
             return Some(known);
         }
         let silence = now.saturating_sub(self.silent_since.load(Relaxed));
         Some(known.max(silence as f64))
+    }
+
+    /// Is it left alone at its own wish?
+    pub(super) fn is_pushed_back(&self, now: u64) -> bool {
+        self.pushback.load(Relaxed) > now
     }
 
     pub(super) fn admit(&self, now: u64) -> Admission {
@@ -160,6 +188,7 @@ impl Endpoint {
             answered: false,
             succeeded: false,
             done: false,
+            permit: None,
         }
     }
 
@@ -185,7 +214,7 @@ impl Endpoint {
     }
 
     fn succeeded(&self, now: u64, probe: bool) {
-        self.breaker.succeeded(now);
+        self.breaker.succeeded(now, self.health.slot());
         if probe && self.breaker.close(now) {
             self.health.returned();
         }
@@ -193,44 +222,31 @@ impl Endpoint {
 
     fn failed(&self, now: u64, latency: u64, probe: bool) {
         self.ewma.failed(now, latency);
-        let trips = self.breaker.failed(now);
+        let rules = self.health.rules();
+        let trips = self.breaker.failed(now, &rules);
         if probe {
-            self.breaker.probe_failed(now, fastrand::f64());
+            self.breaker.probe_failed(now, &rules, fastrand::f64());
         } else if trips && !self.is_gone() && self.health.may_eject() {
-            self.eject(now);
+            self.eject(now, &rules);
+        }
+    }
+
+    /// It lives, and has too much to do.
+    fn busy(&self, now: u64, latency: u64, probe: bool) {
+        self.ewma.failed(now, latency);
+        if probe && self.breaker.close(now) {
+            self.health.returned();
         }
     }
 
     /// The place among the ejected is already taken in `health`.
-    fn eject(&self, now: u64) {
-        if self.breaker.open(now, fastrand::f64()) {
+    fn eject(&self, now: u64, rules: &Ejection) {
+        if self.breaker.open(now, rules, fastrand::f64()) {
             self.health.metrics.ejection();
+            self.health.changed();
         } else {
             self.health.returned();
         }
-    }
-}
-
-impl Health {
-    /// Takes a place among the ejected, if half of the set remains without it.
-    fn may_eject(&self) -> bool {
-        let most = self.size.load(Relaxed) / 2;
-        let taken = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| {
-            (ejected < most).then_some(ejected + 1)
-        });
-        self.publish();
-        taken.is_ok()
-    }
-
-    fn returned(&self) {
-        let _ = self
-            .ejected
-            .fetch_update(Relaxed, Relaxed, |ejected| ejected.checked_sub(1));
-        self.publish();
-    }
-
-    fn publish(&self) {
-        self.metrics.ejected(self.ejected.load(Relaxed));
     }
 }
 
@@ -243,6 +259,11 @@ impl InFlight {
     /// True if this request decides whether the endpoint comes back.
     pub fn is_probe(&self) -> bool {
         self.probe
+    }
+
+    /// Counted against the Service's breaker until it is done.
+    pub(super) fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// The answer began after `latency`: the sample that counts for balancing. Optional; without it, the whole time until
@@ -289,6 +310,7 @@ impl InFlight {
                 endpoint.health.metrics.connect_failure();
                 endpoint.failed(now, nanos(latency), self.probe);
             }
+            Outcome::Busy => endpoint.busy(now, nanos(latency), self.probe),
             // Said by the drop.
             Outcome::Cancelled => return,
         }
@@ -300,6 +322,7 @@ impl InFlight {
             return;
         }
         self.done = true;
+        self.permit = None;
         if !self.answered {
             self.endpoint.heard(now);
         }

@@ -1,13 +1,33 @@
-//! Which endpoint answers: power of two choices over peak-EWMA, with failing endpoints set aside. Endpoint sets are
-//! snapshots written by discovery only; a request reads two endpoints' atomics and takes no lock.
+//! Which endpoint answers, with failing endpoints set aside. Endpoint sets are snapshots written by discovery only; a request
+//! reads two endpoints' atomics and takes no lock.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `set.rs` | what a set is, and what survives its updates |
+//! | `layout.rs` | a set laid out once for picking: zones, subsets, weights |
+//! | `group.rs` | one endpoint of a group, by policy: power of two choices, in turn, by key |
+//! | `ring.rs` | which endpoints belong to a key |
+//! | `endpoint.rs` | what is known about one endpoint |
+//! | `ewma.rs` | how slow it is |
+//! | `breaker.rs` | when it is set aside and comes back |
+//! | `health.rs` | how many may be set aside |
+//! | `limits.rs` | how much is asked of a Service at once |
 
 pub mod breaker;
 pub mod endpoint;
 pub mod ewma;
-pub mod p2c;
+mod group;
+mod health;
+mod layout;
+pub mod limits;
+mod ring;
+pub mod set;
 
 pub use endpoint::{Endpoint, InFlight, Outcome};
-pub use p2c::{EndpointSet, Pick};
+pub use layout::Place;
+pub use limits::{Limit, Limits};
+pub use ring::{key_of, key_of_ip};
+pub use set::{EndpointSet, Pick, Refusal, Wish};
 
 use std::sync::OnceLock;
 use std::time::Instant;

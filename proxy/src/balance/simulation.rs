@@ -7,6 +7,11 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 use weft_proxy_api::policy::Protocol;
 
+#[path = "simulation/figures.rs"]
+mod figures;
+#[path = "simulation/policies.rs"]
+mod policies;
+
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
@@ -29,6 +34,10 @@ fn set(n: u8) -> Arc<EndpointSet> {
     set
 }
 
+fn except(tried: &[u64]) -> Wish<'_> {
+    Wish { tried, key: None }
+}
+
 /// How an endpoint behaves: latency and whether it fails.
 type Behaviour = fn(u8) -> (u64, bool);
 
@@ -39,6 +48,8 @@ struct Simulation {
     running: BinaryHeap<Running>,
     next: u64,
     picks: Vec<u32>,
+    /// Of what ended since the last run began.
+    latencies: Vec<u64>,
 }
 
 struct Running {
@@ -59,12 +70,14 @@ impl Simulation {
             random,
             running: BinaryHeap::new(),
             next: 0,
+            latencies: Vec::new(),
         }
     }
 
     /// One request every `every`, for `long`; then how often each endpoint was chosen meanwhile.
     fn run(&mut self, every: u64, long: u64, behaviour: Behaviour) -> Vec<u32> {
         self.picks.fill(0);
+        self.latencies.clear();
         let end = self.now + long;
         while self.now < end {
             self.finish_due();
@@ -75,7 +88,10 @@ impl Simulation {
     }
 
     fn send(&mut self, behaviour: Behaviour) {
-        let pick = self.set.pick_with(self.now, &[], &mut self.random).unwrap();
+        let pick = self
+            .set
+            .pick_with(self.now, Wish::default(), &mut self.random)
+            .unwrap();
         let n = number(pick.endpoint());
         self.picks[usize::from(n)] += 1;
         let (mean, failed) = behaviour(n);
@@ -109,6 +125,7 @@ impl Simulation {
             } else {
                 Outcome::Success
             };
+            self.latencies.push(latency);
             pick.in_flight
                 .done_at(ends, outcome, Duration::from_nanos(latency));
         }
@@ -208,11 +225,7 @@ fn if_all_fail_half_are_kept() {
                 simulation.ejected()
             );
         }
-        assert_eq!(
-            simulation.set.health.ejected.load(Relaxed),
-            simulation.ejected(),
-            "{n}"
-        );
+        assert_eq!(simulation.set.health.ejected(), simulation.ejected(), "{n}");
         let picks = simulation.run(MS, SECOND, |_| (MS, true));
         assert_eq!(picks.iter().sum::<u32>(), 1000, "there is always an answer");
     }
@@ -242,12 +255,12 @@ fn a_connection_that_is_up_proves_its_endpoint_before_it_ends() {
     let mut up: Vec<Pick> = Vec::new();
     for second in 2..4 {
         let mut pick = set
-            .pick_except(second * SECOND, &[set.endpoints()[1].id])
+            .pick(second * SECOND, except(&[set.endpoints()[1].id]))
             .unwrap();
         pick.in_flight.succeeded(latency);
         up.push(pick);
     }
-    assert!(!set.endpoints()[0].is_ejected() && set.health.ejected.load(Relaxed) == 0);
+    assert!(!set.endpoints()[0].is_ejected() && set.health.ejected() == 0);
     assert_eq!(
         set.endpoints()[0].in_flight(),
         2,
@@ -299,10 +312,17 @@ fn a_retry_goes_elsewhere_while_there_is_elsewhere() {
     let set = set(3);
     let ids: Vec<u64> = set.endpoints().iter().map(|at| at.id).collect();
     for _ in 0..50 {
-        assert_eq!(set.pick_except(1, &ids[..2]).unwrap().endpoint().id, ids[2]);
+        assert_eq!(
+            set.pick(1, except(&ids[..2])).unwrap().endpoint().id,
+            ids[2]
+        );
     }
-    assert!(set.pick_except(1, &ids).is_some());
-    assert!(EndpointSet::new("empty", Arc::default()).pick(1).is_none());
+    assert!(set.pick(1, except(&ids)).is_ok());
+    assert!(
+        EndpointSet::new("empty", Arc::default())
+            .pick(1, Wish::default())
+            .is_err()
+    );
 }
 
 #[test]
@@ -333,10 +353,7 @@ fn a_set_that_shrinks_keeps_half() {
         .collect();
     simulation.set.update(aside.clone());
     assert!(simulation.ejected() <= aside.len() / 2);
-    assert_eq!(
-        simulation.set.health.ejected.load(Relaxed),
-        simulation.ejected()
-    );
+    assert_eq!(simulation.set.health.ejected(), simulation.ejected());
 }
 
 #[tokio::test]
@@ -350,5 +367,5 @@ async fn a_set_is_known_once_discovery_spoke_even_of_nothing() {
     assert!(!waiting.is_finished());
     set.update(Vec::new());
     waiting.await.unwrap();
-    assert!(set.is_known() && set.is_empty() && set.pick(1).is_none());
+    assert!(set.is_known() && set.is_empty() && set.pick(1, Wish::default()).is_err());
 }

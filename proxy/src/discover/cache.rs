@@ -2,15 +2,15 @@
 //! the control thread. What nobody uses for a while is forgotten.
 
 use super::held::Change;
-use crate::balance::{EndpointSet, now};
+use crate::balance::{EndpointSet, Limits, Place, now};
 use crate::metrics::Metrics;
-use crate::policy::outbound::Compiler;
+use crate::policy::outbound::{Compiler, WantedSet};
 use crate::policy::{Destination, InboundPlan};
 use arc_swap::ArcSwapOption;
 use foldhash::HashMap;
 use parking_lot::RwLock;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use weft_proxy_api::wire::{Resource, Trust};
@@ -79,9 +79,20 @@ impl Shared {
 /// The control thread's side: turns changes into plans and knows what is still used.
 pub(super) struct Cache {
     shared: Arc<Shared>,
-    sets: HashMap<String, Kept>,
+    sets: Sets,
     idle: u64,
 }
+
+/// Endpoint sets, by name and the Service they are called through: each Service has settings of its own, and judges by them.
+struct Sets {
+    place: Place,
+    kept: HashMap<SetKey, Kept>,
+    /// By Service.
+    limits: HashMap<String, Weak<Limits>>,
+}
+
+/// Name of a set; the Service it is called through, where that is not the one it belongs to.
+type SetKey = (String, Option<String>);
 
 struct Kept {
     set: Arc<EndpointSet>,
@@ -90,13 +101,14 @@ struct Kept {
 }
 
 impl Cache {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, place: Place) -> Self {
+        let sets = Sets {
+            place,
+            kept: HashMap::default(),
+            limits: HashMap::default(),
+        };
         let idle = u64::try_from(IDLE.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            shared,
-            sets: HashMap::default(),
-            idle,
-        }
+        Self { shared, sets, idle }
     }
 
     /// Puts a change in force. Returns what must be subscribed to because of it.
@@ -109,9 +121,9 @@ impl Cache {
                 return self.outbound(target, outbound, version);
             }
             Change::Endpoints(name, all) => {
-                if let Some(kept) = self.sets.get(&name) {
-                    kept.set.update(all);
-                }
+                let named = |kept: &&Kept| kept.set.name() == name;
+                let sets = self.sets.kept.values().filter(named);
+                sets.for_each(|kept| kept.set.update(all.clone()));
             }
             Change::Trust(trust) => drop(self.shared.trust.send_replace(Some(Arc::new(trust)))),
         }
@@ -140,20 +152,11 @@ impl Cache {
         };
         let Self { shared, sets, .. } = self;
         let mut wanted = Vec::new();
-        let mut find = |name: &str| {
-            if let Some(kept) = sets.get_mut(name) {
-                kept.unused_since = 0;
-                return kept.set.clone();
+        let mut find = |set: &WantedSet<'_>| {
+            let (set, new) = sets.find(set, &shared.metrics);
+            if new {
+                wanted.push(Resource::Endpoints(set.name().to_owned()));
             }
-            wanted.push(Resource::Endpoints(name.to_owned()));
-            let set = EndpointSet::new(name, shared.metrics.backend(name));
-            sets.insert(
-                name.to_owned(),
-                Kept {
-                    set: set.clone(),
-                    unused_since: 0,
-                },
-            );
             set
         };
         let plan = Compiler {
@@ -169,7 +172,7 @@ impl Cache {
     pub(super) fn sweep(&mut self) -> Vec<Resource> {
         let now = now();
         let mut gone = self.sweep_destinations(now);
-        gone.extend(self.sweep_sets(now));
+        gone.extend(self.sets.sweep(now, self.idle));
         gone
     }
 
@@ -189,10 +192,60 @@ impl Cache {
             });
         gone
     }
+}
 
-    fn sweep_sets(&mut self, now: u64) -> Vec<Resource> {
-        let (mut gone, idle) = (Vec::new(), self.idle);
-        self.sets.retain(|name, kept| {
+impl Sets {
+    /// The set, with the settings it is called with now. True: its endpoints must be asked for.
+    fn find(&mut self, wanted: &WantedSet<'_>, metrics: &Metrics) -> (Arc<EndpointSet>, bool) {
+        let through = (wanted.name != wanted.service).then(|| wanted.service.to_owned());
+        let key = (wanted.name.to_owned(), through);
+        let new = !self.kept.keys().any(|(name, _)| name == wanted.name);
+        let limits = self.limits(wanted.service, metrics);
+        let known = self.kept.get(&key).map(|kept| kept.set.clone());
+        let set = known.unwrap_or_else(|| self.make(wanted, &limits, metrics));
+        let kept = Kept {
+            set: set.clone(),
+            unused_since: 0,
+        };
+        self.kept.insert(key, kept);
+        if let Some(settings) = wanted.settings {
+            limits.configure(&settings.breaker);
+            set.configure(&settings.balancer, settings.ejection);
+        }
+        (set, new)
+    }
+
+    fn make(
+        &self,
+        wanted: &WantedSet<'_>,
+        limits: &Arc<Limits>,
+        metrics: &Metrics,
+    ) -> Arc<EndpointSet> {
+        let counts = metrics.backend(wanted.name);
+        let set = EndpointSet::placed(wanted.name, counts, self.place.clone(), limits.clone());
+        // Another Service may know its endpoints already.
+        let named = |kept: &&Kept| kept.set.name() == wanted.name && kept.set.is_known();
+        if let Some(same) = self.kept.values().find(named) {
+            let specs = same.set.endpoints();
+            set.update(specs.iter().map(|at| at.spec.clone()).collect());
+        }
+        set
+    }
+
+    /// The limits of a Service, the same for all of its sets.
+    fn limits(&mut self, service: &str, metrics: &Metrics) -> Arc<Limits> {
+        if let Some(limits) = self.limits.get(service).and_then(Weak::upgrade) {
+            return limits;
+        }
+        let limits = Limits::new(metrics.backend(service));
+        self.limits
+            .insert(service.to_owned(), Arc::downgrade(&limits));
+        limits
+    }
+
+    fn sweep(&mut self, now: u64, idle: u64) -> Vec<Resource> {
+        let mut gone = Vec::new();
+        self.kept.retain(|(name, _), kept| {
             if Arc::strong_count(&kept.set) > 1 {
                 kept.unused_since = 0;
                 return true;
@@ -202,11 +255,16 @@ impl Cache {
             }
             let keep = now.saturating_sub(kept.unused_since) < idle;
             if !keep {
-                gone.push(Resource::Endpoints(name.clone()));
+                gone.push(name.clone());
             }
             keep
         });
-        gone
+        // What another Service still uses stays subscribed to.
+        gone.retain(|gone| !self.kept.keys().any(|(name, _)| name == gone));
+        gone.sort();
+        gone.dedup();
+        self.limits.retain(|_, limits| limits.strong_count() > 0);
+        gone.into_iter().map(Resource::Endpoints).collect()
     }
 }
 

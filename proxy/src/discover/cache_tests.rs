@@ -38,7 +38,7 @@ fn cache() -> (Arc<Shared>, Cache) {
     let shared = Arc::new(Shared::new(Metrics::new("shop")));
     let cache = Cache {
         idle: 0,
-        ..Cache::new(shared.clone())
+        ..Cache::new(shared.clone(), Place::default())
     };
     (shared, cache)
 }

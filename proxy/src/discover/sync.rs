@@ -5,6 +5,7 @@ use super::Whoami;
 use super::cache::{Cache, Shared};
 use super::held::{Effect, Held};
 use super::link::{Event, Link, Open};
+use crate::balance::Place;
 use crate::metrics::catalogue;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ impl<O: Open> Sync<O> {
         shared: Arc<Shared>,
         wanted: mpsc::Receiver<SocketAddr>,
     ) -> Self {
+        let who = format!("{}/{}", whoami.namespace, whoami.pod);
+        let place = Place::new(&whoami.zone, &who);
         let mut held = Held::default();
         for resource in [Resource::Trust, Resource::Inbound] {
             // Said with the greeting of the first stream.
@@ -43,7 +46,7 @@ impl<O: Open> Sync<O> {
         Self {
             link: Link::new(open),
             held,
-            cache: Cache::new(shared.clone()),
+            cache: Cache::new(shared.clone(), place),
             shared,
             wanted,
             whoami,

@@ -4,6 +4,7 @@
 
 use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status, late};
 use super::pool::Lease;
+use super::pushback;
 use super::replay::Reader;
 use super::watch::Watch;
 use crate::balance::{self, InFlight, Outcome};
@@ -37,6 +38,8 @@ pub struct Body {
     bytes: u64,
     grpc: Option<u8>,
     clean_trailers: bool,
+    /// Key of the client's address, of a request; 0: unknown.
+    client: u64,
     /// Apart, so that what is moved from layer to layer stays small; absent in a request without a body.
     at_end: Option<Box<AtEnd>>,
     /// Where time is limited.
@@ -129,6 +132,7 @@ impl Body {
             bytes: 0,
             grpc: None,
             clean_trailers: false,
+            client: 0,
             at_end: None,
             watch: None,
         }
@@ -218,6 +222,16 @@ impl Body {
         self.bytes
     }
 
+    /// Says from which client a request comes: see [`balance::key_of_ip`].
+    pub fn set_client(&mut self, key: u64) {
+        self.client = key;
+    }
+
+    /// Key of the client a request comes from.
+    pub fn client(&self) -> Option<u64> {
+        (self.client != 0).then_some(self.client)
+    }
+
     fn at_end(&mut self) -> &mut AtEnd {
         self.at_end.get_or_insert_default()
     }
@@ -285,6 +299,11 @@ impl Body {
             self.bytes += data.len() as u64;
         } else if let Some(trailers) = frame.trailers_mut() {
             self.grpc = grpc_status(trailers).or(self.grpc);
+            if let Some(wait) = pushback::of_grpc(self.grpc, trailers)
+                && let Some(flight) = self.at_end.as_ref().and_then(|end| end.flight.as_ref())
+            {
+                flight.guard.endpoint().push_back(balance::now(), wait);
+            }
             if self.clean_trailers {
                 super::headers::remove_reserved(trailers);
             }

@@ -6,6 +6,7 @@ use super::pool::{Lease, Pool};
 use super::service::ServiceFuture;
 use super::{HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
+use crate::balance::limits::{Limit, Permit};
 use crate::connect::Connector;
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
@@ -178,9 +179,11 @@ impl Target {
         };
         match self {
             Target::Endpoint(Dialer { connector, metrics }, at) => {
+                let permit = at.limits().acquire(Limit::Connections);
+                let permit = permit.map_err(Error::breaker_open)?;
                 let io = connector.connect(&at.spec, alpn).await?;
                 let open = metrics.opened_to(&at.group, io.is_mutual(), version.label());
-                Ok(io.counted_as(open))
+                Ok(io.counted_as(open.within(permit)))
             }
             Target::Plain(Dialer { connector, metrics }, direction, to) => {
                 let io = connector.connect_plain(*to).await?;
@@ -189,6 +192,22 @@ impl Target {
             #[cfg(test)]
             Target::Memory(dial) => dial(alpn),
         }
+    }
+
+    /// One more that waits for a connection, as long as the breaker of the Service has room for it.
+    pub(super) fn wait(&self) -> Result<Option<Permit>, Error> {
+        match self {
+            Target::Endpoint(_, at) => {
+                let permit = at.limits().acquire(Limit::Pending);
+                permit.map(Some).map_err(Error::breaker_open)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn dial_http1(&self) -> Result<Http1Sender, Error> {
+        let _waits = self.wait()?;
+        self.http1().await
     }
 
     /// Opens an HTTP/1 connection.
@@ -276,7 +295,7 @@ impl Client {
                 },
             }
         }
-        let mut sender = match self.0.target.http1().await {
+        let mut sender = match self.0.target.dial_http1().await {
             Ok(sender) => sender,
             Err(error) => return Err(error.with_request(request)),
         };

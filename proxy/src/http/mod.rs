@@ -10,6 +10,7 @@ pub mod client;
 pub mod headers;
 pub mod outcome;
 pub mod pool;
+pub mod pushback;
 pub mod replay;
 pub mod server;
 mod service;

@@ -6,6 +6,9 @@ use crate::metrics::Code;
 use http::HeaderMap;
 use http::header::HeaderValue;
 
+/// The gRPC code of who has too much to do.
+const RESOURCE_EXHAUSTED: u8 = 8;
+
 /// A gRPC call that ends without a status ended with UNKNOWN, by gRPC's own rules.
 pub(super) fn code(status: u16, is_grpc: bool, grpc: Option<u8>) -> Code {
     match grpc {
@@ -38,6 +41,7 @@ pub(super) fn final_outcome(head: Outcome, grpc: Option<u8>, end: End) -> Outcom
         (End::Dropped | End::Late, _) if head == Outcome::Success => Outcome::Cancelled,
         (End::Broken, _) => Outcome::Failure,
         (_, Some(code)) if grpc_failed(code) => Outcome::Failure,
+        (_, Some(RESOURCE_EXHAUSTED)) if head == Outcome::Success => Outcome::Busy,
         _ => head,
     }
 }
@@ -92,11 +96,18 @@ impl ResponseHead {
         self.grpc
     }
 
+    /// Is it one with which an endpoint may ask to be left alone for a while?
+    pub fn may_push_back(&self) -> bool {
+        matches!(self.status, 429 | 503) || self.grpc.is_some_and(|code| code != 0)
+    }
+
     /// What is known before the body.
     pub fn outcome(&self) -> Outcome {
         let failed = self.status >= 500 || self.grpc.is_some_and(grpc_failed);
         if failed {
             Outcome::Failure
+        } else if self.status == 429 || self.grpc == Some(RESOURCE_EXHAUSTED) {
+            Outcome::Busy
         } else {
             Outcome::Success
         }

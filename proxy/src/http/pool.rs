@@ -116,17 +116,26 @@ impl Pool {
     /// A stream on an HTTP/2 connection, opening one if needed. True: the connection was there already.
     pub(super) async fn stream(self: &Arc<Self>) -> Result<(Stream, bool), Error> {
         self.used.store(true, Relaxed);
-        let mut waited = false;
+        let mut waits = None;
         loop {
             let mut attempt = {
                 let mut http2 = self.http2.lock();
                 if let Some(stream) = http2.stream(self.sweep.load(Relaxed)) {
-                    return Ok((stream, !waited));
+                    return Ok((stream, waits.is_none()));
+                }
+                if waits.is_none() {
+                    waits = Some(self.target.wait()?);
                 }
                 http2.dialing.get_or_insert_with(|| self.dial()).clone()
             };
-            waited = true;
             match attempt.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Err((ErrorKind::BreakerOpen, detail)))) => {
+                    // No more connections: the ones there are have to do.
+                    let http2 = self.http2.lock();
+                    let stream = http2.least_used(self.sweep.load(Relaxed));
+                    let refused = || Error::new(ErrorKind::BreakerOpen).with_detail(detail.clone());
+                    return stream.map(|stream| (stream, true)).ok_or_else(refused);
+                }
                 Ok(Some(Err((kind, detail)))) => {
                     return Err(Error::new(*kind).with_detail(detail.clone()));
                 }
@@ -205,22 +214,28 @@ impl Http2 {
             .open
             .iter()
             .find(|conn| conn.streams.load(Relaxed) < conn.room());
-        let least_used = || {
-            self.open
-                .iter()
-                .min_by_key(|conn| conn.streams.load(Relaxed))
-        };
-        let conn = match with_room {
-            None if self.open.len() >= MAX_HTTP2 => least_used()?,
-            found => found?,
-        };
-        conn.streams.fetch_add(1, Relaxed);
-        conn.idle_since.store(now, Relaxed);
-        Some(Stream(conn.clone()))
+        match with_room {
+            None if self.open.len() >= MAX_HTTP2 => self.least_used(now),
+            found => found.map(|conn| conn.open(now)),
+        }
+    }
+
+    fn least_used(&self, now: u32) -> Option<Stream> {
+        let streams = |conn: &&Arc<Shared>| conn.streams.load(Relaxed);
+        self.open
+            .iter()
+            .min_by_key(streams)
+            .map(|conn| conn.open(now))
     }
 }
 
 impl Shared {
+    fn open(self: &Arc<Self>, now: u32) -> Stream {
+        self.streams.fetch_add(1, Relaxed);
+        self.idle_since.store(now, Relaxed);
+        Stream(self.clone())
+    }
+
     /// At least one: a peer that allows none for a moment is waited for, not dialled again and again.
     fn room(&self) -> usize {
         self.peer_allows.load(Relaxed).clamp(1, MAX_STREAMS)

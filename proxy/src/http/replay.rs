@@ -46,6 +46,7 @@ impl Replay {
         if hint.lower() > MOST_KEPT as u64 {
             return None;
         }
+        let client = body.client();
         let replay = Self(Arc::new(Mutex::new(Kept {
             rest: std::mem::take(body),
             hint,
@@ -55,6 +56,7 @@ impl Replay {
             lost: false,
         })));
         *body = replay.reader(0);
+        body.set_client(client.unwrap_or(0));
         Some(replay)
     }
 

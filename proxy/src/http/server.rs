@@ -5,6 +5,7 @@ use super::client::{CONNECTION_WINDOW, MAX_HEADER_LIST, PING, SEND_BUFFER, STREA
 use super::service::ServiceFuture;
 use super::strict::{self, Strict, Tunnel};
 use super::{Body, HttpService, HttpVersion, Request, Response};
+use crate::balance;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
@@ -39,6 +40,7 @@ pub async fn serve(
     let upgrade = Arc::new(Mutex::new(None));
     let tunnel = Tunnel::default();
     let entry = Entry {
+        client: balance::key_of_ip(conn.client.ip()),
         service,
         upgrade: upgrade.clone(),
         tunnel: tunnel.clone(),
@@ -140,6 +142,7 @@ fn ended_badly(error: hyper::Error) -> Error {
 
 /// Where requests leave the codec.
 struct Entry {
+    client: u64,
     service: HttpService,
     /// Run by the connection's own task when the codec has let go of the socket.
     upgrade: Arc<Mutex<Option<Upgrade>>>,
@@ -153,6 +156,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
 
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         let mut request: Request = request.map(Body::request);
+        request.body_mut().set_client(self.client);
         let client = request.extensions_mut().remove::<OnUpgrade>();
         let wanted = client.map(|client| Wanted {
             client,

@@ -49,6 +49,19 @@ pub struct Attempt {
     pub whole: Option<Instant>,
 }
 
+impl Attempt {
+    /// The same without its request, which may come back.
+    pub(super) fn without_request(&self) -> Self {
+        Self {
+            request: Request::default(),
+            terms: self.terms.clone(),
+            tried: Tried::default(),
+            backend: None,
+            ..*self
+        }
+    }
+}
+
 /// Endpoints that were tried.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tried {
@@ -156,6 +169,7 @@ impl<S: Below<Attempt> + Clone> Service<Outgoing> for Retry<S> {
 /// What is needed to write a request once more. Hardly ever used, so it is made as cheaply as can be: a list of the
 /// fields, which share their bytes with the request, and no map of them.
 struct Spare {
+    client: u64,
     method: Method,
     uri: Uri,
     version: Version,
@@ -166,6 +180,7 @@ impl Spare {
     fn of(request: &Request) -> Self {
         let fields = request.headers().iter();
         Self {
+            client: request.body().client().unwrap_or(0),
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -175,6 +190,7 @@ impl Spare {
 
     fn request(&self, body: Body) -> Request {
         let mut request = Request::new(body);
+        request.body_mut().set_client(self.client);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;

@@ -3,24 +3,28 @@
 
 use super::retry::Attempt;
 use super::timeout;
-use crate::balance::{self, InFlight, Outcome};
+use crate::balance::{self, InFlight, Outcome, Refusal, Wish};
+use crate::connect::CONNECT_TIMEOUT;
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::http::headers::{self, Trust};
 use crate::http::outcome::ResponseHead;
-use crate::http::{Attribution, HttpService, Request, Response, ServiceFuture, validate};
+use crate::http::{Attribution, HttpService, Request, Response, ServiceFuture, pushback, validate};
 use crate::policy::{BackendPlan, Destination, OutboundPlan, ServicePlan};
 use crate::stack::{self, Shared};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tower::Service;
 use weft_proxy_api::policy::matching::RequestView;
 
 /// How long the first request to a backend waits to hear of its endpoints.
 const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How late a timer may fire before nobody else is blamed for it.
+const OWN_DELAY: Duration = Duration::from_millis(250);
 
 /// The bottom of the outbound stack.
 #[derive(Clone)]
@@ -68,28 +72,98 @@ impl Route {
         }
     }
 
-    fn service(&self, plan: &ServicePlan, attempt: Attempt) -> Result<Routed, Error> {
+    fn service(&self, plan: &Arc<ServicePlan>, attempt: Attempt) -> Result<Routed, Error> {
         let backend = match &attempt.backend {
             Some(before) => before.clone(),
             None => backend(plan, &attempt.request)?,
         };
-        if let Some(chosen) = choose(&backend, &attempt) {
-            return chosen.send(&self.shared, attempt).map(Routed::Sent);
+        let refusal = match choose(plan, &backend, &attempt) {
+            Ok(chosen) if plan.fallback.is_none() => {
+                return chosen.send(&self.shared, attempt).map(Routed::Sent);
+            }
+            Ok(chosen) => {
+                let again = attempt.without_request();
+                let sent = chosen.send(&self.shared, attempt)?;
+                return Ok(self.with_fallback(plan.clone(), &backend, sent, again));
+            }
+            Err(refusal) => refusal,
+        };
+        let known = backend.endpoints.is_known();
+        if known && plan.fallback.is_none() {
+            return Err(refused(&backend, refusal));
         }
-        if backend.endpoints.is_known() {
-            return Err(no_endpoints(&backend));
-        }
-        // Only the first requests to a new backend come here.
-        let shared = self.shared.clone();
+        // Only the first requests to a new backend, and those that need the fallback, come here.
+        let (shared, plan) = (self.shared.clone(), plan.clone());
         Ok(Routed::Waiting(Box::pin(async move {
-            // Too late is the same as empty.
-            let _ = tokio::time::timeout(ENDPOINTS_TIMEOUT, backend.endpoints.known()).await;
-            match choose(&backend, &attempt) {
-                Some(chosen) => chosen.send(&shared, attempt)?.await,
-                None => Err(no_endpoints(&backend)),
+            let chosen = match known {
+                true => Err(refusal),
+                false => choose_known(&plan, &backend, &attempt).await,
+            };
+            match chosen {
+                Ok(chosen) => chosen.send(&shared, attempt)?.await,
+                Err(refusal) => {
+                    let error = refused(&backend, refusal);
+                    instead(&shared, &plan, &backend, attempt, error).await
+                }
             }
         })))
     }
+
+    /// The breaker may turn out to be open only where a connection is looked for.
+    fn with_fallback(
+        &self,
+        plan: Arc<ServicePlan>,
+        backend: &Arc<BackendPlan>,
+        sent: Sent,
+        mut again: Attempt,
+    ) -> Routed {
+        let (shared, backend) = (self.shared.clone(), backend.clone());
+        Routed::Waiting(Box::pin(async move {
+            let mut error = match sent.await {
+                Err(error) if error.kind() == ErrorKind::BreakerOpen => error,
+                ended => return ended,
+            };
+            let Some(request) = error.take_request() else {
+                return Err(error);
+            };
+            again.request = request;
+            instead(&shared, &plan, &backend, again, error).await
+        }))
+    }
+}
+
+/// Asks the fallback, if there is one that was not asked already; else it is as `error` says.
+async fn instead(
+    shared: &Arc<Shared>,
+    plan: &ServicePlan,
+    backend: &Arc<BackendPlan>,
+    attempt: Attempt,
+    error: Error,
+) -> Result<Response, Error> {
+    let Some(fallback) = &plan.fallback else {
+        return Err(error);
+    };
+    if Arc::ptr_eq(&fallback.backend, backend) {
+        return Err(error);
+    }
+    match choose_known(plan, &fallback.backend, &attempt).await {
+        Ok(chosen) => {
+            fallback.counts.fallback();
+            chosen.send(shared, attempt)?.await
+        }
+        Err(_) => Err(error),
+    }
+}
+
+/// Chooses as soon as anything is known about the endpoints.
+async fn choose_known(
+    plan: &ServicePlan,
+    backend: &Arc<BackendPlan>,
+    attempt: &Attempt,
+) -> Result<Chosen, Refusal> {
+    // Too late is the same as empty.
+    let _ = tokio::time::timeout(ENDPOINTS_TIMEOUT, backend.endpoints.known()).await;
+    choose(plan, backend, attempt)
 }
 
 fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Error> {
@@ -113,14 +187,20 @@ fn backend(plan: &ServicePlan, request: &Request) -> Result<Arc<BackendPlan>, Er
     route.choose().cloned().ok_or_else(all_zero)
 }
 
-fn choose(backend: &Arc<BackendPlan>, attempt: &Attempt) -> Option<Chosen> {
+fn choose(
+    plan: &ServicePlan,
+    backend: &Arc<BackendPlan>,
+    attempt: &Attempt,
+) -> Result<Chosen, Refusal> {
     // The one clock read for choosing, and for the latency of what is chosen.
     let started = Instant::now();
-    let pick = backend
-        .endpoints
-        .pick_except(balance::at(started), attempt.tried.ids())?;
+    let wish = Wish {
+        tried: attempt.tried.ids(),
+        key: plan.key.as_ref().and_then(|key| key.key(&attempt.request)),
+    };
+    let pick = backend.endpoints.pick_for(balance::at(started), wish)?;
     let edge = backend.edge(pick.endpoint());
-    Some(Chosen {
+    Ok(Chosen {
         started,
         in_flight: pick.in_flight,
         edge,
@@ -128,11 +208,17 @@ fn choose(backend: &Arc<BackendPlan>, attempt: &Attempt) -> Option<Chosen> {
     })
 }
 
-fn no_endpoints(backend: &BackendPlan) -> Error {
-    let detail = format!("the service {} has no ready endpoint", backend.backend.name);
-    Error::new(ErrorKind::NoEndpoints)
-        .with_detail(detail)
-        .attributed_to(backend.metrics.clone())
+fn refused(backend: &BackendPlan, refusal: Refusal) -> Error {
+    let error = match refusal {
+        Refusal::Nobody => {
+            let name = &backend.backend.name;
+            let detail = format!("the service {name} has no ready endpoint");
+            Error::new(ErrorKind::NoEndpoints).with_detail(detail)
+        }
+        Refusal::AllEjected => ErrorKind::Ejected.into(),
+        Refusal::Full(limit) => Error::breaker_open(limit),
+    };
+    error.attributed_to(backend.metrics.clone())
 }
 
 /// An endpoint, and where requests to it are counted.
@@ -234,6 +320,15 @@ impl Sent {
         }
     }
 
+    /// Its time was up long ago, and only now we see it.
+    fn is_own_delay(&self, kind: ErrorKind) -> bool {
+        let now = tokio::time::Instant::now();
+        let late = |(sleep, why): &(Pin<Box<tokio::time::Sleep>>, ErrorKind)| {
+            *why == kind && now > sleep.deadline() + OWN_DELAY
+        };
+        self.late.as_ref().is_some_and(late)
+    }
+
     fn answered(&mut self, mut response: Response) -> Response {
         headers::clean_response(&mut response, self.trust);
         let head = ResponseHead::of(&response);
@@ -242,6 +337,11 @@ impl Sent {
             let now = Instant::now();
             let latency = now.saturating_duration_since(self.started);
             guard.answered_at(balance::at(now), latency);
+            if head.may_push_back()
+                && let Some(wait) = pushback::of(&head, response.headers(), SystemTime::now())
+            {
+                guard.endpoint().push_back(balance::at(now), wait);
+            }
             response.body_mut().in_flight(guard, latency, &head);
             response.body_mut().sent_within(self.backend.take());
         }
@@ -254,13 +354,20 @@ impl Sent {
             return error;
         };
         let id = guard.endpoint().id;
-        guard.done(outcome(&error), self.started.elapsed());
+        let took = self.started.elapsed();
+        let outcome = match self.is_own_delay(error.kind()) {
+            true => Outcome::Cancelled,
+            false => outcome(&error, took),
+        };
+        guard.done(outcome, took);
         error.sent_to(id).within(self.backend.take())
     }
 }
 
-fn outcome(error: &Error) -> Outcome {
+pub(crate) fn outcome(error: &Error, took: Duration) -> Outcome {
     match error.kind() {
+        // A timer that fires long after its time tells of our own standing still, not of the endpoint.
+        ErrorKind::ConnectTimeout if took > CONNECT_TIMEOUT + OWN_DELAY => Outcome::Cancelled,
         ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout => Outcome::ConnectFailure,
         // A refused stream or a connection closed while idle says nothing about how requests fare there.
         ErrorKind::RequestTimeout => Outcome::Failure,

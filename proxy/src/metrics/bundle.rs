@@ -3,6 +3,7 @@
 
 use super::histogram::{Histogram, Snapshot};
 use super::statuses::{SLOTS, slot};
+use crate::balance::limits::{Limit, Permit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub struct ConnectionMetrics {
 pub struct OpenConnection {
     metrics: Arc<ConnectionMetrics>,
     since: Instant,
+    _permit: Option<Permit>,
 }
 
 /// State of one endpoint set, kept by the balancer.
@@ -61,6 +63,9 @@ pub struct BackendMetrics {
     pub(super) ejected: AtomicI64,
     pub(super) ejections: AtomicU64,
     pub(super) connect_failures: AtomicU64,
+    pub(super) full: [AtomicU64; 3],
+    pub(super) refused: [AtomicU64; 3],
+    pub(super) fallbacks: AtomicU64,
 }
 
 impl Count {
@@ -187,7 +192,14 @@ impl OpenConnection {
         Self {
             metrics,
             since: Instant::now(),
+            _permit: None,
         }
+    }
+
+    /// Counted against the breaker of its Service as well.
+    pub(crate) fn within(mut self, permit: Permit) -> Self {
+        self._permit = Some(permit);
+        self
     }
 
     /// Its series.
@@ -219,5 +231,19 @@ impl BackendMetrics {
 
     pub(crate) fn connect_failure(&self) {
         self.connect_failures.fetch_add(1, Relaxed);
+    }
+
+    /// A limit of the Service's breaker is used up, or has room again.
+    pub(crate) fn breaker_full(&self, limit: Limit, full: bool) {
+        self.full[limit as usize].store(full.into(), Relaxed);
+    }
+
+    pub(crate) fn breaker_refused(&self, limit: Limit) {
+        self.refused[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Somebody else was asked instead of the Service.
+    pub(crate) fn fallback(&self) {
+        self.fallbacks.fetch_add(1, Relaxed);
     }
 }

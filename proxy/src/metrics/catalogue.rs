@@ -93,6 +93,7 @@ const CONNECTION: &[&str] = &[
     "protocol",
 ];
 const BACKEND: &[&str] = &["namespace", "workload", "backend"];
+const BREAKER: &[&str] = &["namespace", "workload", "backend", "limit"];
 const ALIAS: &[&str] = &[
     "direction",
     "namespace",
@@ -147,6 +148,10 @@ catalogue! {
     EJECTED = "weft_backend_endpoints_ejected", Gauge, "", Backend, BACKEND, "Endpoints set aside by their breaker now.";
     EJECTIONS = "weft_backend_ejections_total", Counter, "", Backend, BACKEND, "Times an endpoint was set aside.";
     CONNECT_FAILURES = "weft_backend_connect_failures_total", Counter, "", Backend, BACKEND, "Connections to endpoints that could not be opened.";
+
+    BREAKER_FULL = "weft_backend_breaker_full", Gauge, "", Backend, BREAKER, "1 while a limit of the Service's breaker (connections, pending, requests) is used up.";
+    BREAKER_REFUSED = "weft_backend_breaker_refused_total", Counter, "", Backend, BREAKER, "Requests and connections refused by the Service's breaker, by limit.";
+    FALLBACKS = "weft_backend_fallbacks_total", Counter, "", Backend, BACKEND, "Requests sent to the fallback of the Service instead.";
 
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
     REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means).";

@@ -7,8 +7,9 @@ use super::process::Process;
 use super::registry::Metrics;
 use super::statuses;
 use super::text::{Label, Text};
+use crate::balance::Limit;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
 
 /// Microseconds in a second: own durations are said in seconds.
@@ -155,6 +156,38 @@ impl Scrape<'_> {
         self.each_backend(text, &names::CONNECT_FAILURES, |at| {
             at.connect_failures.load(Relaxed).cast_signed()
         });
+        self.each_limit(text, &names::BREAKER_FULL, |at| &at.full);
+        self.each_limit(text, &names::BREAKER_REFUSED, |at| &at.refused);
+        self.each_backend(text, &names::FALLBACKS, |at| {
+            at.fallbacks.load(Relaxed).cast_signed()
+        });
+    }
+
+    /// Nothing is said where nothing was ever limited.
+    fn each_limit(
+        &self,
+        text: &mut Text,
+        metric: &Metric,
+        values: fn(&BackendMetrics) -> &[AtomicU64; 3],
+    ) {
+        text.head(metric);
+        for (name, at) in &self.backends {
+            for limit in Limit::ALL {
+                if at.refused[limit as usize].load(Relaxed) == 0
+                    && at.full[limit as usize].load(Relaxed) == 0
+                {
+                    continue;
+                }
+                let labels = [
+                    ("namespace", self.metrics.namespace.as_str()),
+                    ("workload", &self.workload),
+                    ("backend", name),
+                    ("limit", limit.label()),
+                ];
+                let value = values(at)[limit as usize].load(Relaxed);
+                text.sample(metric.name, &labels, value);
+            }
+        }
     }
 
     fn each_backend(&self, text: &mut Text, metric: &Metric, value: fn(&BackendMetrics) -> i64) {

@@ -5,7 +5,8 @@ use super::ServiceTerms;
 use crate::balance::{Endpoint, EndpointSet, now};
 use crate::connection::Direction;
 use crate::layers::budget::Budget;
-use crate::metrics::{EdgeLabels, EdgeMetrics, Group, Metrics};
+use crate::metrics::{BackendMetrics, EdgeLabels, EdgeMetrics, Group, Metrics};
+use crate::policy::HashSource;
 use arc_swap::{ArcSwap, Guard};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::watch;
 use weft_proxy_api::policy::matching::RequestView;
 use weft_proxy_api::policy::outbound::{self, Outbound};
+use weft_proxy_api::policy::settings::{Fallback, ServiceSettings};
 use weft_proxy_api::policy::weights::Alias;
 
 /// Workloads behind one backend whose series are kept at hand.
@@ -58,6 +60,18 @@ pub struct ServicePlan {
     pub terms: ServiceTerms,
     /// Series of requests that no route saw.
     pub metrics: Arc<EdgeMetrics>,
+    /// What ties requests together, where something does.
+    pub key: Option<HashSource>,
+    /// Asked while the breaker is open or nobody is left.
+    pub fallback: Option<FallbackPlan>,
+}
+
+/// Who is asked instead of a Service.
+pub struct FallbackPlan {
+    /// Who.
+    pub backend: Arc<BackendPlan>,
+    /// Figures of the Service itself.
+    pub counts: Arc<BackendMetrics>,
 }
 
 /// One route.
@@ -94,7 +108,17 @@ pub(crate) struct Compiler<'a> {
     /// Series are bound here.
     pub(crate) metrics: &'a Arc<Metrics>,
     /// Finds or makes (and subscribes to) an endpoint set.
-    pub(crate) sets: &'a mut dyn FnMut(&str) -> Arc<EndpointSet>,
+    pub(crate) sets: &'a mut dyn FnMut(&WantedSet<'_>) -> Arc<EndpointSet>,
+}
+
+/// An endpoint set a plan needs.
+pub(crate) struct WantedSet<'a> {
+    /// Name of the set.
+    pub(crate) name: &'a str,
+    /// The Service through which it is called.
+    pub(crate) service: &'a str,
+    /// How that is called; `None`: as it would be by itself.
+    pub(crate) settings: Option<&'a ServiceSettings>,
 }
 
 impl Destination {
@@ -239,12 +263,17 @@ impl Compiler<'_> {
 
     fn service(&mut self, service: outbound::Service) -> ServicePlan {
         let called = service.name.to_string();
+        let settings = &*service.settings;
         let routes = service
             .routes
             .iter()
-            .map(|route| self.route(&called, route))
+            .map(|route| self.route((&called, settings), route))
             .collect();
+        let fallback = settings.breaker.fallback.as_ref();
+        let fallback = fallback.map(|to| self.fallback(&called, to));
         ServicePlan {
+            key: HashSource::of(&settings.balancer.policy),
+            fallback,
             metrics: self.metrics.edge(labels(&called, "", "")),
             routes,
             terms: ServiceTerms::new(&service.settings),
@@ -252,16 +281,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn route(&mut self, called: &str, route: &outbound::Route) -> RoutePlan {
+    fn route(&mut self, from: (&str, &ServiceSettings), route: &outbound::Route) -> RoutePlan {
         let object = route.object.as_deref().unwrap_or_default();
         let weights: Vec<u64> = route
             .backends
             .iter()
             .map(|backend| backend.weight)
             .collect();
-        let backend = |backend| Arc::new(self.backend(called, object, backend));
+        let backend = |backend: &outbound::Backend| {
+            let set = WantedSet {
+                name: &backend.endpoints,
+                service: from.0,
+                settings: Some(from.1),
+            };
+            Arc::new(self.backend(from.0, object, backend, &set))
+        };
         let backends = route.backends.iter().map(backend).collect();
-        let metrics = self.metrics.edge(labels(called, "", object));
+        let metrics = self.metrics.edge(labels(from.0, "", object));
         RoutePlan {
             choice: Alias::new(&weights),
             backends,
@@ -269,7 +305,31 @@ impl Compiler<'_> {
         }
     }
 
-    fn backend(&mut self, called: &str, route: &str, backend: &outbound::Backend) -> BackendPlan {
+    /// Asked instead of `called`, but by its own name: neither its limits nor its settings are those of `called`.
+    fn fallback(&mut self, called: &str, to: &Fallback) -> FallbackPlan {
+        let backend = outbound::Backend {
+            name: to.name.clone(),
+            weight: 1,
+            endpoints: to.endpoints.clone(),
+        };
+        let set = WantedSet {
+            name: &to.endpoints,
+            service: &to.endpoints,
+            settings: None,
+        };
+        FallbackPlan {
+            backend: Arc::new(self.backend(called, "", &backend, &set)),
+            counts: self.metrics.backend(called),
+        }
+    }
+
+    fn backend(
+        &mut self,
+        called: &str,
+        route: &str,
+        backend: &outbound::Backend,
+        set: &WantedSet<'_>,
+    ) -> BackendPlan {
         let labels = labels(called, &backend.name.to_string(), route);
         let metrics = self.metrics.edge(labels.clone());
         let edges = Edges {
@@ -278,7 +338,7 @@ impl Compiler<'_> {
             metrics: self.metrics.clone(),
         };
         BackendPlan {
-            endpoints: (self.sets)(&backend.endpoints),
+            endpoints: (self.sets)(set),
             backend: backend.clone(),
             metrics,
             edges,

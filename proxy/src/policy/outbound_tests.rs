@@ -68,7 +68,8 @@ impl World {
 
     fn compile(&mut self, outbound: Outbound) -> OutboundPlan {
         let Self { metrics, sets } = self;
-        let mut find = |name: &str| {
+        let mut find = |set: &WantedSet<'_>| {
+            let name = set.name;
             sets.entry(name.to_owned())
                 .or_insert_with(|| EndpointSet::new(name, metrics.backend(name)))
                 .clone()

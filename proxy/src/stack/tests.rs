@@ -7,7 +7,7 @@ use crate::connection::{CloseSignal, NoTls, Peer};
 use crate::discover::{ControlClient, Discover, Whoami};
 use crate::http::{Body, HttpVersion, Request, Response, server};
 use crate::io::Io;
-use crate::policy::outbound::Compiler;
+use crate::policy::outbound::{Compiler, WantedSet};
 use crate::tasks::Drain;
 use crate::tls::Tls;
 use http_body_util::BodyExt;
@@ -145,7 +145,8 @@ pub(super) fn destination(
     at: Option<&[SocketAddr]>,
 ) -> Arc<Destination> {
     let to = Destination::new(TARGET.parse().unwrap());
-    let mut sets = |name: &str| {
+    let mut sets = |set: &WantedSet<'_>| {
+        let name = set.name;
         let set = EndpointSet::new(name, shared.metrics.backend(name));
         if let Some(at) = at {
             set.update(at.iter().copied().map(endpoint).collect());
@@ -382,7 +383,8 @@ async fn another_try_stays_within_the_backend_that_was_chosen() {
     let dead = nobody().await;
     let alive = application("v2").await;
     let to = Destination::new(TARGET.parse().unwrap());
-    let mut sets = |name: &str| {
+    let mut sets = |set: &WantedSet<'_>| {
+        let name = set.name;
         let set = EndpointSet::new(name, shared.metrics.backend(name));
         set.update(vec![endpoint(if name.contains("v1") {
             dead
