@@ -7,6 +7,7 @@ mod demo;
 mod encryption;
 mod faults;
 mod hand;
+mod kube;
 mod protocols;
 mod redirect;
 mod seeds;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     // Each case runs half a dozen programs; more at once would only wait for each other.
     arguments.test_threads.get_or_insert(2);
     let no_namespaces = sandbox::unavailable();
-    let groups: [(&str, &[Case], bool); 11] = [
+    let no_kube = harness::kube::missing();
+    let groups: [(&str, &[Case], bool); 12] = [
         ("tidy", tidy::CASES, false),
         ("seeds", seeds::CASES, false),
         ("redirect", redirect::CASES, true),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         ("faults", faults::CASES, true),
         ("hand", hand::CASES, true),
         ("demo", demo::CASES, true),
+        ("kube", kube::CASES, true),
     ];
     let mut trials = Vec::new();
     for (group, cases, needs_namespaces) in groups {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             let reason = no_namespaces
                 .clone()
                 .filter(|_| needs_namespaces)
+                .or_else(|| no_kube.clone().filter(|_| group == "kube"))
                 .or_else(|| sandbox::missing(programs));
             trials.push(trial(format!("{group}::{name}"), reason, *run));
         }
