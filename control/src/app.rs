@@ -1,31 +1,36 @@
 //! Starts the controller and says so.
 //!
 //! Listeners: the control API (`--listen`, gRPC over TLS, for proxies) and admin (`--admin-addr`, HTTP, loopback).
-//! Tasks, all on one thread and all ended by [`run`]: the source (watches folders), the index (takes its events in),
+//! Tasks, all on one thread and all ended by [`run`]: the source (watches folders or Kubernetes), the index (takes its
+//! events in),
 //! the control API with its connections, admin with its connections, the renewal of the controller's own certificate.
 //!
-//! The control API opens only after every folder has been read once: a controller that just started must not tell
+//! The control API opens only after everything has been read once: a controller that just started must not tell
 //! proxies that what it has not read yet is gone.
 
 use crate::admin::{Admin, Facts, Overview};
-use crate::args::Config;
+use crate::args::{Config, Source};
 use crate::ca::Ca;
 use crate::index::Index;
+use crate::kube::connect;
+use crate::kube::review::Reviewer;
+use crate::kube::secret;
 use crate::manifest::{Problem, Severity};
 use crate::serve::identity::Enrolled;
+use crate::serve::proof::Tokens;
 use crate::serve::tls::OwnIdentity;
 use crate::serve::{self, Shared};
-use crate::source::dir;
+use crate::source::{Event, dir};
 use crate::state::StateDir;
 use crate::token::TokenKey;
 use crate::views::Mesh;
+use ::kube::Client;
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashSet;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -105,7 +110,12 @@ async fn run_and_tell(
     stop: impl Future<Output = ()>,
     tell: impl FnOnce(Ready),
 ) -> Result<()> {
-    let (index, shared, own) = open(&config)?;
+    let client = match &config.source {
+        Source::Folders(_) => None,
+        Source::Kubernetes(settings) => Some(connect::client(settings).await?),
+    };
+    let state = state_of(&config, client.as_ref()).await?;
+    let (index, shared, own) = open(&config, &state.dir, client.clone())?;
     // Both addresses are taken before anything runs: a second controller says so at once.
     let (listener, control) = listen(config.listen)?;
     let admin_listener = TcpListener::bind(config.admin)
@@ -114,7 +124,7 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(admin_of(&index, &shared, &own).run(admin_listener));
-    tasks.spawn(follow(config.dirs, index.clone()));
+    tasks.spawn(follow(config.source, client, index.clone()));
     tasks.spawn(renew(own.clone()));
     let mut synced = index.synced();
     tokio::pin!(stop);
@@ -167,13 +177,52 @@ async fn serve_until(
     serving.await
 }
 
-/// Opens the state folder, and makes what lives on it: an index that remembers who is enrolled, and the services.
-fn open(config: &Config) -> Result<(Arc<Index>, Arc<Shared>, Arc<OwnIdentity>)> {
-    let state = StateDir::open(&config.state)?;
-    let ca = Arc::new(Ca::open_or_create(&state, &config.trust_domain)?);
-    let tokens = TokenKey::open_or_create(&state)?;
+/// An open state folder.
+struct State {
+    dir: StateDir,
+    /// It ends with the controller, and what must survive is kept in Kubernetes.
+    _passing: Option<tempfile::TempDir>,
+}
+
+/// The state folder that was named, or one that is filled from Kubernetes.
+async fn state_of(config: &Config, client: Option<&Client>) -> Result<State> {
+    match (&config.state, client, &config.source) {
+        (None, Some(client), Source::Kubernetes(settings)) => {
+            let passing = tempfile::Builder::new().prefix("weft-control-").tempdir()?;
+            let dir = StateDir::open(passing.path())?;
+            let namespace = &settings.namespace;
+            secret::fill(client.clone(), namespace, &dir, &config.trust_domain).await?;
+            Ok(State {
+                dir,
+                _passing: Some(passing),
+            })
+        }
+        (Some(path), ..) => Ok(State {
+            dir: StateDir::open(path)?,
+            _passing: None,
+        }),
+        (None, ..) => bail!("no state folder is named"),
+    }
+}
+
+/// Makes what lives on a state folder: an index that remembers who is enrolled, and the services.
+fn open(
+    config: &Config,
+    state: &StateDir,
+    client: Option<Client>,
+) -> Result<(Arc<Index>, Arc<Shared>, Arc<OwnIdentity>)> {
+    let ca = Arc::new(Ca::open_or_create(state, &config.trust_domain)?);
+    // With a state folder of its own a controller in Kubernetes also takes tokens made with the key in it.
+    let key = match (&config.state, &client) {
+        (None, Some(_)) => None,
+        _ => Some(TokenKey::open_or_create(state)?),
+    };
+    let tokens = match client {
+        Some(client) => Tokens::reviewed(Reviewer::new(client), key),
+        None => key.context("no key for tokens")?.into(),
+    };
     let own = OwnIdentity::new(ca.clone(), config.cert_ttl)?;
-    let enrolled = Enrolled::open(state)?;
+    let enrolled = Enrolled::open(state.clone())?;
     let mesh = Mesh {
         trust_domain: config.trust_domain.clone(),
         access: config.access,
@@ -184,9 +233,13 @@ fn open(config: &Config) -> Result<(Arc<Index>, Arc<Shared>, Arc<OwnIdentity>)> 
 }
 
 /// Takes the events of the source into the index; ends with the source.
-async fn follow(dirs: Vec<PathBuf>, index: Arc<Index>) {
-    let (tx, mut events) = mpsc::channel(EVENT_BATCHES);
-    let source = dir::watch(dirs, tx);
+async fn follow(source: Source, client: Option<Client>, index: Arc<Index>) {
+    let (tx, mut events) = mpsc::channel::<Vec<Event>>(EVENT_BATCHES);
+    let source = match (source, client) {
+        (Source::Folders(dirs), _) => dir::watch(dirs, tx),
+        (Source::Kubernetes(_), Some(client)) => crate::source::kube::watch(client, tx),
+        (Source::Kubernetes(_), None) => return tracing::error!("there is no client"),
+    };
     let mut problems = Vec::new();
     while let Some(batch) = events.recv().await {
         index.apply(batch);
@@ -197,7 +250,7 @@ async fn follow(dirs: Vec<PathBuf>, index: Arc<Index>) {
         problems = now;
     }
     source.abort();
-    tracing::error!("the folders are not watched any more");
+    tracing::error!("the source is not watched any more");
 }
 
 impl Overview for Index {

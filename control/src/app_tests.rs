@@ -44,10 +44,10 @@ struct Running {
 async fn start(dir: &Path) -> Running {
     let local: SocketAddr = ([127, 0, 0, 1], 0).into();
     let config = Config {
-        dirs: vec![dir.into()],
+        source: crate::args::Source::Folders(vec![dir.into()]),
         access: Access::Strict,
         access_chosen: true,
-        state: crate::state::default_path(dir),
+        state: Some(crate::state::default_path(dir)),
         listen: Some(local),
         admin: local,
         trust_domain: "cluster.local".into(),

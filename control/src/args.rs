@@ -1,5 +1,6 @@
 //! Settings of `weft-control`: as typed, then as meant. Every wrong value is reported, in one go.
 
+use crate::kube::connect::Settings;
 use crate::state;
 use clap::Parser;
 use std::ffi::OsString;
@@ -18,7 +19,8 @@ const DEFAULT_LOG: &str = "info";
 const MIN_CERT_TTL: Duration = Duration::from_secs(10);
 const MAX_CERT_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// The controller of Weft: reads Kubernetes and SMI manifests from folders and tells every proxy what they mean
+/// The controller of Weft: reads Kubernetes and SMI objects from folders of manifests or from a Kubernetes API server and
+/// tells every proxy what they mean
 #[derive(Debug, Parser)]
 #[command(name = "weft-control", version, max_term_width = 100)]
 struct Typed {
@@ -26,11 +28,25 @@ struct Typed {
     /// one of an earlier folder [env: WEFT_CONTROL_DIR, separated by ':']
     #[arg(long = "dir", value_name = "DIR")]
     dirs: Vec<PathBuf>,
+    /// Take the objects from a Kubernetes API server instead of folders: the one of --kubeconfig, else the one that the
+    /// environment or the pod's own account knows
+    #[arg(long, env = env::KUBERNETES)]
+    kubernetes: bool,
+    /// Kubeconfig that says where the API server is; implies --kubernetes
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Namespace of the controller's own objects in Kubernetes
+    #[arg(long, env = env::NAMESPACE, value_name = "NAME", default_value = names::SYSTEM_NAMESPACE)]
+    namespace: String,
     /// What happens to traffic that no TrafficTarget allows: strict denies it, permissive lets it pass, audit lets it
     /// pass and counts it [default: permissive]
     #[arg(long, env = env::ACCESS, value_name = "ACCESS")]
     access: Option<String>,
-    /// Folder for keys and what must survive a restart [default: .weft in the first folder of manifests]
+    /// Folder for keys and what must survive a restart [default: .weft in the first folder of manifests; with
+    /// --kubernetes a Secret takes its place]
     #[arg(long, env = env::STATE, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Address of the control API, reachable by every pod [default: [::]:8086, or 0.0.0.0:8086 without IPv6]
@@ -53,14 +69,14 @@ struct Typed {
 /// Settings as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Folders with manifests; never empty.
-    pub dirs: Vec<PathBuf>,
+    /// Where objects come from.
+    pub source: Source,
     /// How strictly permissions are applied where no annotation says otherwise.
     pub access: Access,
     /// Whether somebody chose that.
     pub access_chosen: bool,
-    /// Folder for keys and what must survive a restart.
-    pub state: PathBuf,
+    /// Folder for keys and what must survive a restart; `None`, only with Kubernetes: its Secret.
+    pub state: Option<PathBuf>,
     /// Address of the control API; `None`: port 8086 of every address.
     pub listen: Option<SocketAddr>,
     /// Address of health, metrics and status.
@@ -71,6 +87,15 @@ pub struct Config {
     pub cert_ttl: Duration,
     /// Log filter.
     pub log: String,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Folders with manifests; never empty.
+    Folders(Vec<PathBuf>),
+    /// A Kubernetes API server.
+    Kubernetes(Settings),
 }
 
 impl Config {
@@ -87,7 +112,7 @@ impl Config {
         folders: Option<OsString>,
     ) -> Result<Self, clap::Error> {
         let mut typed = Typed::try_parse_from(args)?;
-        if typed.dirs.is_empty() {
+        if typed.dirs.is_empty() && !typed.wants_kubernetes() {
             typed.dirs = folders.iter().flat_map(std::env::split_paths).collect();
         }
         typed.mean().map_err(|mistakes| {
@@ -102,12 +127,24 @@ impl Config {
 }
 
 impl Typed {
+    fn wants_kubernetes(&self) -> bool {
+        self.kubernetes || self.kubeconfig.is_some()
+    }
+
     fn mean(self) -> Result<Config, Vec<String>> {
         let mut mistakes = Vec::new();
         let mut note = |flag: &str, reason: String| mistakes.push(format!("--{flag}: {reason}"));
-        folders(&self.dirs)
-            .into_iter()
-            .for_each(|reason| note("dir", reason));
+        let kubernetes = self.wants_kubernetes();
+        match kubernetes {
+            true if !self.dirs.is_empty() => note(
+                "dir",
+                "is not for --kubernetes: objects come from one or the other".into(),
+            ),
+            true => {}
+            false => folders(&self.dirs)
+                .into_iter()
+                .for_each(|reason| note("dir", reason)),
+        }
         let access = read(
             self.access.as_deref().unwrap_or("permissive"),
             "access",
@@ -136,22 +173,20 @@ impl Typed {
             trust_domain,
             cert_ttl,
             log,
-            state,
             mistakes.is_empty(),
         ) {
-            (
-                Some(access),
-                Some(admin),
-                Some(trust_domain),
-                Some(cert_ttl),
-                Some(log),
-                Some(state),
-                true,
-            ) => {
-                let (dirs, access_chosen, listen) =
-                    (self.dirs, self.access.is_some(), listen.flatten());
+            (Some(access), Some(admin), Some(trust_domain), Some(cert_ttl), Some(log), true) => {
+                let (access_chosen, listen) = (self.access.is_some(), listen.flatten());
+                let source = match kubernetes {
+                    false => Source::Folders(self.dirs),
+                    true => Source::Kubernetes(Settings {
+                        kubeconfig: self.kubeconfig,
+                        context: self.context,
+                        namespace: self.namespace,
+                    }),
+                };
                 Ok(Config {
-                    dirs,
+                    source,
                     access,
                     access_chosen,
                     state,
@@ -255,10 +290,10 @@ mod tests {
     fn defaults() {
         let config = parse(&["--dir", "/tmp", "--dir", "/"], Some("/usr")).unwrap();
         let expected = Config {
-            dirs: vec!["/tmp".into(), "/".into()],
+            source: Source::Folders(vec!["/tmp".into(), "/".into()]),
             access: Access::Permissive,
             access_chosen: false,
-            state: "/tmp/.weft".into(),
+            state: Some("/tmp/.weft".into()),
             listen: None,
             admin: ([127, 0, 0, 1], 8085).into(),
             trust_domain: "cluster.local".into(),
@@ -267,9 +302,25 @@ mod tests {
         };
         assert_eq!(config, expected);
         assert_eq!(
-            parse(&[], Some("/usr:/")).unwrap().dirs,
-            [PathBuf::from("/usr"), "/".into()]
+            parse(&[], Some("/usr:/")).unwrap().source,
+            Source::Folders(vec!["/usr".into(), "/".into()])
         );
+    }
+
+    #[test]
+    fn kubernetes_takes_the_place_of_folders() {
+        let config = parse(&["--kubeconfig", "/k", "--context", "c"], Some("/tmp")).unwrap();
+        let settings = Settings {
+            kubeconfig: Some("/k".into()),
+            context: Some("c".into()),
+            namespace: names::SYSTEM_NAMESPACE.into(),
+        };
+        assert_eq!(config.source, Source::Kubernetes(settings));
+        assert_eq!(config.state, None);
+        let config = parse(&["--kubernetes", "--state", "/s"], None).unwrap();
+        assert_eq!(config.state, Some("/s".into()));
+        let error = parse(&["--kubernetes", "--dir", "/tmp"], None).unwrap_err();
+        assert!(error.contains("--dir: is not for --kubernetes"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The controller: resources → index → views → proxies.
 //!
 //! ```text
-//! source (folders of manifests) ──events──▶ index ──views (pure)──▶ serve ──Sync──▶ proxies
+//! source (folders, Kubernetes) ──events──▶ index ──views (pure)──▶ serve ──Sync──▶ proxies
 //!                                                        ca, token ──▶ serve ──Certify─▶
 //! ```
 //!
-//! [`app`] starts all of it; [`args`] says with what settings; [`state`] keeps what must survive a restart.
+//! [`app`] starts all of it; [`args`] says with what settings; [`state`] keeps what must survive a restart; [`kube`] is what
+//! is asked of a Kubernetes API server.
 
 pub mod admin;
 pub mod app;
@@ -15,6 +16,7 @@ pub mod crd;
 pub mod demo;
 pub mod index;
 pub mod inject;
+pub mod kube;
 pub mod local;
 pub mod manifest;
 pub mod pod_ref;

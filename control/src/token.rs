@@ -133,6 +133,20 @@ pub enum TokenError {
     /// Issued in the future.
     #[error("the token was issued in the future; check the clocks")]
     NotYet,
+    /// The API server does not know it.
+    #[error(
+        "the Kubernetes API server does not accept the token (expired, of another cluster, or its pod is gone)"
+    )]
+    Unknown,
+    /// It stands for an account, not for one pod of it.
+    #[error("the token is not bound to a pod; only projected tokens of a pod are accepted")]
+    Unbound,
+    /// The API server could not be asked.
+    #[error("the Kubernetes API server cannot be asked about the token now; try again")]
+    Review,
+    /// Too many are to be asked about.
+    #[error("too many tokens are being checked; try again")]
+    Busy,
 }
 
 impl TokenError {
@@ -147,6 +161,10 @@ impl TokenError {
             Self::Subject => "token_subject",
             Self::Expired => "token_expired",
             Self::NotYet => "token_not_yet",
+            Self::Unknown => "token_unknown",
+            Self::Unbound => "token_unbound",
+            Self::Review => "token_review",
+            Self::Busy => "token_busy",
         }
     }
 }
@@ -225,6 +243,19 @@ impl TokenKey {
         check_claims(&claims, seconds(now))?;
         Ok(claims)
     }
+}
+
+/// Who a token says has issued it. Nothing is checked: only good for deciding who can check it.
+pub fn issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Issued {
+        iss: String,
+    }
+    if token.len() > MAX_TOKEN {
+        return None;
+    }
+    let payload = token.trim().split('.').nth(1)?;
+    json::<Issued>(payload).ok().map(|issued| issued.iss)
 }
 
 fn generate_pem() -> Result<String> {

@@ -92,6 +92,10 @@ pub mod app_env {
 pub mod control_env {
     /// Folders with manifests.
     pub const DIR: &str = "WEFT_CONTROL_DIR";
+    /// `true`: objects come from a Kubernetes API server.
+    pub const KUBERNETES: &str = "WEFT_CONTROL_KUBERNETES";
+    /// Namespace of the controller's own objects in Kubernetes.
+    pub const NAMESPACE: &str = "WEFT_CONTROL_NAMESPACE";
     /// Folder for keys and what must survive a restart.
     pub const STATE: &str = "WEFT_CONTROL_STATE";
     /// `strict`, `permissive` or `audit`.

@@ -14,6 +14,9 @@
 //! APIService or a webhook reaches a program of the test.
 
 mod certs;
+mod mirror;
+
+pub use mirror::mirror;
 
 use crate::eventually;
 use anyhow::{Context, bail, ensure};
@@ -37,6 +40,8 @@ pub struct Options {
     pub prefix: Vec<String>,
     /// Reach webhooks and aggregated servers at the addresses of their EndpointSlices, not at the address of the Service.
     pub endpoint_routing: bool,
+    /// Where Services get their addresses; empty: `10.96.0.0/16`.
+    pub service_range: String,
     /// More arguments of the API server.
     pub arguments: Vec<String>,
 }
@@ -272,6 +277,10 @@ impl Kube {
 
     fn api_arguments(&self) -> Vec<String> {
         let file = |name: &str| self.path(name).display().to_string();
+        let range = match self.options.service_range.as_str() {
+            "" => "10.96.0.0/16",
+            range => range,
+        };
         let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
             format!("--secure-port={}", self.ports.api),
@@ -290,7 +299,7 @@ impl Kube {
                 "--service-account-signing-key-file={}",
                 file(certs::ACCOUNTS.key)
             ),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
+            format!("--service-cluster-ip-range={range}"),
             "--allow-privileged=true".into(),
             "--profiling=false".into(),
             format!("--requestheader-client-ca-file={}", file(certs::FRONT_CA)),

@@ -79,6 +79,17 @@ impl Mesh {
         manifests: &[&str],
         change: impl FnOnce(&mut Options),
     ) -> anyhow::Result<Self> {
+        let mesh = Self::start_with(access, manifests, change)?;
+        mesh.wait()?;
+        Ok(mesh)
+    }
+
+    /// The same, but waits for nothing: see [`Mesh::wait`].
+    pub fn start_with(
+        access: Access,
+        manifests: &[&str],
+        change: impl FnOnce(&mut Options),
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("weft-case-").tempdir()?;
         let dir = folder.path().join("manifests");
         std::fs::create_dir(&dir)?;
@@ -95,15 +106,18 @@ impl Mesh {
         change(&mut options);
         let runtime = Runtime::up(options)?;
         let client = runtime.client().clone();
-        let mesh = Self {
+        Ok(Self {
             runtime: Some(runtime),
             client,
             folder,
-        };
-        mesh.client
+        })
+    }
+
+    /// Waits until every pod is ready.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        self.client
             .wait(PATIENCE)
-            .with_context(|| format!("not ready: {}", mesh.describe()))?;
-        Ok(mesh)
+            .with_context(|| format!("not ready: {}", self.describe()))
     }
 
     /// The handle on the node.

@@ -132,18 +132,22 @@ async fn attend(mut child: Child, stop: &mut watch::Receiver<bool>) -> Option<i3
     None
 }
 
-/// Folders in the order that counts: the user's, what was applied, and what the node itself knows best.
+/// Folders in the order that counts: the user's, what was applied, and what the node itself knows best; or the API server
+/// that takes their place.
 fn spawn(node: &Node) -> Result<Child> {
     let options = &node.options;
     let program = node.meshctl.with_file_name("weft-control");
     let (output, writer) = std::io::pipe()?;
     let writer: OwnedFd = writer.into();
     let mut command = Command::new(program);
-    for dir in options.dirs.iter().chain([
-        &options.state.join("applied"),
-        &options.state.join("objects"),
-    ]) {
-        command.arg("--dir").arg(dir);
+    let own = ["applied", "objects"].map(|name| options.state.join(name));
+    match &options.kubeconfig {
+        Some(kubeconfig) => drop(command.arg("--kubeconfig").arg(kubeconfig)),
+        None => {
+            for dir in options.dirs.iter().chain(&own) {
+                command.arg("--dir").arg(dir);
+            }
+        }
     }
     command
         .arg("--state")

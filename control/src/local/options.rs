@@ -87,6 +87,9 @@ pub struct Options {
     pub program: Option<PathBuf>,
     /// More environment for the controller, e.g. its log filter.
     pub control_env: Vec<(String, String)>,
+    /// The controller takes its objects from the API server of this kubeconfig, in place of the folders; the node still
+    /// makes its pods from them.
+    pub kubeconfig: Option<PathBuf>,
     /// Say on stderr what happens.
     pub verbose: bool,
 }
@@ -104,6 +107,7 @@ impl Default for Options {
             detach: false,
             program: None,
             control_env: Vec::new(),
+            kubeconfig: None,
             verbose: false,
         }
     }

@@ -8,6 +8,7 @@
 
 mod container;
 pub mod de;
+mod json;
 pub mod k8s;
 mod object;
 mod read;
@@ -202,6 +203,11 @@ pub fn parse(file: &str, text: &str) -> (Vec<Loaded>, Vec<Problem>) {
 /// As [`parse`], and what must be kept of an older state of the file.
 pub fn parse_file(file: &str, text: &str) -> Parsed {
     read::file(file, text)
+}
+
+/// One object as an API server sends it; `file` is what problems and origins call it.
+pub fn parse_json(file: &str, object: serde_json::Value) -> Parsed {
+    read::tree(file, &json::tree(object))
 }
 
 impl fmt::Display for Origin {

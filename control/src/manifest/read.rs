@@ -46,6 +46,17 @@ pub(super) fn file(file: &str, text: &str) -> Parsed {
     reader.finish()
 }
 
+/// Reads one object that is a tree already.
+pub(super) fn tree(file: &str, node: &Node) -> Parsed {
+    let mut reader = Reader {
+        file: file.into(),
+        parsed: Parsed::default(),
+        places: HashMap::new(),
+    };
+    reader.object(node, 0, None);
+    reader.finish()
+}
+
 struct Reader {
     file: Arc<str>,
     parsed: Parsed,

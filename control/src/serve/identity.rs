@@ -1,11 +1,12 @@
 //! `Identity.Certify`: a token and a signing request become a certificate. The one call without a client certificate.
 
 use super::Shared;
+use super::proof::Proven;
 use super::rate::{Limiter, Rate};
 use crate::ca::{CsrError, Leaf};
 use crate::pod_ref::PodRef;
 use crate::state::StateDir;
-use crate::token::{TokenClaims, TokenError};
+use crate::token::TokenError;
 use anyhow::Result;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -86,6 +87,7 @@ impl Refusal {
     fn status(&self) -> Status {
         let text = self.to_string();
         match self {
+            Self::Token(TokenError::Review | TokenError::Busy) => Status::unavailable(text),
             Self::Token(_) => Status::unauthenticated(text),
             Self::Pod(_) => Status::failed_precondition(text),
             Self::Csr(CsrError::IssuerExpired | CsrError::Sign(_)) => Status::internal(text),
@@ -129,11 +131,14 @@ impl Certify {
         request: &pb::CertifyRequest,
     ) -> Result<(PodRef, SpiffeId, Leaf), Refusal> {
         let shared = &self.0;
-        let claims = shared.tokens.verify(&request.token, SystemTime::now())?;
-        let pod = claims.pod();
-        shared.limits.check(&pod, Instant::now())?;
-        self.check_pod(&pod, &claims).await?;
-        let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, claims.account())
+        let proven = shared
+            .tokens
+            .verify(&request.token, SystemTime::now())
+            .await?;
+        shared.limits.check(&proven.pod, Instant::now())?;
+        self.check_pod(&proven).await?;
+        let Proven { pod, account, .. } = proven;
+        let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, &account)
             .map_err(|error| Refusal::Pod(error.to_string()))?;
         let leaf =
             shared
@@ -142,16 +147,24 @@ impl Certify {
         Ok((pod, id, leaf))
     }
 
-    async fn check_pod(&self, pod: &PodRef, claims: &TokenClaims) -> Result<(), Refusal> {
+    async fn check_pod(&self, proven: &Proven) -> Result<(), Refusal> {
+        let Proven { pod, account, uid } = proven;
         let info = self
             .0
             .pod(pod)
             .await
             .map_err(|status| Refusal::Pod(status.message().to_owned()))?;
-        if info.service_account != claims.account() {
-            let (is, says) = (info.service_account, claims.account());
+        if info.service_account != *account {
+            let is = info.service_account;
             return Err(Refusal::Pod(format!(
-                "{pod} runs as {is}, the token says {says}"
+                "{pod} runs as {is}, the token says {account}"
+            )));
+        }
+        if let (Some(is), Some(says)) = (&info.uid, uid)
+            && is != says
+        {
+            return Err(Refusal::Pod(format!(
+                "the token is of another pod that was called {pod}"
             )));
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! * [`tls`]: accepts connections and says who is on the other end ([`tls::PeerIdentity`]).
 //! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little,
 //!   [`parts`]: how much at once).
-//! * [`identity`]: `Certify`, the one call without a client certificate.
+//! * [`identity`]: `Certify`, the one call without a client certificate; [`proof`]: what its token proves.
 //! * [`observe`]: `Attach`, traffic summaries into the [`edges::EdgeTable`].
 //! * [`proxies`]: who is connected and how current they are.
 //!
@@ -17,6 +17,7 @@ pub mod observe;
 pub mod parts;
 pub mod places;
 pub mod policy;
+pub mod proof;
 pub mod proxies;
 pub mod rate;
 pub mod session;
@@ -26,7 +27,6 @@ pub mod tls;
 
 use crate::ca::{Ca, common_name};
 use crate::pod_ref::PodRef;
-use crate::token::TokenKey;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub struct PodInfo {
     pub ips: Vec<IpAddr>,
     /// Whether it has a proxy.
     pub meshed: bool,
+    /// Tells it from a later pod of the same name, where that is known.
+    pub uid: Option<String>,
 }
 
 /// What the index offers to the services.
@@ -90,7 +92,7 @@ pub struct Shared {
     /// Signs certificates.
     pub ca: Arc<Ca>,
     /// Checks tokens.
-    pub tokens: TokenKey,
+    pub tokens: proof::Tokens,
     /// Remembers who has a certificate.
     pub enrolled: identity::Enrolled,
     /// How often one may ask for a certificate.
@@ -114,7 +116,7 @@ impl Shared {
     pub fn new(
         views: Arc<dyn Views>,
         ca: Arc<Ca>,
-        tokens: TokenKey,
+        tokens: impl Into<proof::Tokens>,
         enrolled: identity::Enrolled,
         cert_ttl: Duration,
     ) -> Arc<Self> {
@@ -126,7 +128,7 @@ impl Shared {
         Arc::new(Self {
             views,
             ca,
-            tokens,
+            tokens: tokens.into(),
             enrolled,
             limits: identity::Limits::default(),
             cert_ttl,

@@ -6,6 +6,7 @@ use crate::serve::identity::Enrolled;
 use crate::serve::tls::OwnIdentity;
 use crate::state::StateDir;
 use crate::token::TokenClaims;
+use crate::token::TokenKey;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
@@ -44,6 +45,7 @@ impl Table {
             service_account: account.into(),
             ips: vec![],
             meshed: true,
+            uid: None,
         };
         self.pods.lock().insert(PodRef::new("default", name), info);
     }

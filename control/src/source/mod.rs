@@ -2,6 +2,7 @@
 
 pub mod dir;
 pub mod folders;
+pub mod kube;
 mod scan;
 
 use crate::manifest::{Loaded, ObjectKey, Problem};

@@ -20,6 +20,7 @@ pub fn info(world: &World, pod: &PodRef) -> Option<PodInfo> {
         service_account: pod.spec.account().to_owned(),
         ips: pod.status.ips(),
         meshed: is_meshed(&reader, pod),
+        uid: pod.metadata.uid.clone(),
     })
 }
 

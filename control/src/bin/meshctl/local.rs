@@ -138,6 +138,9 @@ struct Up {
     /// Run pods without a controller
     #[arg(long)]
     no_control: bool,
+    /// The controller takes its objects from the API server of this kubeconfig, not from the folders
+    #[arg(long, value_name = "FILE", conflicts_with = "no_control")]
+    kubeconfig: Option<PathBuf>,
     /// Filter for the log of the controller (meshctl local logs weft-control)
     #[arg(long, value_name = "FILTER")]
     control_log: Option<String>,

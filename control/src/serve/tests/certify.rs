@@ -39,6 +39,8 @@ async fn a_token_becomes_a_certificate_that_the_controller_takes() {
     let token = controller
         .shared
         .tokens
+        .own()
+        .unwrap()
         .issue(&claims("web-1", "web"))
         .unwrap();
     let answer = certify(&controller, csr(&key, &[]), token).await.unwrap();
@@ -70,7 +72,14 @@ async fn everybody_else_gets_none_and_a_reason() {
     let controller = Controller::start().await;
     controller.table.add_pod("db-1", "db");
     let shared = &controller.shared;
-    let issue = |pod, account| shared.tokens.issue(&claims(pod, account)).unwrap();
+    let issue = |pod, account| {
+        shared
+            .tokens
+            .own()
+            .unwrap()
+            .issue(&claims(pod, account))
+            .unwrap()
+    };
     let key = KeyPair::generate().unwrap();
     let good = || csr(&key, &["spiffe://cluster.local/ns/default/sa/web"]);
     let mut expired = claims("web-1", "web");
@@ -118,7 +127,7 @@ async fn everybody_else_gets_none_and_a_reason() {
         (
             "token_expired",
             good(),
-            shared.tokens.issue(&expired).unwrap(),
+            shared.tokens.own().unwrap().issue(&expired).unwrap(),
             Code::Unauthenticated,
         ),
         (
@@ -155,7 +164,11 @@ async fn one_pod_that_asks_too_often_does_not_stop_another() {
     let controller = Controller::start().await;
     controller.table.add_pod("db-1", "db");
     let (key, tokens) = (KeyPair::generate().unwrap(), &controller.shared.tokens);
-    let greedy = tokens.issue(&claims("web-1", "web")).unwrap();
+    let greedy = tokens
+        .own()
+        .unwrap()
+        .issue(&claims("web-1", "web"))
+        .unwrap();
     let (csr, started) = (csr(&key, &[]), Instant::now());
     let mut granted = 0;
     let status = loop {
@@ -172,7 +185,7 @@ async fn one_pod_that_asks_too_often_does_not_stop_another() {
     certify(
         &controller,
         csr,
-        tokens.issue(&claims("db-1", "db")).unwrap(),
+        tokens.own().unwrap().issue(&claims("db-1", "db")).unwrap(),
     )
     .await
     .unwrap();
@@ -243,6 +256,8 @@ async fn junk_on_the_port_harms_nobody() {
     let token = controller
         .shared
         .tokens
+        .own()
+        .unwrap()
         .issue(&claims("web-1", "web"))
         .unwrap();
     certify(&controller, csr(&KeyPair::generate().unwrap(), &[]), token)

@@ -21,6 +21,7 @@ pub(super) fn up(args: Up, state: PathBuf) -> Result<ExitCode> {
         restart_control: !args.no_restart_control,
         keep: args.keep,
         detach,
+        kubeconfig: args.kubeconfig,
         control_env: args
             .control_log
             .map(|filter| (weft_proxy_api::names::control_env::LOG.to_owned(), filter))

@@ -1,0 +1,42 @@
+//! The client of the Kubernetes API: from a kubeconfig, or from what a pod is given.
+
+use anyhow::{Context, Result};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A server that does not take a connection within this time is tried again.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Which API server, and as whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Kubeconfig; `None`: what `KUBECONFIG` names, the one in the home folder, or the pod's own account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; `None`: its current one.
+    pub context: Option<String>,
+    /// Where the controller keeps what it keeps: Secret and Lease.
+    pub namespace: String,
+}
+
+/// A client. Nothing is asked yet: an API server that is not there is no error here.
+pub async fn client(settings: &Settings) -> Result<Client> {
+    let options = KubeConfigOptions {
+        context: settings.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &options).await?
+        }
+        None if settings.context.is_some() => Config::from_kubeconfig(&options).await?,
+        None => Config::infer()
+            .await
+            .context("no Kubernetes API is known")?,
+    };
+    config.connect_timeout = Some(CONNECT_LIMIT);
+    Client::try_from(config).context("no client of the Kubernetes API")
+}

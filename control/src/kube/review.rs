@@ -1,0 +1,161 @@
+//! Whom a projected service-account token stands for: asked of the API server (TokenReview), which alone knows whether the
+//! pod it is bound to still exists. Answers are remembered for a moment, and how often is asked is bounded.
+
+use crate::pod_ref::PodRef;
+use crate::serve::proof::Proven;
+use crate::serve::rate::{Limiter, Rate};
+use crate::token::{MAX_TOKEN, TokenError};
+use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use weft_proxy_api::names::inject::TOKEN_AUDIENCE;
+
+/// How long an answer counts: a token outlives the pod it is bound to by this and the ten seconds that the API server
+/// itself remembers.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Answers remembered at once.
+const MAX_REMEMBERED: usize = 4_096;
+/// Questions under way at once.
+const MAX_ASKING: usize = 16;
+/// How long the API server may think.
+const LIMIT: Duration = Duration::from_secs(5);
+/// What whoever presents made-up tokens can cost the API server.
+const RATE: Rate = Rate {
+    burst: 400,
+    interval: Duration::from_millis(10),
+};
+
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+type Verdict = Result<Proven, TokenError>;
+
+/// Asks the API server.
+pub struct Reviewer {
+    api: Api<TokenReview>,
+    remembered: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
+    asking: Semaphore,
+    rate: Mutex<Limiter<()>>,
+}
+
+impl Reviewer {
+    /// One that has asked nothing yet.
+    pub fn new(client: Client) -> Self {
+        Self {
+            api: Api::all(client),
+            remembered: Mutex::default(),
+            asking: Semaphore::new(MAX_ASKING),
+            rate: Mutex::new(Limiter::new(RATE)),
+        }
+    }
+
+    /// The pod that a token is bound to, and its account.
+    pub async fn verify(&self, token: &str) -> Verdict {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLong);
+        }
+        let key = fingerprint(token);
+        if let Some(verdict) = self.recall(&key, Instant::now()) {
+            return verdict;
+        }
+        let _turn = self.asking.acquire().await.map_err(|_| TokenError::Busy)?;
+        // Whoever waited may find that somebody else has asked the same.
+        let now = Instant::now();
+        if let Some(verdict) = self.recall(&key, now) {
+            return verdict;
+        }
+        self.rate
+            .lock()
+            .check((), now)
+            .map_err(|_| TokenError::Busy)?;
+        let verdict = judge(self.ask(token).await?);
+        self.remember(key, verdict.clone(), Instant::now());
+        verdict
+    }
+
+    async fn ask(&self, token: &str) -> Result<TokenReviewStatus, TokenError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]),
+            },
+            ..TokenReview::default()
+        };
+        let params = PostParams::default();
+        let failed = |reason: String| {
+            tracing::warn!(reason, "no TokenReview"); // never the token
+            TokenError::Review
+        };
+        match timeout(LIMIT, self.api.create(&params, &review)).await {
+            Ok(Ok(review)) => Ok(review.status.unwrap_or_default()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer within {LIMIT:?}"))),
+        }
+    }
+
+    fn recall(&self, key: &[u8; 32], now: Instant) -> Option<Verdict> {
+        let remembered = self.remembered.lock();
+        let (until, verdict) = remembered.get(key)?;
+        (now < *until).then(|| verdict.clone())
+    }
+
+    fn remember(&self, key: [u8; 32], verdict: Verdict, now: Instant) {
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, (until, _)| now < *until);
+        }
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, (now + REMEMBERED, verdict));
+    }
+}
+
+/// Tokens themselves are not kept.
+fn fingerprint(token: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    key
+}
+
+/// What an answer of the API server proves.
+fn judge(status: TokenReviewStatus) -> Verdict {
+    if status.authenticated != Some(true) {
+        return Err(TokenError::Unknown);
+    }
+    // An API server that does not know audiences answers with none: then the token was not made for us.
+    if !status
+        .audiences
+        .iter()
+        .flatten()
+        .any(|it| it == TOKEN_AUDIENCE)
+    {
+        return Err(TokenError::Audience);
+    }
+    let user = status.user.unwrap_or_default();
+    let username = user.username.unwrap_or_default();
+    let account = username
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
+    let (namespace, account) = account.ok_or(TokenError::Subject)?;
+    let extra = user.extra.unwrap_or_default();
+    let bound = |name: &str| match extra.get(name).map(Vec::as_slice) {
+        Some([one]) if !one.is_empty() => Ok(one.clone()),
+        _ => Err(TokenError::Unbound),
+    };
+    Ok(Proven {
+        pod: PodRef::new(namespace, bound(POD_NAME)?),
+        account: account.to_owned(),
+        uid: Some(bound(POD_UID)?),
+    })
+}
+
+#[cfg(test)]
+#[path = "review_tests.rs"]
+mod tests;

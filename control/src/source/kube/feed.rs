@@ -1,0 +1,151 @@
+//! What is known of one kind, and what follows from the next thing the API server says. Pure: the time comes in.
+
+use super::super::Event;
+use super::kinds::Watched;
+use super::trim::trim;
+use crate::manifest::{ObjectKey, Parsed, parse_json};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A list that is suddenly empty is believed when it still is after this time: a broken store or a proxy in between
+/// must not take every endpoint from the mesh.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// One kind as far as it is known.
+pub struct Feed {
+    watched: &'static Watched,
+    known: HashMap<ObjectKey, Known>,
+    /// Counts the lists, so that what an older one knew can be told from what this one named.
+    list: u64,
+    /// Since when the list is empty that was not.
+    doubted: Option<Instant>,
+}
+
+struct Known {
+    /// Tells an object from a later one of the same name.
+    uid: Option<String>,
+    /// The last list that named it.
+    list: u64,
+    /// It has problems that were told.
+    troubled: bool,
+}
+
+impl Feed {
+    /// Nothing is known yet.
+    pub fn new(watched: &'static Watched) -> Self {
+        Self {
+            watched,
+            known: HashMap::new(),
+            list: 0,
+            doubted: None,
+        }
+    }
+
+    /// A list begins.
+    pub fn begin(&mut self) {
+        self.list += 1;
+    }
+
+    /// An object is there, as it was listed or as it now is.
+    pub fn apply(&mut self, mut object: Value, events: &mut Vec<Event>) {
+        trim(self.watched.kind, &mut object);
+        let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
+        let file = origin(self.watched, &object);
+        let mut parsed = parse_json(&file, object);
+        let Some(key) = key_of(&mut parsed) else {
+            return events.push(problems(file, parsed));
+        };
+        self.doubted = None;
+        let before = self.known.get(&key);
+        // What was valid before stays in force, but only of the same object (D37).
+        let other = before.is_some_and(|before| before.uid != uid);
+        if other && parsed.loaded.is_empty() {
+            events.push(Event::Delete(key.clone()));
+        }
+        let (was, is) = (
+            before.is_some_and(|it| it.troubled),
+            !parsed.problems.is_empty(),
+        );
+        let known = Known {
+            uid,
+            list: self.list,
+            troubled: is,
+        };
+        self.known.insert(key, known);
+        events.extend(parsed.loaded.drain(..).map(Event::Apply));
+        if was || is {
+            events.push(problems(file, parsed));
+        }
+    }
+
+    /// An object is gone: the watch says so.
+    pub fn delete(&mut self, object: &Value, events: &mut Vec<Event>) {
+        let file = origin(self.watched, object);
+        let mut parsed = parse_json(&file, object.clone());
+        if let Some(key) = key_of(&mut parsed) {
+            self.forget(&key, events);
+        }
+    }
+
+    /// The list is complete: what it did not name is gone, unless it is empty all of a sudden. Then the answer is when to
+    /// list again.
+    pub fn end(&mut self, now: Instant, events: &mut Vec<Event>) -> Option<Instant> {
+        let missing = |known: &Known| known.list < self.list;
+        let gone: Vec<ObjectKey> = self
+            .known
+            .iter()
+            .filter(|(_, known)| missing(known))
+            .map(|(key, _)| key.clone())
+            .collect();
+        if gone.len() == self.known.len() && !gone.is_empty() {
+            let until = *self.doubted.get_or_insert(now) + GRACE;
+            if now < until {
+                return Some(until);
+            }
+        }
+        self.doubted = None;
+        gone.iter().for_each(|key| self.forget(key, events));
+        None
+    }
+
+    fn forget(&mut self, key: &ObjectKey, events: &mut Vec<Event>) {
+        let Some(known) = self.known.remove(key) else {
+            return;
+        };
+        if known.troubled {
+            let file = name(self.watched, &key.namespace, &key.name);
+            events.push(problems(file, Parsed::default()));
+        }
+        events.push(Event::Delete(key.clone()));
+    }
+}
+
+fn key_of(parsed: &mut Parsed) -> Option<ObjectKey> {
+    let loaded = parsed.loaded.first().map(|loaded| loaded.key.clone());
+    loaded.or_else(|| parsed.broken.pop_first())
+}
+
+fn problems(file: Arc<str>, parsed: Parsed) -> Event {
+    Event::Problems {
+        file,
+        problems: parsed.problems,
+    }
+}
+
+fn origin(watched: &Watched, object: &Value) -> Arc<str> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    name(watched, text("namespace"), text("name"))
+}
+
+/// What stands for a file where there is none: `kubernetes:trafficsplits.split.smi-spec.io/default/web`.
+fn name(watched: &Watched, namespace: &str, name: &str) -> Arc<str> {
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    format!("kubernetes:{}/{namespace}{slash}{name}", watched.resource()).into()
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

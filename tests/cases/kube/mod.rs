@@ -1,0 +1,96 @@
+//! Against a real Kubernetes API server.
+
+mod identity;
+mod mesh;
+mod source;
+
+use crate::Case;
+use anyhow::{Context, Result};
+use harness::eventually;
+use harness::kube::Kube;
+use serde_json::{Value, json};
+use std::path::Path;
+use weft_control::kube::connect;
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "the_server_comes_again_with_its_objects",
+        &[],
+        source::comes_again,
+    ),
+    (
+        "objects_reach_the_policy_and_watches_go_on",
+        &[],
+        source::objects,
+    ),
+    (
+        "tokens_are_reviewed_and_the_authority_is_one",
+        &[],
+        identity::review,
+    ),
+    (
+        "a_mesh_obeys_kubectl_within_a_second",
+        &["curl"],
+        mesh::obeys,
+    ),
+];
+
+/// A definition of a kind with one version that takes everything, for as long as a case needs no more of it.
+fn definition(group: &str, kind: &str, plural: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{
+                "name": version, "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+/// Defines the kinds of SMI that a controller of this build reads, and waits until they are served.
+fn define_smi(kube: &Kube) -> Result<()> {
+    let mut items = Vec::new();
+    for watched in weft_control::source::kube::kinds::WATCHED {
+        if let Some(version) = watched.readable().next().filter(|_| watched.custom) {
+            items.push(definition(
+                watched.group,
+                watched.kind,
+                watched.plural,
+                version,
+            ));
+        }
+    }
+    kube.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+    eventually("the definitions are in force", || {
+        let wait = [
+            "wait",
+            "crd",
+            "--all",
+            "--for=condition=Established",
+            "--timeout=10s",
+        ];
+        kube.kubectl(&wait).map(drop)
+    })
+}
+
+/// A client with this kubeconfig.
+async fn client(kubeconfig: &Path) -> Result<weft_control::kube::Client> {
+    let settings = connect::Settings {
+        kubeconfig: Some(kubeconfig.to_owned()),
+        ..connect::Settings::default()
+    };
+    connect::client(&settings).await
+}
+
+/// Runs a case that waits for more than one thing at a time.
+fn with_runtime<T>(case: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?
+        .block_on(case)
+}
