@@ -20,6 +20,7 @@ pub mod kube;
 pub mod local;
 pub mod manifest;
 pub mod pod_ref;
+pub mod policy;
 pub mod scrape;
 pub mod serve;
 pub mod smi;

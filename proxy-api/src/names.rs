@@ -144,6 +144,8 @@ pub mod keys {
     pub const ACCESS: &str = "config.weft.mesh/access";
     /// On an SMI object read in an old version: what that version cannot show. Written by the conversion between versions.
     pub const SMI_PRESERVED: &str = "weft.mesh/smi-preserved";
+    /// `enabled`, on a namespace or a pod: refusals tell the client which rule, identity and object decided (`weft-denied-by`).
+    pub const EXPLAIN_DENIALS: &str = "config.weft.mesh/explain-denials";
 }
 
 /// Containers the injector adds, and what belongs to them.
@@ -188,6 +190,8 @@ pub mod headers {
     pub const RESERVED_PREFIX: &str = "weft-";
     /// Code and name of an error that the proxy itself made, e.g. `E104 no-endpoints`.
     pub const ERROR: &str = "weft-error";
+    /// Which rule, identity and object refused a request, and what would allow it; only where that is asked for.
+    pub const DENIED_BY: &str = "weft-denied-by";
     /// SPIFFE id of the authenticated client, told to the application.
     pub const CLIENT_ID: &str = "weft-client-id";
     /// Time left for the request, milliseconds, told to the next proxy.

@@ -170,6 +170,11 @@ fn tables() -> anyhow::Result<String> {
     }
     writeln!(
         text,
+        "\n## Fields of a ServicePolicy\n\n{}",
+        weft_control::policy::fields::table().trim_end()
+    )?;
+    writeln!(
+        text,
         "\n## Errors the proxy makes\n\n`meshctl explain CODE` says what to do.\n\n| code | name | HTTP | gRPC | meaning |\n|---|---|---|---|---|"
     )?;
     for entry in weft_proxy_api::errors::ALL {

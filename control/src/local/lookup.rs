@@ -115,6 +115,7 @@ pub(crate) fn kind_named(text: &str) -> Result<Kind> {
         "tcproute" | "tcproutes" | "tr" => Kind::TcpRoute,
         "udproute" | "udproutes" | "ur" => Kind::UdpRoute,
         "identitybinding" | "identitybindings" | "ib" => Kind::IdentityBinding,
+        "servicepolicy" | "servicepolicies" | "sp" => Kind::ServicePolicy,
         _ => bail!("{text} is not a kind known here"),
     })
 }

@@ -17,6 +17,7 @@ mod volume;
 pub mod workload;
 pub mod yaml;
 
+use crate::policy::{self, ServicePolicy};
 use crate::smi::access::TrafficTarget;
 use crate::smi::binding::IdentityBinding;
 use crate::smi::routes::{TcpRoute, UdpRoute};
@@ -79,6 +80,8 @@ pub enum Kind {
     TcpRoute,
     /// UDPRoute.
     UdpRoute,
+    /// ServicePolicy.
+    ServicePolicy,
     /// Any other: `group/Kind` (or `Kind` of the core group).
     Other(Arc<str>),
 }
@@ -135,6 +138,8 @@ pub enum Object {
     TcpRoute(Arc<TcpRoute>),
     /// UDPRoute.
     UdpRoute(Arc<UdpRoute>),
+    /// ServicePolicy.
+    ServicePolicy(Arc<ServicePolicy>),
     /// A kind the mesh has nothing to do with.
     Other {
         /// E.g. `rbac.authorization.k8s.io/v1`.
@@ -243,6 +248,7 @@ impl Kind {
             Kind::HttpRouteGroup => "HTTPRouteGroup",
             Kind::TcpRoute => "TCPRoute",
             Kind::UdpRoute => "UDPRoute",
+            Kind::ServicePolicy => policy::KIND,
             Kind::Other(name) => name.rsplit('/').next().unwrap_or(name),
         }
     }

@@ -5,6 +5,7 @@ use super::k8s::ObjectMeta;
 use super::report::{Field, Report, check_name, is_label};
 use super::yaml::{Node, Value, short};
 use super::{Kind, Object, ObjectKey};
+use crate::policy;
 use crate::smi;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -76,6 +77,11 @@ fn read(node: &Node, api_version: Option<&str>, kind: Option<&str>, report: &mut
         .find(|(version, name, _)| (*version, *name) == (api_version, kind))
     {
         return read_kubernetes(node, known.clone(), report);
+    }
+    if let Some((group, version)) = api_version.split_once('/')
+        && group == policy::GROUP
+    {
+        return read_own(node, version, kind, report);
     }
     match smi::lookup(api_version, kind) {
         smi::Lookup::Known(version, known) => read_smi(node, version, known, report),
@@ -245,6 +251,35 @@ fn read_smi(node: &Node, version: smi::Version, kind: Kind, report: &mut Report)
     };
     let object = smi::read(&root, metadata, version, &key.kind, report);
     Some((key, object))
+}
+
+/// A kind of Weft's own group: there is one, in one version.
+fn read_own(node: &Node, version: &str, kind: &str, report: &mut Report) -> Read {
+    let root = Field::root(node);
+    if kind != policy::KIND {
+        let message = format!(
+            "{} is not a kind of {}; there is {}",
+            short(kind),
+            policy::GROUP,
+            policy::KIND
+        );
+        report.error(&root.get("kind"), message);
+        return None;
+    }
+    let key = key_of(&root, Kind::ServicePolicy, report)?;
+    if version != policy::VERSION {
+        let message = format!(
+            "{} is not a supported version; supported: {}/{}",
+            short(version),
+            policy::GROUP,
+            policy::VERSION
+        );
+        report.error(&root.get("apiVersion"), message);
+        return Some((key, None));
+    }
+    let read =
+        metadata(node, &key, report).and_then(|metadata| policy::read(&root, metadata, report));
+    Some((key, read.map(Arc::new).map(Object::ServicePolicy)))
 }
 
 fn metadata(node: &Node, key: &ObjectKey, report: &mut Report) -> Option<ObjectMeta> {

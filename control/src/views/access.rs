@@ -4,6 +4,7 @@ use super::binding;
 use super::pod::account_identity;
 use super::ports::{service_port_of, target_of};
 use super::world::Reader;
+use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::workload::Pod;
 use crate::smi::access::{Rule, Subject, TrafficTarget};
 use std::collections::BTreeSet;
@@ -15,18 +16,41 @@ use weft_proxy_api::policy::matching::HttpMatch;
 
 /// How strictly the pod's permissions are applied (D12): its annotation, its namespace's, the mesh's default.
 pub fn mode(reader: &Reader<'_>, pod: &Pod) -> Access {
-    let own = pod.metadata.annotations.get(keys::ACCESS);
-    let of_namespace = || {
-        reader
-            .namespace(&pod.metadata.namespace)?
-            .metadata
-            .annotations
-            .get(keys::ACCESS)
-    };
-    match own.or_else(of_namespace) {
+    match annotation(reader, pod, keys::ACCESS) {
         Some(text) => parse_mode(text).unwrap_or(Access::Strict),
         None => reader.mesh().access,
     }
+}
+
+/// Whose annotation set the mode, for explanations: `Pod ns/name`, `Namespace name`; empty: the mesh's default.
+pub fn mode_from(reader: &Reader<'_>, pod: &Pod) -> String {
+    let ObjectMeta {
+        namespace,
+        name,
+        annotations,
+        ..
+    } = &pod.metadata;
+    if annotations.contains_key(keys::ACCESS) {
+        return format!("Pod {namespace}/{name}");
+    }
+    match annotation(reader, pod, keys::ACCESS) {
+        Some(_) => format!("Namespace {namespace}"),
+        None => String::new(),
+    }
+}
+
+/// Do refusals tell the client who decided? Only where the pod or its namespace says `enabled`: it tells strangers names.
+pub fn explains(reader: &Reader<'_>, pod: &Pod) -> bool {
+    annotation(reader, pod, keys::EXPLAIN_DENIALS).is_some_and(|text| text.trim() == "enabled")
+}
+
+/// The pod's annotation, or else its namespace's.
+fn annotation<'a>(reader: &Reader<'a>, pod: &'a Pod, key: &str) -> Option<&'a String> {
+    let of_namespace = || {
+        let namespace = reader.namespace(&pod.metadata.namespace)?;
+        namespace.metadata.annotations.get(key)
+    };
+    pod.metadata.annotations.get(key).or_else(of_namespace)
 }
 
 /// A mode as it is written. What cannot be read must not widen: whoever uses this falls back to strict, and it is a finding.

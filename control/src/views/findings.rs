@@ -2,6 +2,7 @@
 
 use super::access::{self, parse_mode};
 use super::pod::{self, app_containers};
+use super::policy;
 use super::split::{by_age, is_external};
 use super::world::{Reader, World};
 use crate::manifest::workload::{Pod, Probe};
@@ -30,6 +31,11 @@ pub fn all(world: &World) -> Vec<Problem> {
             Object::TrafficTarget(target) => target_findings(&reader, target, &mut about),
             Object::IdentityBinding(binding) => binding_findings(&reader, binding, &mut about),
             Object::UdpRoute(_) => about.warn("kind", NO_UDP.to_owned()), // D09
+            Object::ServicePolicy(policy) => {
+                policy::findings::of(&reader, policy, |field, message| {
+                    about.warn(field, message);
+                });
+            }
             Object::Pod(pod) => {
                 mode_findings(pod.metadata.annotations.get(keys::ACCESS), &mut about);
                 probe_findings(&reader, pod, &mut about);

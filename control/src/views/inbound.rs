@@ -2,7 +2,7 @@
 
 use super::pod::{app_containers, label, port};
 use super::world::Reader;
-use super::{access, ports};
+use super::{access, policy, ports};
 use crate::manifest::workload::{Container, HttpGet, Pod, Probe as PodProbe};
 use crate::pod_ref::PodRef;
 use std::collections::BTreeSet;
@@ -33,9 +33,9 @@ fn of_pod(reader: &Reader<'_>, pod: &Pod) -> Inbound {
         ports: ports::of_workload(reader, pod),
         allow: access::allow(reader, pod),
         probes: probes(pod),
-        rate_limits: vec![],
-        access_from: String::new(),
-        explain_denials: false,
+        rate_limits: policy::rate_limits(reader, pod),
+        access_from: access::mode_from(reader, pod),
+        explain_denials: access::explains(reader, pod),
     }
 }
 

@@ -5,6 +5,7 @@
 //! * [`inbound`]: the policy of a pod; [`access`]: who may call it; [`binding`]: whom an IdentityBinding describes;
 //!   [`ports`]: what its ports speak.
 //! * [`outbound`]: where an address leads; [`split`]: which Services share it; [`endpoints`]: which pods serve.
+//! * [`policy`]: how a Service is called and how much its pods accept, by ServicePolicies.
 //! * [`pod`]: what a pod is in the mesh: identity, labels, whether it has a proxy.
 //! * [`findings`]: what is suspicious between the objects.
 
@@ -15,6 +16,7 @@ pub mod findings;
 pub mod inbound;
 pub mod outbound;
 pub mod pod;
+pub mod policy;
 pub mod ports;
 pub mod split;
 pub mod world;

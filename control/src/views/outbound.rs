@@ -1,7 +1,7 @@
 //! Where an address leads: to a Service and its routes, to a pod, or out of the mesh.
 
 use super::world::Reader;
-use super::{endpoints, pod, ports, split};
+use super::{endpoints, pod, policy, ports, split};
 use crate::manifest::k8s::Service as Manifest;
 use crate::manifest::workload::Pod;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ fn of_service(reader: &Reader<'_>, service: &Manifest, number: u16) -> Outbound 
         },
         protocol: ports::of_service(reader, service, port),
         routes: split::routes(reader, service, number),
-        settings: Box::default(),
+        settings: Box::new(policy::settings(reader, service, number)),
     })
 }
 

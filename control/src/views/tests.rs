@@ -7,3 +7,4 @@ mod endpoints;
 mod findings;
 mod inbound;
 mod outbound;
+mod policy;

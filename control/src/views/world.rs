@@ -6,6 +6,7 @@ use crate::manifest::k8s::{self, EndpointSlice, Labels, Namespace};
 use crate::manifest::workload::Pod;
 use crate::manifest::{Kind, Loaded, Object, ObjectKey};
 use crate::pod_ref::PodRef;
+use crate::policy::ServicePolicy;
 use crate::smi::access::{Subject, TrafficTarget};
 use crate::smi::binding::IdentityBinding;
 use crate::smi::routes::{TcpRoute, UdpRoute};
@@ -49,6 +50,8 @@ pub enum Topic {
     TargetsOf(String, String),
     /// TrafficTargets of a namespace whose destination is an IdentityBinding.
     TargetsByBinding(String),
+    /// ServicePolicies of this Service.
+    PoliciesOf(String, String),
 }
 
 /// The names of the labels in a selector. A namespace has few of these, however many Services it has; with them, what
@@ -220,6 +223,9 @@ fn topics(loaded: &Loaded) -> Vec<Topic> {
         }
         Object::TrafficSplit(split) => {
             topics.push(Topic::SplitsOf(namespace.clone(), split.service.clone()));
+        }
+        Object::ServicePolicy(policy) => {
+            topics.push(Topic::PoliciesOf(namespace.clone(), policy.service.clone()));
         }
         Object::TrafficTarget(target) => {
             topics.push(match &target.destination.subject {
@@ -422,6 +428,16 @@ impl<'a> Reader<'a> {
             Object::IdentityBinding(binding) => Some(binding),
             _ => None,
         }
+    }
+
+    /// The ServicePolicies of a Service, by name.
+    pub fn policies(&self, namespace: &str, service: &str) -> Vec<&'a Arc<ServicePolicy>> {
+        let policies = self.list(Topic::PoliciesOf(namespace.to_owned(), service.to_owned()));
+        let as_policy = |object: &'a Object| match object {
+            Object::ServicePolicy(policy) => Some(policy),
+            _ => None,
+        };
+        policies.filter_map(as_policy).collect()
     }
 
     /// An HTTPRouteGroup.
