@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | record | `layers/record.rs` | counts the answer when its body has ended | | `weft_requests_total`, `weft_responses_total`, latency, bytes |
 //! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
-//! | limit | `layers/limit.rs` | bounds requests in flight | E114 | |
+//! | limit | `layers/limit.rs` | bounds requests in flight | E114 | `weft_requests_in_flight` |
 //! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
 //! | authorize | `layers/authorize.rs` | asks the policy in force, holds clients to its rate limits | E110, E111, E123 | allowed, denied and limited by rule |
 //! | timeout | `layers/timeout.rs` | holds the policy's limits of time, and the caller's | E115, E116, E132 | `weft_timeouts_total` |
@@ -53,7 +53,7 @@ pub struct Shared {
     pub pools: Arc<Pools>,
     /// The policy in force for the application's own ports.
     pub inbound: InboundHandle,
-    /// Requests in flight, inbound and outbound.
+    /// Requests of this worker in flight, inbound and outbound.
     in_flight: [Arc<AtomicUsize>; 2],
     /// For requests to the application, whatever the connection they came on.
     budget: Arc<Budget>,
@@ -63,14 +63,22 @@ impl Shared {
     /// One per worker.
     pub fn new(metrics: Arc<Metrics>, connector: Connector, inbound: InboundHandle) -> Arc<Self> {
         let pools = Pools::new(connector.clone(), metrics.clone());
+        let in_flight = [Direction::Inbound, Direction::Outbound];
+        let in_flight = in_flight.map(|direction| metrics.in_flight(direction).join());
         Arc::new(Self {
             metrics,
             connector,
             pools,
             inbound,
-            in_flight: Default::default(),
+            in_flight,
             budget: Budget::new(Default::default()),
         })
+    }
+
+    fn limit(&self, direction: Direction) -> LimitLayer {
+        let own = self.in_flight[direction as usize].clone();
+        let all = self.metrics.in_flight(direction).clone();
+        LimitLayer::new(own, all, MAX_IN_FLIGHT)
     }
 }
 
@@ -86,7 +94,7 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
             Direction::Inbound,
         ))
         // Before any work is done for a request.
-        .layer(LimitLayer::new(shared.in_flight[0].clone(), MAX_IN_FLIGHT))
+        .layer(shared.limit(Direction::Inbound))
         // Before anybody looks into the request: what is judged is what is forwarded.
         .layer(CheckLayer::inbound(conn))
         // Nothing is done for a caller before it is allowed.
@@ -124,7 +132,7 @@ pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
             Direction::Outbound,
         ))
         // Before any work is done for a request.
-        .layer(LimitLayer::new(shared.in_flight[1].clone(), MAX_IN_FLIGHT))
+        .layer(shared.limit(Direction::Outbound))
         // Before routing: what is matched is what is forwarded.
         .layer(CheckLayer::outbound(to.target))
         // Around all tries: the caller does not wait longer for two.

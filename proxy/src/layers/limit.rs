@@ -1,9 +1,11 @@
-//! So many requests in flight and no more: beyond, an answer at once is better than a queue.
+//! So many requests in flight and no more: beyond, an answer at once is better than a queue. Each worker counts for
+//! itself; only one that has more than its share looks at what the others have.
 
 use super::{Below, Call};
 use crate::error::{Error, ErrorKind};
 use crate::http::body::Permit;
 use crate::http::{Request, Response};
+use crate::metrics::Flights;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +14,16 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 use tower::{Layer, Service};
 
-/// Requests in flight in one direction of one worker.
+/// Requests in flight in one direction, over all workers.
 pub const MAX_IN_FLIGHT: usize = 100_000;
+/// A worker below this part of the limit does not look at the others.
+const PARTS: usize = 64;
 
 /// Refuses above a limit.
 #[derive(Debug, Clone)]
 pub struct LimitLayer {
     counter: Arc<AtomicUsize>,
+    all: Arc<Flights>,
     limit: usize,
 }
 
@@ -30,9 +35,22 @@ pub struct Limit<S> {
 }
 
 impl LimitLayer {
-    /// All stacks that share `counter` share the limit.
-    pub fn new(counter: Arc<AtomicUsize>, limit: usize) -> Self {
-        Self { counter, limit }
+    /// `counter`: this worker's, of `all`; all stacks under them share the limit.
+    pub fn new(counter: Arc<AtomicUsize>, all: Arc<Flights>, limit: usize) -> Self {
+        Self {
+            counter,
+            all,
+            limit,
+        }
+    }
+
+    fn permit(&self) -> Option<Permit> {
+        if let Some(permit) = Permit::acquire(&self.counter, self.limit / PARTS) {
+            return Some(permit);
+        }
+        let room = self.all.total() < self.limit;
+        room.then(|| Permit::acquire(&self.counter, usize::MAX))
+            .flatten()
     }
 }
 
@@ -57,7 +75,7 @@ impl<S: Below> Service<Request> for Limit<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let permit = Permit::acquire(&self.layer.counter, self.layer.limit);
+        let permit = self.layer.permit();
         let inner = match &permit {
             Some(_) => Call::Below {
                 inner: self.inner.call(request),
@@ -100,11 +118,17 @@ mod tests {
     #[tokio::test]
     async fn a_request_counts_until_its_response_has_ended() {
         let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("x"))));
-        let mut stack = LimitLayer::new(Arc::default(), 1).layer(below);
+        let all = Arc::new(Flights::default());
+        let mut stack = LimitLayer::new(all.join(), all.clone(), 1).layer(below);
+        let mut other = LimitLayer::new(all.join(), all.clone(), 1).layer(below);
         let first = stack.call(Request::new(Body::empty())).await.unwrap();
         let refused = stack.call(Request::new(Body::empty())).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        let refused = other.call(Request::new(Body::empty())).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Overloaded, "another worker");
+        assert_eq!(all.total(), 1);
         drop(first);
+        assert_eq!(all.total(), 0);
         stack.call(Request::new(Body::empty())).await.unwrap();
     }
 }

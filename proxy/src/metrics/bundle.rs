@@ -4,8 +4,9 @@
 use super::histogram::{Histogram, Snapshot};
 use super::statuses::{SLOTS, slot};
 use crate::balance::limits::{Limit, Permit};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A counter.
@@ -15,6 +16,28 @@ pub struct Count(pub(super) Arc<AtomicU64>);
 /// A gauge: the bits of an `f64`.
 #[derive(Debug, Clone, Default)]
 pub struct Level(pub(super) Arc<AtomicU64>);
+
+/// Requests in flight in one direction, each worker counting for itself.
+#[derive(Debug, Default)]
+pub struct Flights(Mutex<Vec<Weak<AtomicUsize>>>);
+
+impl Flights {
+    /// The counter of one more worker; forgotten with it.
+    pub fn join(&self) -> Arc<AtomicUsize> {
+        let counter = Arc::default();
+        let mut all = self.0.lock();
+        all.retain(|counter| counter.strong_count() > 0);
+        all.push(Arc::downgrade(&counter));
+        counter
+    }
+
+    /// Over all workers.
+    pub fn total(&self) -> usize {
+        let all = self.0.lock();
+        let counters = all.iter().filter_map(Weak::upgrade);
+        counters.map(|counter| counter.load(Relaxed)).sum()
+    }
+}
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

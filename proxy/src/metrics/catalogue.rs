@@ -156,6 +156,7 @@ catalogue! {
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
     REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
+    IN_FLIGHT = "weft_requests_in_flight", Gauge, "", Process, &["direction"], "Requests whose answer has not ended; 100000 in either direction at most.";
     RETRIES = "weft_retries_total", Counter, "", Process, &["direction", "service", "result"], "Requests sent again (tried), and how that ended: succeeded; or why not: attempts spent, budget spent, no time left, not replayable.";
     TIMEOUTS = "weft_timeouts_total", Counter, "", Process, &["direction", "kind"], "Times something took too long: request, response, try, idle.";
     FAULTS = "weft_faults_total", Counter, "", Process, &["service", "kind"], "Failures made on purpose: abort, delay.";

@@ -26,7 +26,7 @@ pub mod statuses;
 mod text;
 
 pub use bundle::{
-    BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection,
+    BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Flights, Level, OpenConnection,
 };
 pub use labels::{ConnectionLabels, EdgeLabels, Group, Side};
 pub use registry::{EdgeSummary, Metrics};

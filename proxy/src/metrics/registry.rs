@@ -1,6 +1,8 @@
 //! Owner of every series. Bundles are found or made here when something is compiled or connected, never per request.
 
-use super::bundle::{BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Level, OpenConnection};
+use super::bundle::{
+    BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Flights, Level, OpenConnection,
+};
 use super::catalogue::{self, Metric};
 use super::family::{CAP, Family};
 use super::histogram::BUCKETS;
@@ -23,6 +25,7 @@ pub struct Metrics {
     pub(super) rare: Family<RareKey, Rare>,
     pub(super) aliases: AtomicBool,
     pub(super) started: SystemTime,
+    in_flight: [Arc<Flights>; 2],
     /// When the stream from the controller ended, in [`crate::balance::now`]; 0: it is open.
     control_lost: AtomicU64,
 }
@@ -66,6 +69,7 @@ impl Metrics {
             rare: Family::new("rare", cap),
             aliases: AtomicBool::new(true),
             started: SystemTime::now(),
+            in_flight: Default::default(),
             control_lost: AtomicU64::new(crate::balance::now()),
         })
     }
@@ -189,6 +193,11 @@ impl Metrics {
     /// The series of an endpoint set.
     pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
         self.backends.get(name.into())
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self, direction: Direction) -> &Arc<Flights> {
+        &self.in_flight[direction as usize]
     }
 
     /// Counter of a permission that allowed something (`rule`: the object's name, or `permissive`, `probe`).

@@ -8,6 +8,7 @@ use super::registry::Metrics;
 use super::statuses;
 use super::text::{Label, Text};
 use crate::balance::Limit;
+use crate::connection::Direction;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
@@ -240,6 +241,12 @@ impl Scrape<'_> {
             &names::CONTROL_STALENESS,
             Some(staleness.unwrap_or_default().as_secs_f64()),
         );
+        text.head(&names::IN_FLIGHT);
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            let labels = [("direction", direction.label())];
+            let total = self.metrics.in_flight(direction).total();
+            text.sample(names::IN_FLIGHT.name, &labels, total);
+        }
         let m = self.metrics;
         let families = [
             (m.edges.name, m.edges.len(), m.edges.dropped()),
