@@ -17,7 +17,7 @@ pub(super) fn nanos(text: &str) -> Result<u128, String> {
         .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-    let has_digits = !(whole.is_empty() && decimals.is_empty()) && !decimals.contains('.');
+    let has_digits = !decimals.contains('.') && (!whole.is_empty() || !decimals.is_empty());
     let (factor, exponent) = scale(suffix)
         .filter(|_| has_digits)
         .ok_or("is not a quantity such as 100, 10m or 1.5")?;
