@@ -39,6 +39,8 @@ use std::sync::atomic::AtomicUsize;
 use tower::ServiceBuilder;
 
 #[cfg(test)]
+mod breaker_tests;
+#[cfg(test)]
 mod resilience_tests;
 #[cfg(test)]
 mod tests;

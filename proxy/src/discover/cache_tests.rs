@@ -96,6 +96,72 @@ fn a_change_of_plan_lets_go_of_the_old_endpoints_only() {
     assert_eq!(cache.sweep(), [Resource::Endpoints("shop/web:80".into())]);
 }
 
+/// Service `web`, which sends everything to the endpoints of `other`.
+fn split(consecutive: u32) -> Outbound {
+    let (Outbound::Service(mut web), Outbound::Service(other)) = (service("web"), service("other"))
+    else {
+        panic!()
+    };
+    web.routes = other.routes;
+    web.settings.ejection.consecutive = consecutive;
+    Outbound::Service(web)
+}
+
+#[test]
+fn services_that_share_endpoints_judge_them_apart_and_ask_for_them_once() {
+    let (shared, mut cache) = cache();
+    let (Found::New(one), Found::New(two)) = (shared.find(target(1)), shared.find(target(2)))
+    else {
+        panic!()
+    };
+    let asked = [Resource::Endpoints("shop/other:80".into())];
+    assert_eq!(
+        cache.apply(Change::Outbound(target(1), service("other"), 7)),
+        asked
+    );
+    let spec = weft_proxy_api::policy::outbound::Endpoint {
+        address: target(8080),
+        identity: None,
+        namespace: "shop".into(),
+        pod: "other-1".into(),
+        workload: "deploy/other".into(),
+        zone: String::new(),
+        weight: 1,
+        protocol: Protocol::Detect,
+    };
+    cache.apply(Change::Endpoints("shop/other:80".into(), vec![spec]));
+    assert_eq!(
+        cache.apply(Change::Outbound(target(2), split(3), 8)),
+        [],
+        "they are known already"
+    );
+    let set = |at: &Destination| match &**at.plan() {
+        OutboundPlan::Service(plan) => plan.routes[0].backends[0].endpoints.clone(),
+        _ => panic!(),
+    };
+    let (own, through) = (set(&one), set(&two));
+    assert!(!Arc::ptr_eq(&own, &through) && through.is_known() && through.len() == 1);
+    cache.apply(Change::Outbound(target(2), split(5), 9));
+    assert!(
+        Arc::ptr_eq(&set(&two), &through),
+        "a change of settings keeps what is known"
+    );
+    cache.apply(Change::Endpoints("shop/other:80".into(), Vec::new()));
+    assert!(own.is_empty() && through.is_empty(), "both are told");
+    drop((own, through));
+    drop(one);
+    assert_eq!(
+        cache.sweep(),
+        [Resource::Outbound(target(1))],
+        "the other one still needs them"
+    );
+    drop(two);
+    assert_eq!(
+        cache.sweep(),
+        [Resource::Outbound(target(2)), asked[0].clone()]
+    );
+}
+
 #[test]
 fn there_is_a_most() {
     let (shared, _) = cache();

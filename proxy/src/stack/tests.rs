@@ -82,7 +82,7 @@ async fn nobody() -> SocketAddr {
         .unwrap()
 }
 
-fn endpoint(address: SocketAddr) -> checked::Endpoint {
+pub(super) fn endpoint(address: SocketAddr) -> checked::Endpoint {
     checked::Endpoint {
         address,
         identity: None,
