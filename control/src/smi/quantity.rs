@@ -82,6 +82,7 @@ fn exact(digits: &str, factor: u128, power: i64) -> Result<u128, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
