@@ -23,6 +23,7 @@ pub mod pod_ref;
 pub mod policy;
 pub mod scrape;
 pub mod serve;
+pub mod simulate;
 pub mod smi;
 pub mod source;
 pub mod state;

@@ -203,6 +203,25 @@ pub mod headers {
         "l5d-dst-canonical",
         "l5d-require-id",
     ];
+
+    /// `weft-*` and the identity headers of other meshes. Many servers read `_` as `-`, so it is the same here. `name`
+    /// is in lower case.
+    pub fn is_reserved(name: &str) -> bool {
+        let name = name.as_bytes();
+        // Nearly every name is done with after one byte.
+        if !matches!(name.first(), Some(b'w' | b'x' | b'l')) {
+            return false;
+        }
+        starts_alike(name, RESERVED_PREFIX.as_bytes())
+            || FOREIGN.iter().any(|foreign| {
+                foreign.len() == name.len() && starts_alike(name, foreign.as_bytes())
+            })
+    }
+
+    fn starts_alike(name: &[u8], prefix: &[u8]) -> bool {
+        let alike = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
+        name.len() >= prefix.len() && name.iter().zip(prefix).all(alike)
+    }
 }
 
 /// Prefix of every metric.

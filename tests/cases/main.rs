@@ -11,6 +11,7 @@ mod kube;
 mod protocols;
 mod redirect;
 mod seeds;
+mod simulate;
 mod splits;
 mod tidy;
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let no_namespaces = sandbox::unavailable();
     let no_kube = harness::kube::missing();
-    let groups: [(&str, &[Case], bool); 12] = [
+    let groups: [(&str, &[Case], bool); 13] = [
         ("tidy", tidy::CASES, false),
         ("seeds", seeds::CASES, false),
         ("redirect", redirect::CASES, true),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("encryption", encryption::CASES, true),
         ("access", access::CASES, true),
         ("splits", splits::CASES, true),
+        ("simulate", simulate::CASES, true),
         ("protocols", protocols::CASES, true),
         ("faults", faults::CASES, true),
         ("hand", hand::CASES, true),

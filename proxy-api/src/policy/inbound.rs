@@ -307,7 +307,7 @@ impl Allow {
 }
 
 impl Source {
-    fn is(&self, caller: Caller<'_>) -> bool {
+    pub(super) fn is(&self, caller: Caller<'_>) -> bool {
         caller.identity == Some(&self.identity)
             && self
                 .addresses

@@ -163,17 +163,21 @@ impl Pattern {
 impl HttpMatch {
     /// Does the request fit?
     pub fn fits(&self, request: &RequestView<'_>) -> bool {
-        (self.methods.is_empty() || self.methods.iter().any(|method| method == request.method))
+        self.fits_method(request)
             && self
                 .path
                 .as_ref()
                 .is_none_or(|path| path.fits(request.path))
             && self.headers.iter().all(|header| header.fits(request))
     }
+
+    pub(super) fn fits_method(&self, request: &RequestView<'_>) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|method| method == request.method)
+    }
 }
 
 impl HeaderMatch {
-    fn fits(&self, request: &RequestView<'_>) -> bool {
+    pub(super) fn fits(&self, request: &RequestView<'_>) -> bool {
         let is_authority = self.name == "host" && !request.host.is_empty();
         (is_authority && self.value.fits(request.host))
             || request

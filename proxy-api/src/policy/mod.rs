@@ -1,5 +1,6 @@
 //! What the controller tells a proxy, as checked values, and the pure rules that give it meaning.
 
+pub mod explain;
 pub mod inbound;
 pub mod matching;
 pub mod outbound;

@@ -117,22 +117,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// `weft-*` and the identity headers of other meshes. Many servers read `_` as `-`, so it is the same here.
+/// Is it a name that only we may use?
 pub fn is_reserved(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    // Nearly every name is done with after one byte.
-    if !matches!(name.first(), Some(b'w' | b'x' | b'l')) {
-        return false;
-    }
-    starts_alike(name, names::RESERVED_PREFIX.as_bytes())
-        || names::FOREIGN
-            .iter()
-            .any(|foreign| foreign.len() == name.len() && starts_alike(name, foreign.as_bytes()))
-}
-
-fn starts_alike(name: &[u8], prefix: &[u8]) -> bool {
-    let alike = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
-    name.len() >= prefix.len() && name.iter().zip(prefix).all(alike)
+    names::is_reserved(name.as_str())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, http1: bool) {

@@ -4,6 +4,8 @@ mod demo;
 mod explain;
 mod inject;
 mod local;
+mod manifests;
+mod simulate;
 mod token;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -27,6 +29,7 @@ enum Command {
     Uninject(inject::UninjectArgs),
     Token(token::TokenArgs),
     Explain(explain::ExplainArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// Print the version
     Version,
     /// Print a completion script
@@ -76,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Uninject(args) => inject::uninject(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
+        Command::Simulate(args) => Ok(simulate::run(&args)),
         Command::Version => {
             println!("meshctl {}", weft_proxy_api::names::VERSION);
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,470 @@
+//! One question: who is it that asks, what is sent, where it goes, and what is said there.
+
+use super::Simulation;
+use super::answer::{Answer, BackendAnswer, DecidedBy, Decision, NotApplied, Verdict, share};
+use super::complete::NOBODY;
+use super::judge::{Judged, judge, refused};
+use super::question::{From, Protocol, Question, To};
+use super::route::{self, Routed, Way};
+use crate::manifest::workload::Pod;
+use crate::manifest::{Kind, ObjectKey};
+use crate::views::world::Reader;
+use crate::views::{ViewKey, pod};
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use weft_proxy_api::errors::ErrorKind;
+use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::names::headers;
+use weft_proxy_api::policy::inbound::Caller;
+use weft_proxy_api::policy::matching::RequestView;
+use weft_proxy_api::policy::outbound::Endpoint;
+use weft_proxy_api::policy::path::{normalise, normalise_host};
+use weft_proxy_api::wire::Body;
+
+/// Most pods of one backend that are asked; the others are alike or the answer is of no use to a reader.
+const MAX_PODS: usize = 1000;
+
+/// What is known while a question is answered.
+pub(super) struct Talk<'a> {
+    sim: &'a Simulation,
+    reader: Reader<'a>,
+    pub(super) question: &'a Question,
+    pub(super) caller: Asker,
+    pub(super) request: Request,
+    not_applied: BTreeSet<NotApplied>,
+    assumed: Vec<String>,
+}
+
+/// Who asks, as far as it can be proven.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) identity: Option<SpiffeId>,
+    pub(super) address: IpAddr,
+    /// It calls through a proxy.
+    pub(super) meshed: bool,
+}
+
+impl Asker {
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller {
+            identity: self.identity.as_ref(),
+            address: self.address,
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    /// HTTP, in the form in which proxies judge it.
+    Http(HttpRequest),
+    /// Bytes.
+    Bytes,
+}
+
+/// A request after the checks of a proxy.
+#[derive(Debug, Clone)]
+pub(super) struct HttpRequest {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) host: String,
+    pub(super) headers: HeaderMap,
+}
+
+impl HttpRequest {
+    pub(super) fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: &self.method,
+            path: &self.path,
+            host: &self.host,
+            headers: &self.headers,
+        }
+    }
+}
+
+/// What happens.
+pub(super) fn ask(sim: &Simulation, question: &Question) -> Answer {
+    let mut talk = Talk {
+        sim,
+        reader: Reader::new(&sim.state().world),
+        question,
+        caller: Asker {
+            identity: None,
+            address: NOBODY,
+            meshed: false,
+        },
+        request: Request::Bytes,
+        not_applied: BTreeSet::new(),
+        assumed: vec![],
+    };
+    match talk.prepare() {
+        Ok(routed) => talk.decide(routed),
+        Err(decision) => talk.answer(*decision, None, vec![], vec![]),
+    }
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn reader(&self) -> &Reader<'a> {
+        &self.reader
+    }
+
+    pub(super) fn state(&self) -> &'a super::Completed {
+        self.sim.state()
+    }
+
+    pub(super) fn not_applied(&mut self, object: &str, why: String) {
+        self.not_applied.insert(NotApplied {
+            object: object.to_owned(),
+            why,
+        });
+    }
+
+    pub(super) fn assume(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if !self.assumed.contains(&what) {
+            self.assumed.push(what);
+        }
+    }
+
+    pub(super) fn view(&self, key: ViewKey) -> Result<Body, String> {
+        self.sim.view(key)
+    }
+
+    /// The members of an endpoint set, as proxies have them.
+    pub(super) fn endpoints(&self, name: &str) -> Result<Vec<Endpoint>, Box<Decision>> {
+        match self.view(ViewKey::Endpoints(name.to_owned())) {
+            Ok(Body::Endpoints(endpoints)) => Ok(endpoints),
+            Ok(_) => Ok(vec![]),
+            Err(why) => Err(Decision::refuse(why)),
+        }
+    }
+
+    /// A pod, or the one that stands for the workload of this name. What was assumed about it is noted.
+    pub(super) fn pod(&mut self, namespace: &str, name: &str) -> Option<&'a Pod> {
+        let state = self.sim.state();
+        let stands = state.pod_of_workload(namespace, name);
+        let name = match self.reader.pod(namespace, name) {
+            Some(_) => name,
+            None => &stands?.name,
+        };
+        let pod = self.reader.pod(namespace, name)?;
+        self.note_pod(pod);
+        Some(pod)
+    }
+
+    pub(super) fn note_pod(&mut self, pod: &Pod) {
+        let meta = &pod.metadata;
+        let key = ObjectKey::new(Kind::Pod, &meta.namespace, &meta.name);
+        for note in self.sim.state().assumed(&key).to_vec() {
+            self.assume(note);
+        }
+    }
+
+    fn prepare(&mut self) -> Result<Routed, Box<Decision>> {
+        self.caller = self.who()?;
+        if self.question.protocol.is_http() {
+            self.request = Request::Http(self.http()?);
+        }
+        if self.question.protocol == Protocol::Udp {
+            self.assume(
+                "proxies judge datagrams as the policy says; they carry no UDP so far, and it goes past them",
+            );
+        }
+        match &self.question.to {
+            To::Service {
+                namespace,
+                name,
+                port,
+            } => route::to_service(self, namespace, name, port),
+            To::Pod {
+                namespace,
+                name,
+                port,
+            } => route::to_pod(self, namespace, name, *port),
+        }
+    }
+
+    fn who(&mut self) -> Result<Asker, Box<Decision>> {
+        let domain = self.reader.mesh().trust_domain.clone();
+        let proven = |identity: SpiffeId, address| Asker {
+            identity: Some(identity),
+            address,
+            meshed: true,
+        };
+        match &self.question.from {
+            From::Unmeshed => Ok(Asker {
+                identity: None,
+                address: NOBODY,
+                meshed: false,
+            }),
+            From::Account { namespace, name } => {
+                let identity = SpiffeId::new(&domain, namespace, name)
+                    .map_err(|error| Decision::refuse(error.to_string()))?;
+                let address = self.address_of(namespace, name);
+                Ok(proven(identity, address))
+            }
+            From::Spiffe(text) => {
+                let identity: SpiffeId = text.parse().map_err(|_| not_a_workload(text))?;
+                if identity.trust_domain() != domain {
+                    self.assume(format!(
+                        "the proxy of the destination trusts the certificates of {}; those of the mesh {domain} trust no other domain by themselves",
+                        identity.trust_domain()
+                    ));
+                    return Ok(proven(identity, NOBODY));
+                }
+                let address = self.address_of(identity.namespace(), identity.account());
+                Ok(proven(identity, address))
+            }
+            From::Pod { namespace, name } => self.pod_as_caller(namespace, name, &domain),
+        }
+    }
+
+    /// Where a pod of this account calls from, if there is one.
+    fn address_of(&self, namespace: &str, account: &str) -> IpAddr {
+        let pods = self.sim.state().world.objects();
+        let mine = pods.filter_map(|loaded| match &loaded.object {
+            crate::manifest::Object::Pod(pod) => Some(pod),
+            _ => None,
+        });
+        mine.filter(|pod| pod.metadata.namespace == namespace && pod.spec.account() == account)
+            .find_map(|pod| pod.status.ips().first().copied())
+            .unwrap_or(NOBODY)
+    }
+
+    fn pod_as_caller(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        domain: &str,
+    ) -> Result<Asker, Box<Decision>> {
+        let Some(found) = self.pod(namespace, name) else {
+            return Err(Decision::refuse(format!(
+                "there is no Pod {namespace}/{name}"
+            )));
+        };
+        let meshed = pod::is_meshed(&self.reader, found) && !found.spec.host_network;
+        let account = found.spec.account();
+        let identity = meshed
+            .then(|| SpiffeId::new(domain, namespace, account))
+            .transpose()
+            .map_err(|error| Decision::refuse(error.to_string()))?;
+        Ok(Asker {
+            identity,
+            address: found.status.ips().first().copied().unwrap_or(NOBODY),
+            meshed,
+        })
+    }
+
+    /// The request as a proxy has it after its checks; what it refuses, it answers with 400.
+    fn http(&self) -> Result<HttpRequest, Box<Decision>> {
+        let bad = |why: &str| refused(ErrorKind::BadRequest, why.to_owned());
+        let question = self.question;
+        if question.method == "CONNECT" {
+            let why = "CONNECT is not carried: connect to the target itself";
+            return Err(refused(ErrorKind::UnsupportedUpgrade, why.to_owned()));
+        }
+        let sent = &question.headers;
+        if sent.contains_key(CONTENT_LENGTH) && sent.contains_key(TRANSFER_ENCODING) {
+            return Err(bad("both Content-Length and Transfer-Encoding"));
+        }
+        let path = question.path.split(['?', '#']).next().unwrap_or_default();
+        let path = if path.is_empty() { "/" } else { path };
+        let is_target = path.starts_with('/') || (path == "*" && question.method == "OPTIONS");
+        if !is_target || http::uri::PathAndQuery::try_from(path).is_err() {
+            return Err(bad("the target of the request is not a path"));
+        }
+        let path = normalise(path).map_err(|error| bad(&error.to_string()))?;
+        Ok(HttpRequest {
+            method: question.method.clone(),
+            path: path.into_owned(),
+            host: self.host()?,
+            headers: cleaned(sent),
+        })
+    }
+
+    /// Host as policy sees it; where none is given, callers use the name they called.
+    fn host(&self) -> Result<String, Box<Decision>> {
+        let bad = |why: &str| refused(ErrorKind::BadRequest, why.to_owned());
+        let mut hosts = self.question.headers.get_all(HOST).iter();
+        let Some(host) = hosts.next() else {
+            return Ok(match &self.question.to {
+                To::Service {
+                    namespace, name, ..
+                } => format!("{name}.{namespace}"),
+                To::Pod { .. } => String::new(),
+            });
+        };
+        if hosts.next().is_some() {
+            return Err(bad("more than one Host"));
+        }
+        let host = host.to_str().ok().and_then(normalise_host);
+        let host = host.filter(|host| !host.is_empty());
+        host.map(|host| host.into_owned())
+            .ok_or_else(|| bad("Host is not valid"))
+    }
+
+    /// Asks every pod that could serve.
+    fn decide(mut self, routed: Routed) -> Answer {
+        let total: u128 = routed.ways.iter().map(|way| u128::from(way.weight)).sum();
+        let mut all: Vec<Judged> = Vec::new();
+        let mut backends = Vec::new();
+        for way in &routed.ways {
+            let judged = self.way(&routed, way);
+            if let Some(backend) = backend(way, total, &judged) {
+                backends.push(backend);
+            }
+            if way.weight > 0 {
+                all.extend(judged);
+            }
+        }
+        let decision = match routed.ways.iter().any(|way| way.weight > 0) {
+            false => nobody(&routed, self.question.protocol),
+            true => merged(&all),
+        };
+        if decision.verdict != Verdict::Mixed {
+            backends
+                .iter_mut()
+                .for_each(|it: &mut BackendAnswer| it.decision = None);
+        }
+        let mut would_allow: Vec<String> = Vec::new();
+        for judged in all {
+            self.not_applied.extend(judged.not_applied);
+            let new = judged.would_allow.into_iter();
+            would_allow.extend(
+                new.filter(|it| !would_allow.contains(it))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        self.answer(decision, routed.route, backends, would_allow)
+    }
+
+    /// What each pod behind a backend says; alike ones once.
+    fn way(&mut self, routed: &Routed, way: &Way) -> Vec<Judged> {
+        if way.endpoints.is_empty() {
+            let name = way
+                .name
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let why = format!("{name} has no ready endpoint");
+            return vec![Judged::of(
+                *refused(ErrorKind::NoEndpoints, why).of(self.question.protocol),
+            )];
+        }
+        let mut all: Vec<Judged> = Vec::new();
+        for endpoint in way.endpoints.iter().take(MAX_PODS) {
+            let judged = judge(self, routed, endpoint);
+            if !all.contains(&judged) {
+                all.push(judged);
+            }
+        }
+        all
+    }
+
+    fn answer(
+        self,
+        decision: Decision,
+        route: Option<DecidedBy>,
+        backends: Vec<BackendAnswer>,
+        would_allow: Vec<String>,
+    ) -> Answer {
+        Answer {
+            decision: *Box::new(decision).of(self.question.protocol),
+            from: self.caller.identity.map(|id| id.as_str().to_owned()),
+            to: self.question.to.to_string(),
+            request: match self.question.protocol.is_http() {
+                true => format!("{} {}", self.question.method, self.question.path),
+                false => self.question.protocol.to_string(),
+            },
+            route,
+            backends,
+            not_applied: self.not_applied.into_iter().collect(),
+            would_allow,
+            assumed: self.assumed,
+        }
+    }
+}
+
+fn backend(way: &Way, total: u128, judged: &[Judged]) -> Option<BackendAnswer> {
+    let name = way.name.as_ref()?;
+    Some(BackendAnswer {
+        service: name.name.clone(),
+        namespace: name.namespace.clone(),
+        port: name.port,
+        share: share(way.weight, total),
+        weight: way.weight,
+        endpoints: way.endpoints.len(),
+        decision: Some(merged(judged)),
+    })
+}
+
+/// Nobody may receive it.
+fn nobody(routed: &Routed, protocol: Protocol) -> Decision {
+    let object = routed.route.as_ref().and_then(|route| route.object.clone());
+    let whose = object.as_deref().unwrap_or("the route");
+    let (kind, why) = match routed.ways.is_empty() {
+        // Bytes know no better answer than that there is nobody.
+        true if !protocol.is_http() => (ErrorKind::NoEndpoints, "no backend exists on this port"),
+        true => (ErrorKind::AllWeightsZero, "no backend exists on this port"),
+        false => (ErrorKind::AllWeightsZero, "every weight is 0"),
+    };
+    Decision {
+        decided_by: routed.route.clone().unwrap_or_default(),
+        ..*refused(kind, format!("{whose}: {why}"))
+    }
+}
+
+/// One decision for all, if they agree.
+fn merged(all: &[Judged]) -> Decision {
+    let Some(first) = all.first() else {
+        return *Decision::refuse("nobody serves".to_owned());
+    };
+    let mut verdicts: Vec<Verdict> = all.iter().map(|it| it.decision.verdict).collect();
+    verdicts.sort_unstable();
+    verdicts.dedup();
+    if verdicts.len() == 1 {
+        return first.decision.clone();
+    }
+    let reason =
+        "it depends on where it is sent: the backends (or pods of a backend) decide differently";
+    let each: BTreeSet<String> = all
+        .iter()
+        .map(|it| format!("{}: {}", it.decision.verdict.as_str(), it.decision.reason))
+        .collect();
+    let each: Vec<String> = each.into_iter().collect();
+    Decision {
+        verdict: Verdict::Mixed,
+        ..*Decision::refuse(format!("{reason}; {}", each.join("; ")))
+    }
+}
+
+fn not_a_workload(text: &str) -> Box<Decision> {
+    Box::new(Decision {
+        verdict: Verdict::Deny,
+        ..*Decision::refuse(format!(
+            "{text:?} is not the identity of a workload (spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT): proxies refuse its handshake"
+        ))
+    })
+}
+
+/// Without what belongs to one connection, and what only proxies may say.
+fn cleaned(sent: &HeaderMap) -> HeaderMap {
+    const OF_CONNECTION: [&str; 7] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "http2-settings",
+    ];
+    let stays = |name: &HeaderName| {
+        let name = name.as_str();
+        name != "host" && !OF_CONNECTION.contains(&name) && !headers::is_reserved(name)
+    };
+    let kept = sent.iter().filter(|(name, _)| stays(name));
+    kept.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
