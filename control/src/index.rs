@@ -1,6 +1,8 @@
 //! The index: everything the sources said, and the views that proxies subscribe to. Synchronous: events go in, the views
 //! they touch are computed anew, and what really changed is published through watch channels.
 
+#[cfg(test)]
+mod clients_tests;
 mod published;
 #[cfg(test)]
 mod restart_tests;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::smi::whole::whole;
 
 fn conversion() -> Conversion {
     Conversion {
@@ -215,46 +216,6 @@ fn prune(schema: &Value, value: &Value) -> Value {
     }
 }
 
-/// An object with every field its version knows.
-fn whole(kind: &str, version: &str) -> Value {
-    let old = |count: u8| version[7..].parse::<u8>().unwrap() <= count;
-    let mut subject = json!({"kind": "ServiceAccount", "name": "a", "namespace": "b"});
-    if !old(3) {
-        subject["group"] = json!("core");
-    }
-    let mut item = json!({"name": "a", "pathRegex": "/", "methods": ["GET"]});
-    if !old(1) {
-        item["headers"] = json!([{"x": "y"}]);
-    }
-    match kind {
-        "TrafficSplit" => {
-            let mut spec = json!({"service": "a", "backends": [{"service": "b", "weight": 1}]});
-            if !old(2) {
-                spec["matches"] = json!([{"kind": "HTTPRouteGroup", "name": "a", "apiGroup": "specs.smi-spec.io"}]);
-            }
-            json!({"spec": spec})
-        }
-        "TrafficTarget" => {
-            let rules = json!([{"kind": "TCPRoute", "name": "a", "matches": ["b"]}]);
-            let mut destination = subject.clone();
-            destination["port"] = json!("80");
-            let (destination, sources) = (destination, [subject]);
-            match old(1) {
-                true => json!({"destination": destination, "sources": sources, "specs": rules}),
-                false => {
-                    json!({"spec": {"destination": destination, "sources": sources, "rules": rules}})
-                }
-            }
-        }
-        "IdentityBinding" => json!({"spec": {"schemes": {
-            "podLabelSelector": {"matchLabels": {"a": "b"}}, "spiffeIdentities": ["a/b"], "serviceAccount": "a"}}}),
-        "HTTPRouteGroup" if old(2) => json!({"matches": [item]}),
-        "HTTPRouteGroup" => json!({"spec": {"matches": [item]}}),
-        _ if old(3) => json!({"spec": {}}),
-        _ => json!({"spec": {"matches": {"name": "a", "ports": [80]}}}),
-    }
-}
-
 #[test]
 fn nothing_that_a_version_knows_is_pruned() {
     for (kind, version, schema) in schemas() {
@@ -303,7 +264,7 @@ fn d35_a_typo_stays_where_it_could_narrow_and_is_pruned_elsewhere() {
                 assert!(typo(&spec["schemes"]) && typo(&spec["schemes"]["podLabelSelector"]))
             }
             "HTTPRouteGroup" => assert!(typo(&nested[0]) || typo(&left["matches"][0])),
-            _ => assert!(typo(spec)),
+            _ => assert!(typo(spec) || spec.is_null()),
         }
     }
 }

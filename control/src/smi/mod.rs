@@ -255,3 +255,5 @@ pub(crate) const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "st
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod whole;

@@ -12,6 +12,8 @@ use weft_proxy_api::policy::matching::TextMatch;
 
 mod access;
 mod binding;
+mod decisions;
+mod hostile;
 mod routes;
 mod specs;
 mod split;

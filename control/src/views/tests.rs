@@ -4,6 +4,7 @@
 mod access;
 mod binding;
 mod endpoints;
+mod examples;
 mod findings;
 mod inbound;
 mod outbound;

@@ -119,6 +119,20 @@ fn d20_a_missing_backend_is_left_out() {
 }
 
 #[test]
+fn d21_a_backend_without_ready_endpoints_keeps_its_share() {
+    let ready = pod("v1-1", "v1", "10.0.0.1");
+    let world = with(&[halves("s"), ready.clone()]);
+    assert_eq!(routes(&world), ["s: default/v1:80=90 default/v2:80=10"]);
+    assert_eq!(endpoints(&world, "default/v1:80").len(), 1);
+    assert!(
+        endpoints(&world, "default/v2:80").is_empty(),
+        "its part fails fast; it goes nowhere else"
+    );
+    let world = with(&[halves("s"), ready, pod("v2-1", "v2", "10.0.0.2")]);
+    assert_eq!(endpoints(&world, "default/v2:80").len(), 1);
+}
+
+#[test]
 fn d22_a_backend_without_the_port_is_left_out_there_only() {
     let two = |name: &str, ip: &str, ports| service_with(name, name, ip, ports);
     let world = world(&[
@@ -168,6 +182,22 @@ fn d24_a_backend_is_never_resolved_through_its_own_split() {
         routes(&with(&[halves("s"), inner])),
         ["s: default/v1:80=90 default/v2:80=10"]
     );
+}
+
+#[test]
+fn d24_splits_that_name_each_other_end() {
+    let there = split(
+        "there",
+        "{service: web, backends: [{service: v1, weight: 1}]}",
+    );
+    let back = split(
+        "back",
+        "{service: v1, backends: [{service: web, weight: 1}]}",
+    );
+    let world = with(&[there, back]);
+    assert_eq!(routes(&world), ["there: default/v1:80=1"]);
+    let other = routed(&world, "10.96.0.2:80");
+    assert_eq!(show(&other.routes[0]), "back: default/web:80=1");
 }
 
 #[test]
@@ -263,6 +293,62 @@ fn d28_the_root_may_be_written_in_full() {
         );
         assert_eq!(routes(&with(&[full])), ["s: default/v1:80=1"], "{name}");
     }
+}
+
+#[test]
+fn d31_connections_follow_unconditional_splits_only() {
+    let condition = "matches: [{kind: HTTPRouteGroup, name: api}]";
+    let beta = split(
+        "beta",
+        &format!("{{service: web, backends: [{{service: v2, weight: 1}}], {condition}}}"),
+    );
+    let service = routed(&with(&[group("api", HTTP), beta.clone()]), "10.96.0.1:80");
+    assert_eq!(
+        show(&service.routes[service.route_tcp()]),
+        "own: default/web:80=1"
+    );
+    let service = routed(
+        &with(&[group("api", HTTP), beta, halves("all")]),
+        "10.96.0.1:80",
+    );
+    assert_eq!(
+        show(&service.routes[service.route_tcp()]),
+        "all: default/v1:80=90 default/v2:80=10"
+    );
+}
+
+#[test]
+fn d39_an_http_route_is_not_read_and_takes_nothing_from_a_split() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: default}
+spec: {parentRefs: [{kind: Service, group: '', name: web}], rules: [{backendRefs: [{name: v2, port: 80}]}]}
+---
+";
+    let (loaded, problems) = crate::manifest::parse("t", route);
+    assert_eq!(loaded.len(), 1);
+    assert!(problems[0].message.contains("ignored"), "{problems:?}");
+    let both = [halves("s"), route.to_owned()];
+    assert_eq!(routes(&with(&both)), routes(&with(&both[..1])));
+    assert_eq!(routes(&with(&both[1..])), ["own: default/web:80=1"]);
+}
+
+#[test]
+fn d40_a_split_is_decided_first_and_the_pod_that_serves_judges() {
+    let account = |name: &str, ip: &str| {
+        pod(name, name, ip).replace(
+            "serviceAccountName: web",
+            &format!("serviceAccountName: {name}"),
+        )
+    };
+    let open = target("t", &["default/front"], "[{kind: TCPRoute, name: any}]");
+    let open = open.replace("ServiceAccount, name: web", "ServiceAccount, name: v1");
+    let pods = account("v1", "10.0.0.1") + &account("v2", "10.0.0.2");
+    let world = with(&[halves("s"), pods.clone(), tcp("any", "[]"), open]);
+    assert!(may(&world, "v1", "default/front", 8080, "GET /"));
+    assert!(!may(&world, "v2", "default/front", 8080, "GET /"));
+    // Who may call whom changes nothing about where requests go.
+    assert_eq!(routes(&world), routes(&with(&[halves("s"), pods])));
 }
 
 #[test]
