@@ -120,7 +120,11 @@ pub(super) fn binding(_: Version) -> Value {
             ),
         ],
     );
-    let schemes = said(schemes, "Any of them makes somebody this identity.");
+    let mut schemes = said(schemes, "Any of them makes somebody this identity.");
+    schemes["x-kubernetes-validations"] = json!([{
+        "rule": "!(has(self.podLabelSelector) && has(self.serviceAccount))",
+        "message": "podLabelSelector and serviceAccount exclude each other",
+    }]);
     object(
         "Which identities belong to a workload of this namespace.",
         &["spec"],

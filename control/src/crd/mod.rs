@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions of the SMI kinds, as an API server wants them. Pure: what is served follows from
+//! CustomResourceDefinitions of the kinds the controller reads, as an API server wants them. Pure: what is served follows from
 //! [`smi::SUPPORTED`](crate::smi::SUPPORTED), so definition and reader cannot disagree about a version.
 //!
 //! The schemas name the fields and refuse what is plainly wrong (a negative weight, a kind that does not exist). Where
@@ -13,6 +13,7 @@ mod split;
 mod tests;
 
 use crate::manifest::Kind;
+use crate::policy;
 use crate::smi::{SUPPORTED, Supported, Version};
 use serde_json::{Value, json};
 use weft_proxy_api::names::{self, ports, webhook_paths};
@@ -29,9 +30,16 @@ pub struct Conversion {
     pub ca_bundle: String,
 }
 
+/// The definitions of all kinds: those of SMI, and ServicePolicy.
+pub fn all(conversion: Option<&Conversion>) -> Vec<Value> {
+    let mut definitions = smi(conversion);
+    definitions.push(policy::schema::definition());
+    definitions
+}
+
 /// The definitions of all kinds of SMI. Without a webhook only those versions are served that look like the stored one:
 /// an API server that converts nothing drops the fields of any other.
-pub fn all(conversion: Option<&Conversion>) -> Vec<Value> {
+pub fn smi(conversion: Option<&Conversion>) -> Vec<Value> {
     SUPPORTED
         .iter()
         .map(|row| definition(row, conversion))

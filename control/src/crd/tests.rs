@@ -14,7 +14,7 @@ fn conversion() -> Conversion {
 /// Every schema of every version: kind, version, schema.
 fn schemas() -> Vec<(String, String, Value)> {
     let mut schemas = Vec::new();
-    for definition in all(Some(&conversion())) {
+    for definition in smi(Some(&conversion())) {
         let kind = definition["spec"]["names"]["kind"].as_str().unwrap();
         for version in definition["spec"]["versions"].as_array().unwrap() {
             let name = version["name"].as_str().unwrap();
@@ -60,6 +60,7 @@ fn check(schema: &Value, path: &str) {
         "x-kubernetes-preserve-unknown-fields",
         "x-kubernetes-list-type",
         "x-kubernetes-list-map-keys",
+        "x-kubernetes-validations",
     ];
     for name in schema.as_object().unwrap().keys() {
         assert!(
@@ -129,7 +130,7 @@ fn every_schema_is_structural() {
 
 #[test]
 fn d33_all_versions_are_served_and_the_newest_is_stored() {
-    for definition in all(Some(&conversion())) {
+    for definition in smi(Some(&conversion())) {
         let name = definition["metadata"]["name"].as_str().unwrap();
         let spec = &definition["spec"];
         let names = &spec["names"];
@@ -152,7 +153,7 @@ fn d33_all_versions_are_served_and_the_newest_is_stored() {
         };
         assert_eq!(spec["conversion"]["strategy"], strategy, "{name}");
     }
-    let split = &all(Some(&conversion()))[0];
+    let split = &smi(Some(&conversion()))[0];
     let client = &split["spec"]["conversion"]["webhook"]["clientConfig"];
     let service = json!({"namespace": "weft-system", "name": "weft-control", "port": 8443, "path": "/convert"});
     assert_eq!(
@@ -164,7 +165,7 @@ fn d33_all_versions_are_served_and_the_newest_is_stored() {
 #[test]
 fn d33_without_a_webhook_only_versions_of_the_stored_layout_are_served() {
     let mut served = Vec::new();
-    for definition in all(None) {
+    for definition in smi(None) {
         assert_eq!(
             definition["spec"]["conversion"],
             json!({"strategy": "None"})
@@ -267,4 +268,15 @@ fn d35_a_typo_stays_where_it_could_narrow_and_is_pruned_elsewhere() {
             _ => assert!(typo(spec) || spec.is_null()),
         }
     }
+}
+
+#[test]
+fn every_kind_is_defined_once() {
+    let definitions = all(None);
+    let names = definitions
+        .iter()
+        .map(|it| it["metadata"]["name"].as_str().unwrap());
+    let names: std::collections::BTreeSet<&str> = names.collect();
+    assert_eq!((names.len(), definitions.len()), (7, 7));
+    assert!(names.contains("servicepolicies.weft.mesh"));
 }
