@@ -1,5 +1,5 @@
-//! What an operator can look at: `/live`, `/ready`, `/metrics`, `/status`, `/problems`. Nothing here changes anything,
-//! and nothing here is secret; it listens on loopback all the same unless told otherwise.
+//! What an operator can look at: `/live`, `/ready`, `/metrics`, `/status`, `/problems`, and with a token `/api/v1/`
+//! ([`crate::traffic::api`]). Nothing here changes anything; it listens on loopback all the same unless told otherwise.
 
 use crate::index::Numbers;
 use crate::manifest::{Problem, Severity};
@@ -7,6 +7,8 @@ use crate::serve::Shared;
 use crate::serve::counters::{Counter, Counters};
 use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
+use crate::traffic::Inventory;
+use crate::traffic::api::{self, Api};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -42,6 +44,10 @@ pub struct Facts {
 pub trait Overview: Send + Sync + 'static {
     /// The facts now.
     fn facts(&self) -> Facts;
+    /// Everything that traffic is explained with.
+    fn inventory(&self) -> Inventory {
+        Inventory::default()
+    }
 }
 
 /// What the admin server shows.
@@ -54,6 +60,8 @@ pub struct Admin {
     pub own: Arc<OwnIdentity>,
     /// True once everything that was there at the start has been read.
     pub ready: watch::Receiver<bool>,
+    /// The traffic.
+    pub api: Api,
 }
 
 impl Admin {
@@ -81,14 +89,22 @@ impl Admin {
 
     async fn connection(self: Arc<Self>, tcp: TcpStream) {
         let service = service_fn(move |request| {
-            let answer = self.answer(&request);
-            async move { Ok::<_, Infallible>(answer) }
+            let this = self.clone();
+            async move { Ok::<_, Infallible>(this.respond(&request).await) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
             .max_buf_size(16 << 10);
         let _ = http.serve_connection(TokioIo::new(tcp), service).await; // a broken client is its own problem
+    }
+
+    async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let is_api = request.uri().path().starts_with(api::PREFIX);
+        match request.method() {
+            &Method::GET if is_api => self.api.answer(request).await,
+            _ => self.answer(request),
+        }
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -118,7 +134,7 @@ impl Admin {
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /live /ready /metrics /status /problems\n".into(),
+                "there are /live /ready /metrics /status /problems and /api/v1/\n".into(),
             ),
         }
     }
@@ -137,7 +153,7 @@ impl Admin {
         page.bare("handshakes_failed_total", counters.handshakes_failed.get());
         page.bare("accept_errors_total", counters.accept_errors.get());
         page.bare("summaries_total", counters.summaries.get());
-        page.bare("edges", shared.edges.len() as u64);
+        page.bare("edges", shared.traffic.len() as u64);
         fact_metrics(&mut page, &facts);
         page.text
     }

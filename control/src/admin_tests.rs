@@ -79,11 +79,17 @@ fn story() -> Story {
     );
     let ready = watch::Sender::new(false);
     let own = OwnIdentity::new(ca, ttl).unwrap();
+    let api = Api {
+        shared: shared.clone(),
+        overview: Arc::new(Nothing),
+        token: "secret".into(),
+    };
     let admin = Admin {
         overview: Arc::new(Nothing),
         shared,
         own,
         ready: ready.subscribe(),
+        api,
     };
     Story {
         admin,
@@ -226,4 +232,27 @@ fn a_proxy_is_synced_or_stale_since() {
         (told(1, "pod"), told(1, "connectedSeconds")),
         (json!("b"), json!(60.0))
     );
+}
+
+#[tokio::test]
+async fn traffic_is_told_to_whoever_shows_the_token() {
+    let Story { admin, .. } = &story();
+    for (shown, expected) in [
+        (None, 401),
+        (Some("Bearer wrong"), 401),
+        (Some("secret"), 401),
+        (Some("Bearer secret"), 200),
+    ] {
+        let mut request = Request::get("/api/v1/traffic?fresh&window=start");
+        if let Some(shown) = shown {
+            request = request.header("authorization", shown);
+        }
+        let response = admin.respond(&request.body(()).unwrap()).await;
+        assert_eq!(response.status(), expected, "{shown:?}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            body.starts_with(b"{\"apiVersion\":\"weft.mesh/v1\""),
+            expected == 200
+        );
+    }
 }

@@ -23,6 +23,8 @@ use crate::serve::{self, Shared};
 use crate::source::{Event, dir};
 use crate::state::StateDir;
 use crate::token::TokenKey;
+use crate::traffic::api::Api;
+use crate::traffic::{Inventory, inventory};
 use crate::views::Mesh;
 use ::kube::Client;
 use anyhow::{Context, Result, bail};
@@ -116,6 +118,7 @@ async fn run_and_tell(
     };
     let state = state_of(&config, client.as_ref()).await?;
     let (index, shared, own) = open(&config, &state.dir, client.clone())?;
+    let token = state.dir.observe_token()?;
     // Both addresses are taken before anything runs: a second controller says so at once.
     let (listener, control) = listen(config.listen)?;
     let admin_listener = TcpListener::bind(config.admin)
@@ -123,7 +126,7 @@ async fn run_and_tell(
         .with_context(|| format!("cannot listen on {}", config.admin))?;
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin_of(&index, &shared, &own).run(admin_listener));
+    tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
     tasks.spawn(follow(config.source, client, index.clone()));
     tasks.spawn(renew(own.clone()));
     let mut synced = index.synced();
@@ -145,8 +148,19 @@ async fn run_and_tell(
     Ok(())
 }
 
-fn admin_of(index: &Arc<Index>, shared: &Arc<Shared>, own: &Arc<OwnIdentity>) -> Admin {
+fn admin_of(
+    index: &Arc<Index>,
+    shared: &Arc<Shared>,
+    own: &Arc<OwnIdentity>,
+    token: String,
+) -> Admin {
+    let api = Api {
+        shared: shared.clone(),
+        overview: index.clone(),
+        token,
+    };
     Admin {
+        api,
         overview: index.clone(),
         shared: shared.clone(),
         own: own.clone(),
@@ -254,6 +268,10 @@ async fn follow(source: Source, client: Option<Client>, index: Arc<Index>) {
 }
 
 impl Overview for Index {
+    fn inventory(&self) -> Inventory {
+        self.read(inventory::inventory)
+    }
+
     fn facts(&self) -> Facts {
         let objects = self.read(|world| world.objects().count());
         Facts {

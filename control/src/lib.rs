@@ -28,4 +28,5 @@ pub mod smi;
 pub mod source;
 pub mod state;
 pub mod token;
+pub mod traffic;
 pub mod views;

@@ -21,6 +21,8 @@ pub const CA_CERT: &str = "ca.crt";
 pub const TOKEN_KEY: &str = "token.key";
 /// The roots of the mesh (PEM); may be given to anyone.
 pub const TRUST_ANCHORS: &str = "trust-anchors.pem";
+/// What `meshctl` shows to be told the traffic; made anew at every start.
+pub const OBSERVE_TOKEN: &str = "observe.token";
 /// Pods that ever got a certificate, one `namespace/name` a line.
 pub const ENROLLED: &str = "enrolled";
 const LOCK: &str = "lock";
@@ -114,6 +116,15 @@ impl StateDir {
         file.persist(path)?;
         File::open(&self.path)?.sync_all()?; // the rename itself must survive a crash
         Ok(())
+    }
+
+    /// A new token for whoever may look at the traffic: who can read this folder.
+    pub fn observe_token(&self) -> Result<String> {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).context("no random bytes")?;
+        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.write(OBSERVE_TOKEN, Secrecy::Private, &token)?;
+        Ok(token)
     }
 
     /// Pods that ever got a certificate. Lines that are not `namespace/name` are passed by.

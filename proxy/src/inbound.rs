@@ -258,8 +258,9 @@ async fn admit_bytes(worker: &Worker, conn: &Connection) -> Result<(), End> {
         ConnectionVerdict::Allow { .. } | ConnectionVerdict::Audit { .. } if !declared_http => {
             Ok(())
         }
-        ConnectionVerdict::Deny { .. } => {
-            worker.metrics.inbound_edge(conn.peer.identity()).denied();
+        ConnectionVerdict::Deny(reason) => {
+            let edge = worker.metrics.inbound_edge(conn.peer.identity());
+            edge.denied(reason);
             Err(ErrorKind::Denied.into())
         }
         _ => Err(ErrorKind::NotHttp.into()),

@@ -6,7 +6,7 @@
 //! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
 //! | limit | `layers/limit.rs` | bounds requests in flight | E114 | `weft_requests_in_flight` |
 //! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
-//! | authorize | `layers/authorize.rs` | asks the policy in force, holds clients to its rate limits | E110, E111, E123 | allowed, denied and limited by rule |
+//! | authorize | `layers/authorize.rs` | asks the policy in force, holds clients to its rate limits | E110, E111, E123 | allowed, denied and limited by rule; says which route counts |
 //! | timeout | `layers/timeout.rs` | holds the policy's limits of time, and the caller's | E115, E116, E132 | `weft_timeouts_total` |
 //! | retry | `layers/retry.rs` | sends again what was not processed, and what the policy names | | `weft_retries_total` |
 //! | fault | `layers/fault.rs` | fails on purpose | E129 | `weft_faults_total` |
@@ -104,6 +104,7 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
             shared.inbound.clone(),
             conn.clone(),
             edge,
+            shared.metrics.clone(),
         ))
         // Around all tries: the caller does not wait longer for two.
         .layer(TimeoutLayer::inbound(&shared.metrics))

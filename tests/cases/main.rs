@@ -8,6 +8,7 @@ mod encryption;
 mod faults;
 mod hand;
 mod kube;
+mod observe;
 mod protocols;
 mod redirect;
 mod seeds;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("protocols", protocols::CASES, true),
         ("faults", faults::CASES, true),
         ("hand", hand::CASES, true),
+        ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
         ("kube", kube::CASES, true),
     ];

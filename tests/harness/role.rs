@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -133,6 +134,21 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr) -> Answer {
         .query()
         .and_then(|query| query.strip_prefix("bytes="))
         .and_then(|n| n.parse::<usize>().ok());
+    // `status=404` and `grpc=14` are answered like that.
+    let asked = |name: &str| -> Option<u16> {
+        let value = head.uri.query()?.strip_prefix(name)?;
+        value.strip_prefix('=')?.parse().ok()
+    };
+    if let Some(status) = asked("status").and_then(|at| StatusCode::from_u16(at).ok()) {
+        return text(status, echo.to_string());
+    }
+    if let Some(code) = asked("grpc") {
+        let mut response = Response::new(Full::default());
+        let fields = response.headers_mut();
+        fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+        fields.insert("grpc-status", HeaderValue::from(code));
+        return response;
+    }
     match size {
         Some(size) => text(StatusCode::OK, "x".repeat(size.min(MAX_BODY))),
         None => text(StatusCode::OK, echo.to_string()),

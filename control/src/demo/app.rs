@@ -57,6 +57,9 @@ enum Role {
         /// Which release this is: it decides the colour
         #[arg(long, default_value = "v1")]
         release: String,
+        /// Wait so long before each answer
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
     },
     /// Counts lines, over plain TCP
     Tally {
@@ -92,7 +95,14 @@ pub fn run(args: AppArgs) -> anyhow::Result<()> {
                     colour,
                     tally,
                 } => front::front(any(port), colour, tally).await,
-                Role::Colour { port, release } => colour::serve(any(port), release).await,
+                Role::Colour {
+                    port,
+                    release,
+                    delay_ms,
+                } => {
+                    let delay = std::time::Duration::from_millis(delay_ms);
+                    colour::serve(any(port), release, delay).await
+                }
                 Role::Tally { port } => tally::serve(any(port)).await,
                 Role::Load { target, rate } => load::run(target, rate).await,
                 Role::Fail { state } => colour::order(&state).await,

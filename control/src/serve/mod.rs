@@ -4,14 +4,13 @@
 //! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little,
 //!   [`parts`]: how much at once).
 //! * [`identity`]: `Certify`, the one call without a client certificate; [`proof`]: what its token proves.
-//! * [`observe`]: `Attach`, traffic summaries into the [`edges::EdgeTable`].
+//! * [`observe`]: `Attach`, traffic summaries into the [`TrafficTable`].
 //! * [`proxies`]: who is connected and how current they are.
 //!
 //! The services see the index only through [`Views`], so they are tested against a table.
 
 pub mod counters;
 pub mod delta;
-pub mod edges;
 pub mod identity;
 pub mod observe;
 pub mod parts;
@@ -27,9 +26,10 @@ pub mod tls;
 
 use crate::ca::{Ca, common_name};
 use crate::pod_ref::PodRef;
+use crate::traffic::TrafficTable;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::{Request, Status};
@@ -102,7 +102,9 @@ pub struct Shared {
     /// Who is connected.
     pub proxies: Arc<proxies::Proxies>,
     /// Traffic that proxies reported.
-    pub edges: edges::EdgeTable,
+    pub traffic: TrafficTable,
+    /// When somebody last asked for traffic: then proxies report more often.
+    pub looked_at: watch::Sender<Option<Instant>>,
     /// What happened so far.
     pub counters: counters::Counters,
     /// The trust bundle.
@@ -133,7 +135,8 @@ impl Shared {
             limits: identity::Limits::default(),
             cert_ttl,
             proxies: Arc::default(),
-            edges: edges::EdgeTable::default(),
+            traffic: TrafficTable::default(),
+            looked_at: watch::Sender::new(None),
             counters: counters::Counters::default(),
             trust: watch::Sender::new(trust),
             stopping: watch::Sender::new(false),

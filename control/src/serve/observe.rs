@@ -1,19 +1,24 @@
-//! `Observe.Attach`: proxies report their traffic; it is added up in the edge table.
+//! `Observe.Attach`: proxies report their traffic into the traffic table; slowly as long as nobody looks.
 
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
 use crate::pod_ref::PodRef;
-use futures_util::stream::{BoxStream, StreamExt, once, unfold};
+use crate::traffic::read;
+use futures_util::stream::{BoxStream, StreamExt, unfold};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 use tonic::{Request, Response, Status, Streaming};
 use weft_proxy_api::wire::generated::{self as pb, observe_command::Command, observe_event::Event};
 
 /// How often a proxy reports.
-const SUMMARY_MS: u32 = 5_000;
+const SLOW_MS: u32 = 5_000;
+/// The same while somebody looks.
+const FAST_MS: u32 = 1_000;
+/// How long after the last question somebody is taken to be looking.
+const LOOKING: Duration = Duration::from_secs(15);
 
 /// The service.
 pub struct Attach(pub Arc<Shared>);
@@ -28,24 +33,25 @@ impl pb::observe_server::Observe for Attach {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = caller(&request)?;
         let (shared, events) = (self.0.clone(), request.into_inner());
-        let stopping = shared.stopping.subscribe();
         let listener = Listener {
+            stopping: shared.stopping.subscribe(),
+            looked_at: shared.looked_at.subscribe(),
             shared,
             expiry: caller.expiry(),
             caller,
             events,
-            stopping,
+            pod: None,
+            pace: Pace::New,
         };
-        let ask = Command::Summary(pb::SummaryEvery {
-            interval_ms: SUMMARY_MS,
+        let commands = unfold(Some(listener), |listener| async move {
+            let mut listener = listener?;
+            match Box::pin(listener.listen()).await {
+                Ok(Some(command)) => Some((Ok(command), Some(listener))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
         });
-        let ask = once(async move { Ok(pb::ObserveCommand { command: Some(ask) }) });
-        // Nothing more is asked; the stream ends, with a reason, when listening does.
-        let listen = unfold(Some(listener), |listener| async move {
-            let status = Box::pin(listener?.listen()).await.err()?;
-            Some((Err(status), None))
-        });
-        Ok(Response::new(ask.chain(listen).boxed()))
+        Ok(Response::new(commands.boxed()))
     }
 }
 
@@ -55,15 +61,56 @@ struct Listener {
     expiry: Pin<Box<Sleep>>,
     events: Streaming<pb::ObserveEvent>,
     stopping: watch::Receiver<bool>,
+    looked_at: watch::Receiver<Option<Instant>>,
+    /// `None`: it has not said hello yet.
+    pod: Option<PodRef>,
+    pace: Pace,
+}
+
+/// How often reports are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Nothing was asked yet.
+    New,
+    Slow,
+    /// Until then.
+    Fast(tokio::time::Instant),
+}
+
+/// What a listener waits for.
+enum Happened {
+    Event(Box<pb::ObserveEvent>),
+    Ended,
+    Looked,
+    NobodyLooks,
 }
 
 impl Listener {
-    async fn listen(mut self) -> Result<(), Status> {
-        let pod = self.hello().await?;
-        while let Some(event) = self.next().await? {
-            self.take_in(&pod, event)?;
+    /// Takes in what the proxy says until there is something to ask of it; `None`: it has ended.
+    async fn listen(&mut self) -> Result<Option<pb::ObserveCommand>, Status> {
+        if self.pace == Pace::New {
+            self.pace = Pace::Slow;
+            return Ok(Some(every(SLOW_MS)));
         }
-        Ok(())
+        let pod = match self.pod.clone() {
+            Some(pod) => pod,
+            None => self.hello().await?,
+        };
+        self.pod = Some(pod.clone());
+        loop {
+            match self.next().await? {
+                Happened::Ended => return Ok(None),
+                Happened::Event(event) => self.take_in(&pod, *event)?,
+                Happened::Looked => {
+                    self.pace = Pace::Fast(tokio::time::Instant::now() + LOOKING);
+                    return Ok(Some(every(FAST_MS)));
+                }
+                Happened::NobodyLooks => {
+                    self.pace = Pace::Slow;
+                    return Ok(Some(every(SLOW_MS)));
+                }
+            }
+        }
     }
 
     async fn hello(&mut self) -> Result<PodRef, Status> {
@@ -78,11 +125,20 @@ impl Listener {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<pb::ObserveEvent>, Status> {
+    async fn next(&mut self) -> Result<Happened, Status> {
+        let slow_down = async |pace| match pace {
+            Pace::Fast(until) => sleep_until(until).await,
+            Pace::New | Pace::Slow => std::future::pending().await,
+        };
         tokio::select! {
             () = stopped(&mut self.stopping) => Err(Status::unavailable("the controller is stopping")),
             () = &mut self.expiry => Err(expired()),
-            event = self.events.message() => event,
+            Ok(()) = self.looked_at.changed() => Ok(Happened::Looked),
+            () = slow_down(self.pace) => Ok(Happened::NobodyLooks),
+            event = self.events.message() => Ok(match event? {
+                Some(event) => Happened::Event(Box::new(event)),
+                None => Happened::Ended,
+            }),
         }
     }
 
@@ -90,15 +146,23 @@ impl Listener {
         match event.event {
             Some(Event::Summary(summary)) => {
                 self.shared.counters.summaries.add(1);
-                self.shared
-                    .edges
-                    .record(pod, &summary, Instant::now())
-                    .map_err(Status::invalid_argument)
+                let summary = read::summary(&summary).map_err(Status::invalid_argument)?;
+                self.shared.traffic.record(pod, summary, Instant::now());
+                Ok(())
             }
-            Some(Event::Tap(_)) | None => Ok(()), // nobody asked; or a kind of event from a newer proxy
+            // Nobody asked; or a kind of event from a newer proxy.
+            Some(Event::Tap(_) | Event::TapState(_)) | None => Ok(()),
             Some(Event::Hello(_)) => Err(Status::invalid_argument(
                 "only the first message may be a hello",
             )),
         }
+    }
+}
+
+/// A proxy reports at once when it is asked, and then as often as it was asked.
+fn every(interval_ms: u32) -> pb::ObserveCommand {
+    let every = pb::SummaryEvery { interval_ms };
+    pb::ObserveCommand {
+        command: Some(Command::Summary(every)),
     }
 }

@@ -246,7 +246,7 @@ impl Case<'_> {
                 let why = "it asks what the pod's health probe asks, which anybody may".to_owned();
                 Decision::allowed(why, DecidedBy::new(object, "health probe"))
             }
-            AllowedBy::Rule(index) => {
+            AllowedBy::Rule(index) | AllowedBy::Request { rule: index, .. } => {
                 let Some(allow) = self.inbound.allow.get(index) else {
                     return *Decision::refuse("the permission is unknown".to_owned());
                 };

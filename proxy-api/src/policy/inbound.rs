@@ -109,6 +109,13 @@ pub enum Verdict {
 pub enum AllowedBy {
     /// The permission at this index of [`Inbound::allow`].
     Rule(usize),
+    /// One description of requests in a permission.
+    Request {
+        /// Index of the permission in [`Inbound::allow`].
+        rule: usize,
+        /// Index of the description in its [`Traffic::Http`].
+        request: usize,
+    },
     /// Access is permissive: rules are not enforced.
     Permissive,
     /// It is a health probe.
@@ -186,12 +193,23 @@ impl Inbound {
     /// of this policy (it changed meanwhile) is `unknown`.
     pub fn by(&self, by: AllowedBy) -> &str {
         match by {
-            AllowedBy::Rule(index) => self
+            AllowedBy::Rule(index) | AllowedBy::Request { rule: index, .. } => self
                 .allow
                 .get(index)
                 .map_or("unknown", |allow| &allow.object),
             AllowedBy::Permissive => "permissive",
             AllowedBy::Probe => "probe",
+        }
+    }
+
+    /// The description of requests that allowed one; `None` where something else did.
+    pub fn route(&self, by: AllowedBy) -> Option<&HttpMatch> {
+        let AllowedBy::Request { rule, request } = by else {
+            return None;
+        };
+        match &self.allow.get(rule)?.traffic {
+            Traffic::Http(matches) => matches.get(request),
+            Traffic::Any => None,
         }
     }
 
@@ -252,8 +270,8 @@ impl Inbound {
             .enumerate()
             .filter(|(_, allow)| allow.names(caller, port))
         {
-            if allow.traffic.covers(request) {
-                return Verdict::Allow(AllowedBy::Rule(index));
+            if let Some(by) = allow.traffic.covers(index, request) {
+                return Verdict::Allow(by);
             }
             reason = DenyReason::NoMatchingRoute;
         }
@@ -327,10 +345,14 @@ impl Ports {
 }
 
 impl Traffic {
-    fn covers(&self, request: &RequestView<'_>) -> bool {
+    /// What in this permission, which stands at `rule`, covers the request.
+    fn covers(&self, rule: usize, request: &RequestView<'_>) -> Option<AllowedBy> {
         match self {
-            Traffic::Any => true,
-            Traffic::Http(matches) => matches.iter().any(|m| m.fits(request)),
+            Traffic::Any => Some(AllowedBy::Rule(rule)),
+            Traffic::Http(matches) => {
+                let request = matches.iter().position(|m| m.fits(request))?;
+                Some(AllowedBy::Request { rule, request })
+            }
         }
     }
 }

@@ -697,14 +697,14 @@ pub struct CertifyResponse {
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub roots: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ObserveCommand {
     #[prost(oneof = "observe_command::Command", tags = "1, 2, 3")]
     pub command: ::core::option::Option<observe_command::Command>,
 }
 /// Nested message and enum types in `ObserveCommand`.
 pub mod observe_command {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Command {
         #[prost(message, tag = "1")]
         Summary(super::SummaryEvery),
@@ -720,8 +720,10 @@ pub struct SummaryEvery {
     #[prost(uint32, tag = "1")]
     pub interval_ms: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Show requests that fit, at most so many in a second. Everything that is said must fit.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TapStart {
+    /// chosen by the controller, unique in the stream
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// empty: any
@@ -729,14 +731,47 @@ pub struct TapStart {
     pub method: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub path_prefix: ::prost::alloc::string::String,
+    /// "deploy/web" (outbound) or "sa/web" (inbound)
     #[prost(string, tag = "4")]
     pub peer_workload: ::prost::alloc::string::String,
     #[prost(bool, tag = "5")]
     pub denied_only: bool,
+    /// 0: a default of the proxy's; more are counted in `skipped`
     #[prost(uint32, tag = "6")]
     pub max_per_second: u32,
+    /// 0: until stopped
     #[prost(uint32, tag = "7")]
     pub max_events: u32,
+    /// unspecified: both
+    #[prost(enumeration = "Direction", tag = "8")]
+    pub direction: i32,
+    #[prost(string, tag = "9")]
+    pub peer_namespace: ::prost::alloc::string::String,
+    /// "ns/name:port" as called; outbound only
+    #[prost(string, tag = "10")]
+    pub service: ::prost::alloc::string::String,
+    /// of the request
+    #[prost(message, repeated, tag = "11")]
+    pub headers: ::prost::alloc::vec::Vec<Field>,
+    /// of the answer; 0: any
+    #[prost(uint32, tag = "12")]
+    pub status_from: u32,
+    #[prost(uint32, tag = "13")]
+    pub status_to: u32,
+    #[prost(bool, tag = "14")]
+    pub show_headers: bool,
+    /// the values of authorization and cookie fields as well
+    #[prost(bool, tag = "15")]
+    pub show_secrets: bool,
+}
+/// A header field. In a TapStart an empty value means that the field is there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Field {
+    /// lower case
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TapStop {
@@ -745,7 +780,7 @@ pub struct TapStop {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ObserveEvent {
-    #[prost(oneof = "observe_event::Event", tags = "1, 2, 3")]
+    #[prost(oneof = "observe_event::Event", tags = "1, 2, 3, 4")]
     pub event: ::core::option::Option<observe_event::Event>,
 }
 /// Nested message and enum types in `ObserveEvent`.
@@ -759,19 +794,35 @@ pub mod observe_event {
         Summary(super::Summary),
         #[prost(message, tag = "3")]
         Tap(super::TapEvent),
+        #[prost(message, tag = "4")]
+        TapState(super::TapState),
     }
 }
-/// Traffic counted since the last summary.
+/// Everything a proxy counted since its process started, as totals: what a lost summary said is in the next one. The
+/// first summary of a stream says all of it, each later one what has changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Summary {
     #[prost(string, repeated, tag = "1")]
     pub strings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// since the last summary of this stream
     #[prost(uint32, tag = "2")]
     pub window_ms: u32,
     #[prost(message, repeated, tag = "3")]
     pub edges: ::prost::alloc::vec::Vec<Edge>,
+    /// of the process: totals of another one began anew
+    #[prost(fixed64, tag = "4")]
+    pub incarnation: u64,
+    /// of the process
+    #[prost(uint64, tag = "5")]
+    pub uptime_ms: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub backends: ::prost::alloc::vec::Vec<BackendState>,
+    #[prost(message, repeated, tag = "7")]
+    pub connections: ::prost::alloc::vec::Vec<ConnectionKind>,
+    #[prost(message, repeated, tag = "8")]
+    pub readings: ::prost::alloc::vec::Vec<Reading>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Edge {
     #[prost(enumeration = "Direction", tag = "1")]
     pub direction: i32,
@@ -802,8 +853,99 @@ pub struct Edge {
     pub bytes_out: u64,
     #[prost(uint64, tag = "13")]
     pub connections: u64,
+    /// outbound: "ns/name:port" the route chose
+    #[prost(uint32, tag = "14")]
+    pub backend_ref: u32,
+    /// outbound: "TrafficSplit ns/name"; inbound: "HTTPRouteGroup ns/name match"
+    #[prost(uint32, tag = "15")]
+    pub route_ref: u32,
+    /// the client went away
+    #[prost(uint64, tag = "16")]
+    pub cancelled: u64,
+    #[prost(uint64, tag = "17")]
+    pub latency_sum_us: u64,
+    #[prost(message, repeated, tag = "18")]
+    pub answers: ::prost::alloc::vec::Vec<Answers>,
+    /// sums up to `denied`
+    #[prost(message, repeated, tag = "19")]
+    pub denied_by: ::prost::alloc::vec::Vec<Reason>,
+    /// of the counters: under another number they began anew
+    #[prost(uint64, tag = "20")]
+    pub series: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Requests that were answered alike.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Answers {
+    /// HTTP; 1 to 5: another one of that class; 0: none of a class
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// gRPC code + 1; 0: not gRPC; 18: a code that does not exist
+    #[prost(uint32, tag = "2")]
+    pub grpc: u32,
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reason {
+    #[prost(uint32, tag = "1")]
+    pub reason_ref: u32,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+/// One endpoint set, as this proxy sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendState {
+    #[prost(uint32, tag = "1")]
+    pub name_ref: u32,
+    #[prost(uint32, tag = "2")]
+    pub endpoints: u32,
+    /// set aside by their breaker now
+    #[prost(uint32, tag = "3")]
+    pub ejected: u32,
+    #[prost(uint64, tag = "4")]
+    pub ejections: u64,
+    #[prost(uint64, tag = "5")]
+    pub connect_failures: u64,
+}
+/// Connections of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionKind {
+    #[prost(enumeration = "Direction", tag = "1")]
+    pub direction: i32,
+    /// else accepted
+    #[prost(bool, tag = "2")]
+    pub opened_by_proxy: bool,
+    #[prost(uint32, tag = "3")]
+    pub peer_namespace_ref: u32,
+    #[prost(uint32, tag = "4")]
+    pub peer_workload_ref: u32,
+    /// why it is not mutual TLS; 0: it is
+    #[prost(uint32, tag = "5")]
+    pub no_tls_ref: u32,
+    #[prost(uint32, tag = "6")]
+    pub protocol_ref: u32,
+    #[prost(uint64, tag = "7")]
+    pub opened: u64,
+    #[prost(uint64, tag = "8")]
+    pub closed: u64,
+    #[prost(uint64, tag = "9")]
+    pub bytes_read: u64,
+    #[prost(uint64, tag = "10")]
+    pub bytes_written: u64,
+}
+/// The value of a metric of the catalogue that is neither of an edge, of a backend nor of connections.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reading {
+    #[prost(uint32, tag = "1")]
+    pub metric_ref: u32,
+    /// values, in the order of the catalogue
+    #[prost(uint32, repeated, tag = "2")]
+    pub label_refs: ::prost::alloc::vec::Vec<u32>,
+    #[prost(double, tag = "3")]
+    pub value: f64,
+}
+/// One look at an exchange: when the head of its answer is known, and when it has ended.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TapEvent {
     /// of the TapStart
     #[prost(uint32, tag = "1")]
@@ -812,19 +954,67 @@ pub struct TapEvent {
     pub method: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub path: ::prost::alloc::string::String,
+    /// "ns/deploy/web", as far as it is known
     #[prost(string, tag = "4")]
     pub peer: ::prost::alloc::string::String,
     #[prost(uint32, tag = "5")]
     pub status: u32,
+    /// until now, from the head of the request
     #[prost(uint64, tag = "6")]
     pub duration_us: u64,
     #[prost(bool, tag = "7")]
     pub mutual_tls: bool,
+    /// "E111 denied", where this proxy answered
     #[prost(string, tag = "8")]
     pub denied_by: ::prost::alloc::string::String,
-    /// events left out since the last one
+    /// exchanges that fitted and were left out since the last event
     #[prost(uint64, tag = "9")]
     pub skipped: u64,
+    /// the same in both events of one
+    #[prost(uint64, tag = "10")]
+    pub exchange: u64,
+    #[prost(bool, tag = "11")]
+    pub ended: bool,
+    #[prost(enumeration = "Direction", tag = "12")]
+    pub direction: i32,
+    #[prost(string, tag = "13")]
+    pub authority: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "15")]
+    pub backend: ::prost::alloc::string::String,
+    #[prost(string, tag = "16")]
+    pub route: ::prost::alloc::string::String,
+    /// of the answer's body
+    #[prost(uint64, tag = "17")]
+    pub bytes: u64,
+    /// gRPC code + 1; 0: not gRPC, or not known yet
+    #[prost(uint32, tag = "18")]
+    pub grpc: u32,
+    #[prost(message, repeated, tag = "19")]
+    pub request_headers: ::prost::alloc::vec::Vec<Field>,
+    #[prost(message, repeated, tag = "20")]
+    pub response_headers: ::prost::alloc::vec::Vec<Field>,
+    /// of what has ended: "complete", "broken", "cancelled"
+    #[prost(string, tag = "21")]
+    pub outcome: ::prost::alloc::string::String,
+}
+/// What a tap has seen so far; every second while there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapState {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// exchanges looked at
+    #[prost(uint64, tag = "2")]
+    pub seen: u64,
+    #[prost(uint64, tag = "3")]
+    pub matched: u64,
+    /// fitted and were left out
+    #[prost(uint64, tag = "4")]
+    pub skipped: u64,
+    /// the proxy will send no more
+    #[prost(bool, tag = "5")]
+    pub ended: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

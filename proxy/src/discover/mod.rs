@@ -3,7 +3,7 @@
 //! * [`client`]: a connection to the controller. [`certify`]: the signing call over one of its own.
 //! * `link`: one Sync stream after another. `held`: what is subscribed to and held (pure). `sync`: both together.
 //! * `cache`: plans made of what is held, found by everyone.
-//! * `observe`: what the controller is told about traffic.
+//! * `observe`: when the controller is told about traffic; `summary`: what.
 
 mod cache;
 pub mod certify;
@@ -13,6 +13,7 @@ mod grpc;
 mod held;
 mod link;
 mod observe;
+mod summary;
 mod sync;
 
 use crate::error::{Error, ErrorKind};

@@ -1,20 +1,27 @@
 //! Inbound: may this caller make this request? The policy in force is asked for each request, so that a change holds
-//! from the next request on, on connections that are already open. Whoever may is counted against the rate limits: a
-//! stranger's flood takes nothing from those who are allowed.
+//! from the next request on, on connections that are already open. What allowed a request is the route it is counted on.
+//! Whoever may is counted against the rate limits: a stranger's flood takes nothing from those who are allowed.
 
 use super::{Below, Call};
 use crate::connection::Connection;
 use crate::discover::InboundHandle;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Attribution, Request, Response, validate};
-use crate::policy::RateRule;
+use crate::metrics::Metrics;
 use crate::policy::rates::Bound;
+use crate::policy::{InboundPlan, RateRule};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tower::{Layer, Service};
 use weft_proxy_api::policy::inbound::{AllowedBy, Verdict};
 use weft_proxy_api::policy::matching::RequestView;
+
+/// Routes of one connection whose series are kept at hand.
+const ROUTES_AT_HAND: usize = 32;
 
 /// Judges the requests of one connection.
 #[derive(Clone)]
@@ -22,6 +29,7 @@ pub struct AuthorizeLayer {
     policy: InboundHandle,
     conn: Arc<Connection>,
     edge: Attribution,
+    metrics: Arc<Metrics>,
 }
 
 /// Judges requests.
@@ -29,17 +37,42 @@ pub struct AuthorizeLayer {
 pub struct Authorize<S> {
     inner: S,
     layer: AuthorizeLayer,
+    routes: Routes,
     /// Where the requests of this connection are counted against rate limits.
     rates: Bound,
 }
 
+/// The series of the routes that this connection's requests took: few, found by comparing numbers.
+#[derive(Clone, Default)]
+struct Routes {
+    /// Of the policy they belong to.
+    version: u64,
+    known: Vec<(AllowedBy, Attribution)>,
+}
+
 impl AuthorizeLayer {
-    /// Denials are counted on `edge`.
-    pub fn new(policy: InboundHandle, conn: Arc<Connection>, edge: Attribution) -> Self {
-        Self { policy, conn, edge }
+    /// Denials, and what no route describes, are counted on `edge`.
+    pub fn new(
+        policy: InboundHandle,
+        conn: Arc<Connection>,
+        edge: Attribution,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            policy,
+            conn,
+            edge,
+            metrics,
+        }
     }
 
-    fn judge(&self, request: &Request, rates: &mut Bound) -> Result<(), Error> {
+    /// Where the request is counted, if not on the connection's own edge.
+    fn judge(
+        &self,
+        request: &Request,
+        routes: &mut Routes,
+        rates: &mut Bound,
+    ) -> Result<Option<Attribution>, Error> {
         let plan = self.policy.load().ok_or(ErrorKind::PolicyUnknown)?;
         let host = validate::host(request);
         let view = RequestView {
@@ -50,23 +83,63 @@ impl AuthorizeLayer {
         };
         match plan.request(self.conn.caller(), self.conn.target.port(), &view) {
             // The kubelet asks as often as it was told to.
-            Verdict::Allow(AllowedBy::Probe) => Ok(()),
-            Verdict::Allow(_) | Verdict::Audit(_) => {
+            Verdict::Allow(AllowedBy::Probe) => Ok(None),
+            verdict @ (Verdict::Allow(_) | Verdict::Audit(_)) => {
+                let route = match verdict {
+                    Verdict::Allow(by) if self.metrics.by_route() => routes.of(by, &plan, self),
+                    _ => None,
+                };
                 let client = (self.conn.peer.identity(), self.conn.target.port());
-                rates.take(plan.rates(), client, &view).map_err(refused)
+                match rates.take(plan.rates(), client, &view) {
+                    Ok(()) => Ok(route),
+                    Err(beyond) => Err(refused(beyond, route)),
+                }
             }
             Verdict::Deny(reason) => {
-                self.edge.denied();
+                self.edge.denied(reason);
                 Err(Error::new(ErrorKind::Denied).with_detail(reason.explain()))
             }
         }
     }
 }
 
-fn refused((rule, wait): (Arc<RateRule>, Duration)) -> Error {
-    Error::new(ErrorKind::RateLimited)
+fn refused((rule, wait): (Arc<RateRule>, Duration), route: Option<Attribution>) -> Error {
+    let error = Error::new(ErrorKind::RateLimited)
         .with_detail(rule.detail.clone())
-        .worth_after(wait)
+        .worth_after(wait);
+    match route {
+        Some(route) => error.attributed_to(route),
+        None => error,
+    }
+}
+
+impl Routes {
+    fn of(
+        &mut self,
+        by: AllowedBy,
+        plan: &InboundPlan,
+        layer: &AuthorizeLayer,
+    ) -> Option<Attribution> {
+        let AllowedBy::Request { .. } = by else {
+            return None;
+        };
+        if self.version != plan.version || self.known.len() >= ROUTES_AT_HAND {
+            *self = Self {
+                version: plan.version,
+                known: Vec::new(),
+            };
+        }
+        if let Some((_, edge)) = self.known.iter().find(|(known, _)| *known == by) {
+            return Some(edge.clone());
+        }
+        let route = plan.inbound.route(by)?;
+        let name = format!("{} {}", route.object, route.name);
+        let edge = layer
+            .metrics
+            .inbound_route(layer.conn.peer.identity(), &name);
+        self.known.push((by, edge.clone()));
+        Some(edge)
+    }
 }
 
 impl<S> Layer<S> for AuthorizeLayer {
@@ -76,6 +149,7 @@ impl<S> Layer<S> for AuthorizeLayer {
         Authorize {
             inner,
             layer: self.clone(),
+            routes: Routes::default(),
             rates: Bound::default(),
         }
     }
@@ -84,21 +158,56 @@ impl<S> Layer<S> for AuthorizeLayer {
 impl<S: Below> Service<Request> for Authorize<S> {
     type Response = Response;
     type Error = Error;
-    type Future = Call<S::Future>;
+    type Future = Judged<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.layer.judge(&request, &mut self.rates) {
-            Ok(()) => {
-                request.body_mut().count_request(&self.layer.edge);
-                Call::Below {
-                    inner: self.inner.call(request),
+        let (routes, rates) = (&mut self.routes, &mut self.rates);
+        match self.layer.judge(&request, routes, rates) {
+            Ok(route) => {
+                let edge = route.as_ref().unwrap_or(&self.layer.edge);
+                request.body_mut().count_request(edge);
+                let inner = self.inner.call(request);
+                Judged {
+                    inner: Call::Below { inner },
+                    route,
                 }
             }
-            Err(error) => Call::refused(error),
+            Err(error) => Judged {
+                inner: Call::refused(error),
+                route: None,
+            },
         }
+    }
+}
+
+pin_project! {
+    /// A request that was judged; its answer is counted on its route.
+    pub struct Judged<F> {
+        #[pin]
+        inner: Call<F>,
+        route: Option<Attribution>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Judged<F> {
+    type Output = Result<Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.inner.poll(cx));
+        Poll::Ready(match this.route.take() {
+            None => answer,
+            Some(route) => match answer {
+                Ok(mut response) => {
+                    response.body_mut().attribute(route);
+                    Ok(response)
+                }
+                Err(error) => Err(error.attributed_to(route)),
+            },
+        })
     }
 }

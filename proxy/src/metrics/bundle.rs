@@ -8,6 +8,10 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use weft_proxy_api::policy::inbound::DenyReason;
+
+/// Number of the next series that begins.
+static NEXT_SERIES: AtomicU64 = AtomicU64::new(1);
 
 /// A counter.
 #[derive(Debug, Clone, Default)]
@@ -51,10 +55,13 @@ pub enum Code {
 /// Everything counted between this workload and one peer.
 #[derive(Debug)]
 pub struct EdgeMetrics {
+    /// Unique in this process: whoever remembers totals sees by it that they began anew.
+    pub(super) series: u64,
     pub(super) requests: AtomicU64,
     pub(super) answers: [AtomicU64; SLOTS],
     pub(super) cancelled: AtomicU64,
-    pub(super) denied: AtomicU64,
+    /// Same order as [`DenyReason::ALL`].
+    pub(super) denied: [AtomicU64; DenyReason::ALL.len()],
     pub(super) connections: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
@@ -138,8 +145,11 @@ impl EdgeMetrics {
     }
 
     /// A request or connection was denied (its answer is counted besides).
-    pub fn denied(&self) {
-        self.denied.fetch_add(1, Relaxed);
+    pub fn denied(&self, reason: DenyReason) {
+        let at = DenyReason::ALL.iter().position(|known| *known == reason);
+        if let Some(count) = at.and_then(|at| self.denied.get(at)) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// A connection of bytes (not HTTP) was opened.
@@ -157,23 +167,16 @@ impl EdgeMetrics {
     pub fn latency(&self) -> Snapshot {
         self.latency.snapshot()
     }
-
-    pub(super) fn answers_where(&self, success: bool) -> u64 {
-        let slots = self.answers.iter().enumerate();
-        slots
-            .filter(|(at, _)| super::statuses::name(*at).success == success)
-            .map(|(_, n)| n.load(Relaxed))
-            .sum()
-    }
 }
 
 impl Default for EdgeMetrics {
     fn default() -> Self {
         Self {
+            series: NEXT_SERIES.fetch_add(1, Relaxed),
             requests: AtomicU64::new(0),
             answers: std::array::from_fn(|_| AtomicU64::new(0)),
             cancelled: AtomicU64::new(0),
-            denied: AtomicU64::new(0),
+            denied: Default::default(),
             connections: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),

@@ -81,6 +81,18 @@ const ANSWER: &[&str] = &[
     "status",
     "grpc_status",
 ];
+const EDGE_REASON: &[&str] = &[
+    "direction",
+    "namespace",
+    "workload",
+    "peer_namespace",
+    "peer_workload",
+    "service",
+    "backend",
+    "route",
+    "tls",
+    "reason",
+];
 const CONNECTION: &[&str] = &[
     "direction",
     "namespace",
@@ -132,7 +144,7 @@ catalogue! {
     RESPONSES = "weft_responses_total", Counter, "", Edge, ANSWER, "Requests answered, by status and by whether that is a success or a failure.";
     LATENCY = "weft_response_latency_seconds", Histogram, "seconds", Edge, EDGE, "From the head of a request to the end of its answer.";
     CANCELLED = "weft_requests_cancelled_total", Counter, "", Edge, EDGE, "Requests whose client went away before the answer was complete.";
-    DENIED = "weft_denied_total", Counter, "", Edge, EDGE, "Requests and connections denied by policy.";
+    DENIED = "weft_denied_total", Counter, "", Edge, EDGE_REASON, "Requests and connections denied by policy, by what was missing.";
     STREAMS = "weft_tcp_streams_total", Counter, "", Edge, EDGE, "Connections that carried bytes rather than HTTP.";
     RECEIVED = "weft_received_bytes_total", Counter, "bytes", Edge, EDGE, "Payload bytes from the client.";
     SENT = "weft_sent_bytes_total", Counter, "bytes", Edge, EDGE, "Payload bytes to the client.";

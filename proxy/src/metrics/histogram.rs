@@ -2,14 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-
-/// Upper bounds of the buckets, microseconds. The last bucket, above all of them, has none.
-pub const BOUNDS_US: [u64; 16] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000, 30_000_000,
-];
-/// Number of buckets, the unbounded one included.
-pub const BUCKETS: usize = BOUNDS_US.len() + 1;
+pub use weft_proxy_api::latency::{BOUNDS_US, BUCKETS};
 
 /// Durations, counted by bucket.
 #[derive(Debug, Default)]

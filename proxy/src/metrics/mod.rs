@@ -8,6 +8,7 @@
 //! * [`reasons`]: why something was denied.
 //! * [`registry`]: families of bundles, bounded, with series of what is gone removed.
 //! * `render`, `render_alias`: the text a scrape reads, and the names existing tools look for.
+//! * [`summary`]: all of it as values, for the controller.
 //! * [`recorder`]: the `metrics` facade over the same registry, for rare paths.
 
 pub mod bundle;
@@ -23,10 +24,12 @@ pub mod registry;
 mod render;
 mod render_alias;
 pub mod statuses;
+pub mod summary;
 mod text;
 
 pub use bundle::{
     BackendMetrics, Code, ConnectionMetrics, Count, EdgeMetrics, Flights, Level, OpenConnection,
 };
 pub use labels::{ConnectionLabels, EdgeLabels, Group, Side};
-pub use registry::{EdgeSummary, Metrics};
+pub use registry::Metrics;
+pub use summary::EdgeSummary;

@@ -5,7 +5,6 @@ use super::bundle::{
 };
 use super::catalogue::{self, Metric};
 use super::family::{CAP, Family};
-use super::histogram::BUCKETS;
 use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
 use super::rare::{Rare, RareKey};
 use crate::connection::{Direction, NoTls};
@@ -24,33 +23,14 @@ pub struct Metrics {
     pub(super) backends: Family<Arc<str>, BackendMetrics>,
     pub(super) rare: Family<RareKey, Rare>,
     pub(super) aliases: AtomicBool,
+    /// Whether requests to the application are counted by the route that allowed them.
+    routes: AtomicBool,
+    /// Tells this process from the one before it in the same pod.
+    pub(super) incarnation: u64,
     pub(super) started: SystemTime,
     in_flight: [Arc<Flights>; 2],
     /// When the stream from the controller ended, in [`crate::balance::now`]; 0: it is open.
     control_lost: AtomicU64,
-}
-
-/// One edge, as the controller is told. Totals since the series began.
-#[derive(Debug, Clone)]
-pub struct EdgeSummary {
-    /// Whose.
-    pub labels: EdgeLabels,
-    /// Requests received.
-    pub requests: u64,
-    /// Answers that count as success.
-    pub success: u64,
-    /// Answers that count as failure.
-    pub failure: u64,
-    /// Requests and connections denied.
-    pub denied: u64,
-    /// Latency per bucket, not cumulative.
-    pub latency: [u64; BUCKETS],
-    /// Payload bytes from the client.
-    pub bytes_in: u64,
-    /// Payload bytes to the client.
-    pub bytes_out: u64,
-    /// Connections that carried bytes rather than HTTP.
-    pub connections: u64,
 }
 
 impl Metrics {
@@ -68,6 +48,8 @@ impl Metrics {
             backends: Family::new("backends", cap),
             rare: Family::new("rare", cap),
             aliases: AtomicBool::new(true),
+            routes: AtomicBool::new(true),
+            incarnation: fastrand::u64(1..),
             started: SystemTime::now(),
             in_flight: Default::default(),
             control_lost: AtomicU64::new(crate::balance::now()),
@@ -86,6 +68,16 @@ impl Metrics {
         self.aliases.store(on, Relaxed);
     }
 
+    /// Whether requests to the application are counted by route. On at first.
+    pub fn set_routes(&self, on: bool) {
+        self.routes.store(on, Relaxed);
+    }
+
+    /// Are requests to the application counted by route?
+    pub fn by_route(&self) -> bool {
+        self.routes.load(Relaxed)
+    }
+
     /// The series of an edge; the same labels always give the same series.
     pub fn edge(&self, labels: EdgeLabels) -> Arc<EdgeMetrics> {
         self.edges.get(labels)
@@ -93,13 +85,18 @@ impl Metrics {
 
     /// The series of requests and connections from a client with this identity.
     pub fn inbound_edge(&self, peer: Option<&SpiffeId>) -> Arc<EdgeMetrics> {
+        self.inbound_route(peer, "")
+    }
+
+    /// The same, of those that a route describes (`HTTPRouteGroup shop/api read`).
+    pub fn inbound_route(&self, peer: Option<&SpiffeId>, route: &str) -> Arc<EdgeMetrics> {
         let none: Arc<str> = Arc::default();
         self.edge(EdgeLabels {
             direction: Direction::Inbound,
             peer: Self::client(peer),
             service: none.clone(),
-            backend: none.clone(),
-            route: none,
+            backend: none,
+            route: route.into(),
         })
     }
 
@@ -302,75 +299,16 @@ impl Metrics {
         super::render::render(self)
     }
 
-    /// Every edge, for the controller.
-    pub fn summary(&self) -> Vec<EdgeSummary> {
-        self.sweep(Instant::now());
-        self.edges
-            .all()
-            .into_iter()
-            .map(|(labels, edge)| summarise(labels, &edge))
-            .collect()
-    }
-
-    fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant) {
         self.edges.sweep(now);
         self.connections.sweep(now);
         self.backends.sweep(now);
     }
 }
 
-fn summarise(labels: EdgeLabels, edge: &EdgeMetrics) -> EdgeSummary {
-    EdgeSummary {
-        labels,
-        requests: edge.requests.load(Relaxed),
-        success: edge.answers_where(true),
-        failure: edge.answers_where(false),
-        denied: edge.denied.load(Relaxed),
-        latency: edge.latency.snapshot().buckets,
-        bytes_in: edge.bytes_in.load(Relaxed),
-        bytes_out: edge.bytes_out.load(Relaxed),
-        connections: edge.connections.load(Relaxed),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::bundle::Code;
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn what_is_counted_is_what_is_summarised() {
-        let metrics = Metrics::new("shop");
-        let edge = metrics.inbound_edge(None);
-        edge.request();
-        edge.request();
-        edge.answered(Code::Http(200), Duration::from_millis(3));
-        edge.answered(Code::Grpc(14), Duration::from_millis(700));
-        edge.denied();
-        edge.bytes(10, 20);
-        let all = metrics.summary();
-        let seen = &all[0];
-        assert_eq!(
-            (
-                all.len(),
-                seen.requests,
-                seen.success,
-                seen.failure,
-                seen.denied
-            ),
-            (1, 2, 1, 1, 1)
-        );
-        assert_eq!(
-            (
-                seen.bytes_in,
-                seen.bytes_out,
-                seen.latency[4],
-                seen.latency[11]
-            ),
-            (10, 20, 1, 1)
-        );
-    }
 
     #[test]
     fn staleness_counts_from_the_first_loss_and_ends_with_the_connection() {

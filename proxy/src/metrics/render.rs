@@ -12,6 +12,7 @@ use crate::connection::Direction;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
+use weft_proxy_api::policy::inbound::DenyReason;
 
 /// Microseconds in a second: own durations are said in seconds.
 const SECOND_US: u64 = 1_000_000;
@@ -61,7 +62,7 @@ impl Scrape<'_> {
             );
         }
         self.each_edge(text, &names::CANCELLED, |edge| edge.cancelled.load(Relaxed));
-        self.each_edge(text, &names::DENIED, |edge| edge.denied.load(Relaxed));
+        self.denied(text);
         self.each_edge(text, &names::STREAMS, |edge| edge.connections.load(Relaxed));
         self.each_edge(text, &names::RECEIVED, |edge| edge.bytes_in.load(Relaxed));
         self.each_edge(text, &names::SENT, |edge| edge.bytes_out.load(Relaxed));
@@ -87,6 +88,20 @@ impl Scrape<'_> {
                 all.push(("classification", name.classification()));
                 all.extend([("status", name.status), ("grpc_status", name.grpc)]);
                 text.sample(names::RESPONSES.name, &all, count);
+            }
+        }
+    }
+
+    fn denied(&self, text: &mut Text) {
+        text.head(&names::DENIED);
+        for (labels, edge) in &self.edges {
+            for (reason, count) in DenyReason::ALL.iter().zip(&edge.denied) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let mut all = self.edge(labels).to_vec();
+                    all.push(("reason", reason.label()));
+                    text.sample(names::DENIED.name, &all, count);
+                }
             }
         }
     }

@@ -88,6 +88,17 @@ pub fn name(slot: usize) -> Name {
     }
 }
 
+/// The slot as the control API says it: HTTP status (1 to 5 for the rest of a class, 0 for none), and gRPC code + 1 (0
+/// where the answer was not gRPC).
+pub fn wire(slot: usize) -> (u32, u32) {
+    let http = COMMON.len() + CLASSES;
+    match slot {
+        at if at < COMMON.len() => (u32::from(COMMON[at]), 0),
+        at if at < http => (((at - COMMON.len() + 1) % CLASSES) as u32, 0),
+        at => (200, (at - http + 1) as u32),
+    }
+}
+
 /// Not so: unknown, deadline exceeded, permission denied, internal, unavailable, data loss (Linkerd's list), and what is no
 /// code at all. What blames the caller counts as success of the server, as it does for HTTP.
 pub fn grpc_success(code: u8) -> bool {
@@ -115,6 +126,21 @@ mod tests {
         }
         assert_eq!(name(slot(Code::Http(999))).status, "other");
         assert_eq!(name(slot(Code::Http(0))).status, "other");
+    }
+
+    #[test]
+    fn slots_have_a_number_on_the_wire() {
+        for (code, expected) in [
+            (Code::Http(404), (404, 0)),
+            (Code::Http(207), (2, 0)),
+            (Code::Http(599), (5, 0)),
+            (Code::Http(999), (0, 0)),
+            (Code::Grpc(0), (200, 1)),
+            (Code::Grpc(16), (200, 17)),
+            (Code::Grpc(99), (200, 18)),
+        ] {
+            assert_eq!(wire(slot(code)), expected, "{code:?}");
+        }
     }
 
     #[test]

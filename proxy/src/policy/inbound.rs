@@ -171,7 +171,7 @@ impl Counters {
 
     fn allowed(&self, by: AllowedBy) {
         match by {
-            AllowedBy::Rule(index) => {
+            AllowedBy::Rule(index) | AllowedBy::Request { rule: index, .. } => {
                 if let Some(rule) = self.rules.get(index) {
                     rule.inc();
                 }

@@ -5,6 +5,7 @@ mod explain;
 mod inject;
 mod local;
 mod manifests;
+mod observe;
 mod simulate;
 mod token;
 
@@ -30,6 +31,13 @@ enum Command {
     Token(token::TokenArgs),
     Explain(explain::ExplainArgs),
     Simulate(Box<simulate::SimulateArgs>),
+    Stat(Box<observe::stat::StatArgs>),
+    Edges(observe::edges::EdgesArgs),
+    Routes(observe::views::RoutesArgs),
+    Authz(observe::views::AuthzArgs),
+    Graph(observe::views::GraphArgs),
+    Identity(observe::views::IdentityArgs),
+    Why(observe::why::WhyArgs),
     /// Print the version
     Version,
     /// Print a completion script
@@ -80,6 +88,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),
+        Command::Stat(args) => observe::finish(observe::stat::run(&args)),
+        Command::Edges(args) => observe::finish(observe::edges::run(&args)),
+        Command::Routes(args) => observe::finish(observe::views::routes(&args)),
+        Command::Authz(args) => observe::finish(observe::views::authorizations(&args)),
+        Command::Graph(args) => observe::finish(observe::views::drawn(&args)),
+        Command::Identity(args) => observe::finish(observe::views::identities(&args)),
+        Command::Why(args) => observe::finish(observe::why::run(&args)),
         Command::Version => {
             println!("meshctl {}", weft_proxy_api::names::VERSION);
             Ok(ExitCode::SUCCESS)

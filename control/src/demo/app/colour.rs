@@ -13,6 +13,7 @@ use prost::Message;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -37,15 +38,26 @@ pub(super) struct Thread {
 }
 
 /// Serves until stopped.
-pub(super) async fn serve(address: SocketAddr, version: String) -> anyhow::Result<()> {
+pub(super) async fn serve(
+    address: SocketAddr,
+    version: String,
+    delay: Duration,
+) -> anyhow::Result<()> {
     let failing = Arc::new(AtomicBool::new(false));
     tokio::spawn(take_orders(failing.clone()));
     let version: Arc<str> = version.into();
     http::accept(address, move |stream| {
         let (version, failing) = (version.clone(), failing.clone());
         async move {
-            let service =
-                service_fn(move |request| pick(request, version.clone(), failing.load(Relaxed)));
+            let service = service_fn(move |request| {
+                let answer = pick(request, version.clone(), failing.load(Relaxed));
+                async move {
+                    if !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
+                    answer.await
+                }
+            });
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _ = server
                 .timer(TokioTimer::new())

@@ -500,17 +500,16 @@ async fn summaries_fill_the_edge_table() {
     };
     let summary = pb::Summary {
         strings: vec!["deploy/a".into()],
-        window_ms: 5000,
         edges: vec![edge.clone()],
+        ..Default::default()
     };
     say(pb::observe_event::Event::Summary(summary))
         .await
         .unwrap();
-    eventually("an edge", || controller.shared.edges.len() == 1).await;
+    eventually("an edge", || controller.shared.traffic.len() == 1).await;
     let bad = pb::Summary {
-        strings: vec![],
-        window_ms: 5000,
         edges: vec![edge],
+        ..Default::default()
     };
     say(pb::observe_event::Event::Summary(bad)).await.unwrap();
     assert_eq!(

@@ -73,16 +73,16 @@ fn request(
         address: HERE.parse().unwrap(),
     };
     let headers = http::HeaderMap::new();
-    policy.judge_request(
-        caller,
-        port,
-        &RequestView {
-            method,
-            path,
-            host: "web",
-            headers: &headers,
-        },
-    )
+    let request = RequestView {
+        method,
+        path,
+        host: "web",
+        headers: &headers,
+    };
+    match policy.judge_request(caller, port, &request) {
+        Verdict::Allow(AllowedBy::Request { rule, .. }) => rule_of(rule),
+        verdict => verdict,
+    }
 }
 
 fn connection(policy: &Inbound, account: Option<&str>, port: u16) -> ConnectionVerdict {
@@ -378,4 +378,21 @@ fn d12_a_grpc_health_probe_is_a_post() {
     let denied = Verdict::Deny(DenyReason::NoIdentity);
     let other = "/grpc.health.v1.Health/Watch";
     assert_eq!(request(&policy, None, 9000, "POST", other), denied);
+}
+
+#[test]
+fn the_description_that_allowed_a_request_is_known() {
+    let Traffic::Http(mut matches) = get("/a") else {
+        return;
+    };
+    if let Traffic::Http(more) = get("/b") {
+        matches.extend(more);
+    }
+    let policy = policy(vec![rule("t", "a", Ports::Any, Traffic::Http(matches))]);
+    let by = |request| AllowedBy::Request { rule: 0, request };
+    let second = policy.route(by(1)).unwrap();
+    assert!(matches!(&second.path, Some(path) if path.fits("/b")));
+    assert_eq!(policy.by(by(1)), "t");
+    assert_eq!(policy.route(by(2)), None, "of another policy");
+    assert_eq!(policy.route(AllowedBy::Rule(0)), None);
 }

@@ -1,0 +1,112 @@
+//! The way to the controller's API: through the node on this machine, or to an address.
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+use weft_control::local::{Client, Rung, default_state};
+use weft_control::state::OBSERVE_TOKEN;
+use weft_control::traffic::Report;
+use weft_proxy_api::names::ports;
+
+/// The most an answer may say.
+const MAX_ANSWER: u64 = 256 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the controller is
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// Folder of the node on this machine (meshctl local) [default: as meshctl local]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Admin address of a controller, in place of the node on this machine
+    #[arg(long, value_name = "HOST:PORT", requires = "token_file")]
+    control: Option<String>,
+    /// File with its token: observe.token in the controller's state folder
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// The controller could not be reached: not the same as an answer one does not like.
+#[derive(Debug)]
+pub(crate) struct Unreachable(anyhow::Error);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the controller cannot be reached: {:#}", self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+impl Target {
+    /// The whole report, of fresh figures.
+    pub(crate) fn report(&self, window: super::Window) -> Result<Report> {
+        let path = format!("/api/v1/traffic?fresh&window={}", window.query());
+        let text = self.get(&path)?;
+        serde_json::from_str(&text).context("the controller's answer cannot be read")
+    }
+
+    /// Body of a GET.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        let (stream, token) = self.open().map_err(Unreachable)?;
+        let answer = exchange(stream, &token, path).map_err(Unreachable)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .ok_or_else(|| Unreachable(anyhow!("this is no HTTP answer")))?;
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(body.to_owned()),
+            status => bail!("{} ({})", body.trim(), status.unwrap_or("no status")),
+        }
+    }
+
+    /// A connection, and the token.
+    pub(crate) fn open(&self) -> Result<(TcpStream, String)> {
+        let token = |file: &PathBuf| {
+            let text = std::fs::read_to_string(file);
+            text.with_context(|| format!("cannot read the token {}", file.display()))
+        };
+        if let (Some(address), Some(file)) = (&self.control, &self.token_file) {
+            let token = token(file)?;
+            let addresses = address
+                .to_socket_addrs()
+                .with_context(|| format!("{address} is no address"))?;
+            let mut last = anyhow!("{address} has no address");
+            for at in addresses {
+                match TcpStream::connect_timeout(&at, PATIENCE) {
+                    Ok(stream) => return Ok((stream, token)),
+                    Err(error) => last = anyhow!(error).context(at.to_string()),
+                }
+            }
+            return Err(last);
+        }
+        let state = self.state.clone().unwrap_or_else(default_state);
+        let client = Client::open(&std::path::absolute(state)?)?;
+        let status = client.status()?;
+        let ip = match status.rung {
+            Rung::Loopback => status.control_addr.ip(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        };
+        let admin = SocketAddr::new(ip, ports::CONTROL_ADMIN);
+        let token = token(&client.state().join("control").join(OBSERVE_TOKEN))?;
+        Ok((client.dial(None, admin)?, token))
+    }
+}
+
+fn exchange(mut stream: TcpStream, token: &str, path: &str) -> Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let request = format!(
+        "GET {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+        token.trim()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream
+        .take(MAX_ANSWER)
+        .read_to_string(&mut answer)
+        .context("the answer broke off")?;
+    Ok(answer)
+}

@@ -1,0 +1,126 @@
+//! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`, `why`. The controller is asked, no Prometheus.
+
+mod connect;
+pub(crate) mod edges;
+pub(crate) mod stat;
+mod table;
+pub(crate) mod views;
+pub(crate) mod why;
+
+use clap::{Args, ValueEnum};
+use connect::Unreachable;
+use serde::Serialize;
+use std::process::ExitCode;
+use std::time::Duration;
+use weft_control::traffic::table::LONGEST;
+
+/// Exit code where the controller cannot be reached.
+const UNREACHABLE: u8 = 3;
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+/// A window of time: `10s`, `1m`, `10m` or `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window(pub(crate) Option<Duration>);
+
+impl std::str::FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "start" {
+            return Ok(Self(None));
+        }
+        let window = weft_control::args::parse_duration(text);
+        let fits = window.filter(|at| !at.is_zero() && *at <= LONGEST);
+        let window = fits.ok_or("give 1s to 10m, or start for all since the proxies started")?;
+        Ok(Self(Some(window)))
+    }
+}
+
+impl Window {
+    /// As the API wants it.
+    pub(crate) fn query(self) -> String {
+        self.0
+            .map_or_else(|| "start".into(), |window| window.as_secs().to_string())
+    }
+}
+
+/// Which namespace.
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Every namespace
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+}
+
+impl Scope {
+    /// The one namespace asked for.
+    pub(crate) fn only(&self) -> Option<String> {
+        (!self.all_namespaces).then(|| self.namespace.clone())
+    }
+}
+
+/// Turns what a subcommand did into an exit code: 3 where the controller was not reached.
+pub(crate) fn finish(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match done {
+        Err(error) if error.is::<Unreachable>() => {
+            eprintln!("meshctl: {error:#}");
+            Ok(ExitCode::from(UNREACHABLE))
+        }
+        other => other,
+    }
+}
+
+/// Prints a document for programs.
+pub(crate) fn document(value: &impl Serialize, format: Format) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Yaml => serde_saphyr::to_string(value)?,
+        _ => serde_json::to_string_pretty(value)? + "\n",
+    })
+}
+
+/// Shows what `show` gives, again and again where that is asked for.
+pub(crate) fn shown(
+    watch: bool,
+    mut show: impl FnMut() -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    use std::io::{IsTerminal, Write};
+    let mut out = std::io::stdout();
+    let clear = out.is_terminal();
+    loop {
+        let text = show()?;
+        if watch && clear {
+            out.write_all(b"\x1b[H\x1b[2J")?;
+        }
+        if out.write_all(text.as_bytes()).is_err() || out.flush().is_err() || !watch {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn windows_are_times_or_the_start() {
+        for (text, query) in [("10s", "10"), ("1m", "60"), ("start", "start")] {
+            assert_eq!(text.parse::<Window>().unwrap().query(), query);
+        }
+        for wrong in ["0s", "11m", "x", ""] {
+            assert!(wrong.parse::<Window>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The traffic for programs: JSON over HTTP at the controller's admin port. Only reading, and only with the token.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/api/v1/traffic` | the whole [`Report`] |
+//! | `/api/v1/stat` | rows of `resource` (`deploy`, `svc/web`, …), narrowed by `namespace`, `label` (`k=v`, may be repeated), `from`, `to` |
+//!
+//! All take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
+//! proxies report every second for a while; `fresh` waits for their next reports, two seconds at most.
+
+use super::rows::{self, Query, Resource};
+use super::table::LONGEST;
+use super::{Report, TrafficSource};
+use crate::admin::Overview;
+use crate::serve::Shared;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where the paths of this API begin.
+pub const PREFIX: &str = "/api/v1/";
+/// How long fresh reports are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Window where none is said.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The API.
+pub struct Api {
+    /// What proxies said.
+    pub shared: Arc<Shared>,
+    /// What there is.
+    pub overview: Arc<dyn Overview>,
+    /// What callers must show.
+    pub token: String,
+}
+
+/// What was asked, read from the query string.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    window: Option<Duration>,
+    fresh: bool,
+    resource: Option<Resource>,
+    namespace: Option<String>,
+    labels: Vec<(String, String)>,
+    from: Option<Resource>,
+    to: Option<Resource>,
+}
+
+impl TrafficSource for Api {
+    fn traffic(&self, window: Option<Duration>) -> Report {
+        let now = Instant::now();
+        let traffic = self.shared.traffic.snapshot(window, now);
+        let proxies = self.shared.proxies.list();
+        Report::new(window, self.overview.inventory(), &proxies, traffic, now)
+    }
+}
+
+impl Api {
+    /// Answers a GET below [`PREFIX`].
+    pub async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !self.is_allowed(request) {
+            let text = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token \
+                        of the controller's state folder";
+            return error(StatusCode::UNAUTHORIZED, text);
+        }
+        let asked = match Asked::read(request.uri().query().unwrap_or_default()) {
+            Ok(asked) => asked,
+            Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
+        };
+        let since = Instant::now();
+        self.shared.looked_at.send_replace(Some(since));
+        if asked.fresh {
+            self.wait_for_reports(since).await;
+        }
+        match request.uri().path().strip_prefix(PREFIX) {
+            Some("traffic") => json(&self.traffic(asked.window)),
+            Some("stat") => self.stat(asked),
+            _ => error(
+                StatusCode::NOT_FOUND,
+                "there are /api/v1/traffic and /api/v1/stat",
+            ),
+        }
+    }
+
+    fn stat(&self, asked: Asked) -> Response<Full<Bytes>> {
+        let Some(resource) = asked.resource else {
+            return error(StatusCode::BAD_REQUEST, "resource is missing, e.g. deploy");
+        };
+        let query = Query {
+            resource,
+            namespace: asked.namespace,
+            labels: asked.labels,
+            from: asked.from,
+            to: asked.to,
+        };
+        let report = self.traffic(asked.window);
+        match rows::stat(&report, &query) {
+            Ok(rows) => json(&json!({
+                "apiVersion": report.api_version,
+                "kind": "Stat",
+                "windowSeconds": report.window_seconds,
+                "rows": rows,
+            })),
+            Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
+        }
+    }
+
+    /// Until every connected proxy has reported after `since`, or patience ends.
+    async fn wait_for_reports(&self, since: Instant) {
+        let deadline = since + PATIENCE;
+        while Instant::now() < deadline {
+            let proxies = self.shared.proxies.list();
+            let late = |pod| {
+                self.shared
+                    .traffic
+                    .reported(pod)
+                    .is_none_or(|at| at < since)
+            };
+            if !proxies.iter().any(|proxy| late(&proxy.pod)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn is_allowed<B>(&self, request: &Request<B>) -> bool {
+        let shown = request.headers().get(header::AUTHORIZATION);
+        let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        // In constant time: how much of it was right must not be told.
+        shown.is_some_and(|shown| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(shown, self.token.as_bytes()).is_ok()
+        })
+    }
+}
+
+impl Asked {
+    fn read(query: &str) -> Result<Self, String> {
+        let mut asked = Self {
+            window: Some(WINDOW),
+            ..Self::default()
+        };
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = decoded(value).ok_or_else(|| format!("{key}: {value:?} is no text"))?;
+            match key {
+                "window" => asked.window = window(&value)?,
+                "fresh" => asked.fresh = true,
+                "resource" => asked.resource = Some(value.parse()?),
+                "namespace" => asked.namespace = Some(value),
+                "label" => asked.labels.push(label(&value)?),
+                "from" => asked.from = Some(value.parse()?),
+                "to" => asked.to = Some(value.parse()?),
+                _ => return Err(format!("{key:?} is unknown")),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// Seconds, or `start`.
+pub fn window(text: &str) -> Result<Option<Duration>, String> {
+    if text == "start" {
+        return Ok(None);
+    }
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds
+        .filter(|window| (Duration::from_secs(1)..=LONGEST).contains(window))
+        .map(Some)
+        .ok_or_else(|| {
+            let longest = LONGEST.as_secs();
+            format!("window: {text:?} is neither 1 to {longest} seconds nor start")
+        })
+}
+
+/// `key=value`.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no label like app=web"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Percent-decoded (RFC 3986 section 2.1); `None`: it is not.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (rest.next()? as char, rest.next()? as char);
+                u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Percent-encoded, so that [`decoded`] gives it back.
+pub fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => answer(StatusCode::OK, "application/json", body),
+        Err(reason) => error(StatusCode::INTERNAL_SERVER_ERROR, &reason.to_string()),
+    }
+}
+
+fn error(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+    let text = format!("{reason}\n");
+    answer(status, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    let never = header::HeaderValue::from_static("no-store");
+    fields.insert(header::CACHE_CONTROL, never);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_or_refused_with_a_reason() {
+        let asked = Asked::read("window=start&fresh&resource=svc%2Fweb&label=a%3Db").unwrap();
+        assert_eq!((asked.window, asked.fresh), (None, true));
+        assert_eq!(asked.resource, Some("svc/web".parse().unwrap()));
+        assert_eq!(asked.labels, [("a".into(), "b".into())]);
+        assert_eq!(Asked::read("").unwrap().window, Some(WINDOW));
+        for (query, part) in [
+            ("window=0", "window"),
+            ("window=601", "600"),
+            ("resource=thing", "thing"),
+            ("label=a", "label"),
+            ("window=%zz", "text"),
+            ("x=1", "unknown"),
+        ] {
+            let reason = Asked::read(query).unwrap_err();
+            assert!(reason.contains(part), "{query}: {reason}");
+        }
+    }
+
+    #[test]
+    fn texts_survive_the_query_string() {
+        for text in ["deploy/web", "a=b&c", "é %"] {
+            assert_eq!(decoded(&encoded(text)).as_deref(), Some(text));
+        }
+    }
+}

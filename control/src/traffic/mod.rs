@@ -1,0 +1,38 @@
+//! Who calls whom, how well and how safely: what proxies report, kept for a while and asked in many ways.
+//!
+//! ```text
+//! proxies ──Attach──▶ read ──▶ table (totals, windows) ──┐
+//!                                  world ──▶ inventory ──┴─▶ report ──▶ rows: stat, edges, routes, …
+//! ```
+//!
+//! * [`counts`]: what is counted, and what follows from it: rates, quantiles.
+//! * [`read`]: a summary as checked values. * [`table`]: what was reported, bounded.
+//! * [`inventory`]: pods, Services, splits and permissions, as far as traffic is explained with them.
+//! * [`report`]: both together, the one document that command line, dashboard and the metrics API are made from.
+//! * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
+//!   [`authz`]: by permission; [`why`]: in sentences. * [`api`]: all of it over HTTP.
+
+pub mod api;
+pub mod authz;
+pub mod counts;
+pub mod edges;
+pub mod graph;
+pub mod inventory;
+pub mod read;
+pub mod report;
+pub mod rows;
+pub mod table;
+pub mod why;
+
+pub use counts::Counts;
+pub use inventory::Inventory;
+pub use report::Report;
+pub use table::TrafficTable;
+
+use std::time::Duration;
+
+/// Where reports come from.
+pub trait TrafficSource: Send + Sync + 'static {
+    /// The traffic of the last `window`; `None`: since the proxies started.
+    fn traffic(&self, window: Option<Duration>) -> Report;
+}
