@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let no_namespaces = sandbox::unavailable();
     let no_kube = harness::kube::missing();
-    let groups: [(&str, &[Case], bool); 13] = [
+    let groups = [
         ("tidy", tidy::CASES, false),
         ("seeds", seeds::CASES, false),
         ("redirect", redirect::CASES, true),
