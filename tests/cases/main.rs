@@ -3,6 +3,7 @@
 
 mod access;
 mod basics;
+mod conformance;
 mod demo;
 mod encryption;
 mod faults;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("splits", splits::CASES, true),
         ("simulate", simulate::CASES, true),
         ("protocols", protocols::CASES, true),
+        ("conformance", conformance::CASES, true),
         ("faults", faults::CASES, true),
         ("hand", hand::CASES, true),
         ("observe", observe::CASES, true),

@@ -13,10 +13,13 @@
 //! A mesh is a node of the one-machine runtime: real programs, real redirection, pods as network namespaces. It is gone
 //! when the value is dropped. [`role`] is what this test program becomes inside a pod.
 
+mod grpc;
 pub mod kube;
+pub mod load;
 pub mod manifests;
 pub mod role;
 pub mod sandbox;
+mod websocket;
 
 pub use manifests::{
     allow_all, allow_http, allow_tcp, echo, split, tcp_server, unmeshed, workload,
@@ -308,10 +311,12 @@ pub fn eventually<T>(
 /// A program of this workspace, found beside the running test program.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
-    let folder = this
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("the test program stands nowhere")?;
+    let folder = this.parent().context("the test program stands nowhere")?;
+    // Test programs stand one folder deeper than the others.
+    let folder = match folder.file_name() {
+        Some(deps) if deps == "deps" => folder.parent().unwrap_or(folder),
+        _ => folder,
+    };
     let path = folder.join(name);
     ensure!(
         path.is_file(),

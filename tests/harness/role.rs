@@ -20,17 +20,26 @@ const MAX_BODY: usize = 64 << 20;
 
 /// Plays the role named by the arguments after `role`, for ever.
 pub fn play(args: &[String]) -> anyhow::Result<()> {
-    let [role, port, ..] = args else {
-        bail!("usage: role NAME PORT")
+    let [role, to, ..] = args else {
+        bail!("usage: role NAME PORT, or role CLIENT HOST:PORT")
     };
-    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.parse::<u16>().context("port")?));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        tokio::select! {
-            done = serve(role, address) => done,
-            _ = terminated() => Ok(()),
+        match role.as_str() {
+            "grpc-client" => super::grpc::client(to).await,
+            "websocket-client" => super::websocket::client(to).await,
+            "load" => super::load::run(&args[1..]).await,
+            "hold" => super::load::hold(&args[1..]).await,
+            _ => {
+                let port = to.parse::<u16>().context("port")?;
+                let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+                tokio::select! {
+                    done = serve(role, address) => done,
+                    _ = terminated() => Ok(()),
+                }
+            }
         }
     })
 }
@@ -41,6 +50,10 @@ async fn serve(role: &str, address: SocketAddr) -> anyhow::Result<()> {
         "echo" => accept(address, |stream| http(stream, answer)).await,
         // Always 500.
         "broken" => accept(address, |stream| http(stream, broken)).await,
+        // gRPC in all four call kinds.
+        "grpc" => accept(address, super::grpc::serve).await,
+        // Frames come back as they were.
+        "websocket" => accept(address, super::websocket::serve).await,
         // Bytes come back; the other half stays open after the client's end.
         "tcp" => accept(address, tcp).await,
         // Speaks first, as SMTP or MySQL do.
