@@ -15,6 +15,7 @@ use crate::index::Index;
 use crate::kube::connect;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
+use crate::kube::writer::{self, Writer};
 use crate::manifest::{Problem, Severity};
 use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use weft_proxy_api::names::ports;
 use weft_proxy_api::policy::Access;
 
@@ -127,7 +128,8 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
-    tasks.spawn(follow(config.source, client, index.clone()));
+    let watched = watched(config.source, client, &index, &shared, &mut tasks);
+    tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
     let mut synced = index.synced();
     tokio::pin!(stop);
@@ -246,14 +248,44 @@ fn open(
     Ok((index, shared, own))
 }
 
-/// Takes the events of the source into the index; ends with the source.
-async fn follow(source: Source, client: Option<Client>, index: Arc<Index>) {
-    let (tx, mut events) = mpsc::channel::<Vec<Event>>(EVENT_BATCHES);
+/// A running source.
+struct Watched {
+    source: JoinHandle<()>,
+    events: mpsc::Receiver<Vec<Event>>,
+}
+
+/// Starts the source; and, where the API server is it, what writes there how its objects fare.
+fn watched(
+    source: Source,
+    client: Option<Client>,
+    index: &Arc<Index>,
+    shared: &Arc<Shared>,
+    tasks: &mut JoinSet<()>,
+) -> Watched {
+    let (tx, events) = mpsc::channel(EVENT_BATCHES);
     let source = match (source, client) {
+        (Source::Kubernetes(settings), Some(client)) => {
+            let ledger = Arc::default();
+            let writer = Writer {
+                client: client.clone(),
+                candidate: writer::candidate(&settings.namespace),
+                index: index.clone(),
+                ledger: Arc::clone(&ledger),
+                proxies: shared.proxies.clone(),
+            };
+            tasks.spawn(writer.run(shared.stopping.subscribe()));
+            crate::source::kube::watch(client, tx, ledger)
+        }
         (Source::Folders(dirs), _) => dir::watch(dirs, tx),
-        (Source::Kubernetes(_), Some(client)) => crate::source::kube::watch(client, tx),
-        (Source::Kubernetes(_), None) => return tracing::error!("there is no client"),
+        // Not made without a client; a source that ends at once is told as such.
+        (Source::Kubernetes(_), None) => tokio::spawn(async move { drop(tx) }),
     };
+    Watched { source, events }
+}
+
+/// Takes the events of the source into the index; ends with the source.
+async fn follow(watched: Watched, index: Arc<Index>) {
+    let Watched { source, mut events } = watched;
     let mut problems = Vec::new();
     while let Some(batch) = events.recv().await {
         index.apply(batch);

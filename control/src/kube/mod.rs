@@ -4,6 +4,7 @@
 //! * [`review`]: whom a projected token stands for.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
+//! * [`status`], [`writer`]: what users read of their objects.
 //! * [`rbac`]: what all of it may do, and no more.
 
 pub mod connect;
@@ -11,5 +12,7 @@ pub mod lease;
 pub mod rbac;
 pub mod review;
 pub mod secret;
+pub mod status;
+pub mod writer;
 
 pub use ::kube::Client;

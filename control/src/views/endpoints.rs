@@ -5,11 +5,13 @@ use super::ports::{of_pod as pod_protocol, of_service, service_port, target};
 use super::split::is_external;
 use super::world::{Reader, cluster_ips};
 use crate::manifest::k8s::{
-    EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service, ServicePort,
+    EndpointConditions, EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service,
+    ServicePort,
 };
 use crate::manifest::workload::Pod;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::outbound::Endpoint;
 
@@ -76,20 +78,32 @@ impl<'a> Set<'a> {
         let meta = &self.service.metadata;
         let slices = self.reader.slices(&meta.namespace, &meta.name);
         match self.reader.endpoints(&meta.namespace, &meta.name) {
-            _ if !slices.is_empty() => slices.iter().for_each(|slice| self.add_slice(slice)),
+            _ if !slices.is_empty() => self.add_slices(&slices),
             Some(endpoints) => self.add_endpoints(endpoints),
             None => self.add_pods(),
         }
         self.found.into_values().collect()
     }
 
-    fn add_slice(&mut self, slice: &EndpointSlice) {
+    /// Those that are ready; where none is, those that still serve while they end, as Kubernetes itself does (KEP-1669): a
+    /// Service whose pods are all replaced at once is not without endpoints.
+    fn add_slices(&mut self, slices: &[&'a Arc<EndpointSlice>]) {
         // An endpoint that says nothing about being ready is ready.
-        for endpoint in slice
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.conditions.ready != Some(false))
-        {
+        let ready = |is: &EndpointConditions| is.ready != Some(false);
+        let ending = |is: &EndpointConditions| {
+            is.terminating == Some(true) && is.serving == Some(true) && is.ready == Some(false)
+        };
+        slices.iter().for_each(|slice| self.add_slice(slice, ready));
+        if self.found.is_empty() {
+            slices
+                .iter()
+                .for_each(|slice| self.add_slice(slice, ending));
+        }
+    }
+
+    fn add_slice(&mut self, slice: &EndpointSlice, wanted: impl Fn(&EndpointConditions) -> bool) {
+        let endpoints = slice.endpoints.iter();
+        for endpoint in endpoints.filter(|endpoint| wanted(&endpoint.conditions)) {
             for port in self.ports(&slice.ports) {
                 // Several addresses are the same endpoint several times.
                 let address = endpoint.addresses.iter().find_map(|text| text.parse().ok());

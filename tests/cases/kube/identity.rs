@@ -25,7 +25,7 @@ spec: { serviceAccountName: web, containers: [{ name: app, image: example }] }
 "#;
 
 /// The controller's account with the rules that an installation gives it.
-fn account(kube: &Kube) -> Result<()> {
+pub(super) fn account(kube: &Kube) -> Result<()> {
     let rbac = rbac::rbac();
     let api = "rbac.authorization.k8s.io";
     let bound = |kind: &str, role: &str, namespace: Value| {

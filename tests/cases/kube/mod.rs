@@ -3,6 +3,7 @@
 mod identity;
 mod mesh;
 mod source;
+mod status;
 
 use crate::Case;
 use anyhow::{Context, Result};
@@ -28,6 +29,7 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         identity::review,
     ),
+    ("status_is_told_and_its_writer_replaced", &[], status::told),
     (
         "a_mesh_obeys_kubectl_within_a_second",
         &["curl"],

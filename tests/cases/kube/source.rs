@@ -74,7 +74,11 @@ pub(super) fn objects() -> Result<()> {
     with_runtime(async {
         let index = Arc::new(Index::new(Mesh::default(), []));
         let (tx, mut events) = mpsc::channel(16);
-        let _source = weft_control::source::kube::watch(client(&kube.kubeconfig()).await?, tx);
+        let _source = weft_control::source::kube::watch(
+            client(&kube.kubeconfig()).await?,
+            tx,
+            Arc::default(),
+        );
         let taker = index.clone();
         tokio::spawn(async move {
             while let Some(batch) = events.recv().await {

@@ -2,6 +2,7 @@
 
 use super::super::Event;
 use super::kinds::Watched;
+use super::ledger::Ledger;
 use super::trim::trim;
 use crate::manifest::{ObjectKey, Parsed, parse_json};
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub const GRACE: Duration = Duration::from_secs(30);
 pub struct Feed {
     watched: &'static Watched,
     known: HashMap<ObjectKey, Known>,
+    ledger: Arc<Ledger>,
     /// Counts the lists, so that what an older one knew can be told from what this one named.
     list: u64,
     /// Since when the list is empty that was not.
@@ -35,10 +37,11 @@ struct Known {
 
 impl Feed {
     /// Nothing is known yet.
-    pub fn new(watched: &'static Watched) -> Self {
+    pub fn new(watched: &'static Watched, ledger: Arc<Ledger>) -> Self {
         Self {
             watched,
             known: HashMap::new(),
+            ledger,
             list: 0,
             doubted: None,
         }
@@ -51,6 +54,7 @@ impl Feed {
 
     /// An object is there, as it was listed or as it now is.
     pub fn apply(&mut self, mut object: Value, events: &mut Vec<Event>) {
+        let whole = self.watched.custom.then(|| object.clone());
         trim(self.watched.kind, &mut object);
         let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
         let file = origin(self.watched, &object);
@@ -58,6 +62,10 @@ impl Feed {
         let Some(key) = key_of(&mut parsed) else {
             return events.push(problems(file, parsed));
         };
+        if let Some(whole) = whole {
+            let now = std::time::Instant::now();
+            self.ledger.note(self.watched, &key, &whole, now);
+        }
         self.doubted = None;
         let before = self.known.get(&key);
         // What was valid before stays in force, but only of the same object (D37).
@@ -115,6 +123,7 @@ impl Feed {
         let Some(known) = self.known.remove(key) else {
             return;
         };
+        self.ledger.forget(key);
         if known.troubled {
             let file = name(self.watched, &key.namespace, &key.name);
             events.push(problems(file, Parsed::default()));

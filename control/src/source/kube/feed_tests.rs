@@ -4,7 +4,7 @@ use crate::manifest::{Kind, Object};
 use serde_json::json;
 
 fn feed(kind: Kind) -> Feed {
-    Feed::new(Watched::of(&kind).unwrap())
+    Feed::new(Watched::of(&kind).unwrap(), Arc::default())
 }
 
 fn service(name: &str, uid: &str, port: Value) -> Value {

@@ -12,6 +12,7 @@
 
 pub mod feed;
 pub mod kinds;
+pub mod ledger;
 mod pause;
 pub mod trim;
 
@@ -22,6 +23,7 @@ use kinds::{WATCHED, Watched};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, watcher};
+use ledger::Ledger;
 use pause::Pause;
 use serde_json::Value;
 use std::pin::pin;
@@ -41,15 +43,15 @@ const MISSING: Duration = Duration::from_secs(2);
 /// Events sent at once; what comes in a burst is computed once.
 const BATCH: usize = 512;
 
-/// Watches every kind until the receiver is dropped. [`Event::Synced`] follows when each kind was listed once.
-pub fn watch(client: Client, tx: mpsc::Sender<Vec<Event>>) -> JoinHandle<()> {
+/// Watches every kind until the receiver is dropped. The ledger is kept for whoever writes status. [`Event::Synced`] follows when each kind was listed once.
+pub fn watch(client: Client, tx: mpsc::Sender<Vec<Event>>, ledger: Arc<Ledger>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let untold = Arc::new(AtomicUsize::new(WATCHED.len()));
         let mut kinds = JoinSet::new();
         for watched in WATCHED {
             let follower = Follower {
                 client: client.clone(),
-                feed: Feed::new(watched),
+                feed: Feed::new(watched, ledger.clone()),
                 out: Out {
                     tx: tx.clone(),
                     untold: Some(untold.clone()),

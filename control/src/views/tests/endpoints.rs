@@ -250,3 +250,39 @@ fn a_service_without_selector_selects_nobody() {
     let bare = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default}\nspec: {ports: [{port: 80}]}\n---\n";
     assert!(of(&[bare, &pod("a", "web", "10.0.0.1")]).is_empty());
 }
+
+#[test]
+fn what_still_serves_while_it_ends_stands_in_when_nothing_is_ready() {
+    let slice = |first: &str, second: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1, namespace: default, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: '', port: 8080}}]
+endpoints:
+  - {{addresses: [10.0.0.1], conditions: {{{first}}}}}
+  - {{addresses: [10.0.0.2], conditions: {{{second}}}}}
+---
+"
+        )
+    };
+    let ending = "ready: false, serving: true, terminating: true";
+    let table: &[(&str, &str, &[&str])] = &[
+        (ending, "ready: true", &["10.0.0.2:8080 "]),
+        (ending, "ready: false", &["10.0.0.1:8080 "]),
+        (
+            ending,
+            "ready: false, serving: false, terminating: true",
+            &["10.0.0.1:8080 "],
+        ),
+        ("ready: false, serving: true", "ready: false", &[]),
+    ];
+    for (first, second, expected) in table {
+        assert_eq!(
+            of(&[&web(), &slice(first, second)]),
+            *expected,
+            "{first} | {second}"
+        );
+    }
+}

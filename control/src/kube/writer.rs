@@ -1,0 +1,232 @@
+//! Writes status, as the one replica that holds the Lease: only what changed, only so much at once, and an Event when an
+//! object is rejected.
+
+use super::lease::{Candidate, give_back, stand};
+use super::rbac::STATUS_LEASE;
+use super::status::{ACCEPTED, Facts, conditions};
+use crate::index::Index;
+use crate::manifest::{ObjectKey, Problem, Severity};
+use crate::serve::proxies::{Proxies, ProxyStatus};
+use crate::source::kube::ledger::{Condition, Entry, Ledger};
+use anyhow::Result;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Between two rounds.
+const EVERY: Duration = Duration::from_secs(1);
+/// Objects written in one round: what a thousand changes at once cost the API server.
+const MAX_WRITES: usize = 20;
+/// How long a generation must be known before what proxies hold is taken for it.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Longest message in a status.
+const MAX_MESSAGE: usize = 1024;
+
+/// What the writer looks at.
+pub struct Writer {
+    /// Talks to the API server.
+    pub client: Client,
+    /// Who we are, and where the Lease is.
+    pub candidate: Candidate,
+    /// The objects and their problems.
+    pub index: Arc<Index>,
+    /// Their generations and what their status says.
+    pub ledger: Arc<Ledger>,
+    /// Who is connected.
+    pub proxies: Arc<Proxies>,
+}
+
+/// The candidate of this process: replicas have host names of their own, and a restarted one is another.
+pub fn candidate(namespace: &str) -> Candidate {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    Candidate {
+        namespace: namespace.to_owned(),
+        name: STATUS_LEASE.to_owned(),
+        identity: format!("{}_{:08x}", host.to_string_lossy(), fastrand::u32(..)),
+    }
+}
+
+impl Writer {
+    /// Runs until `stopping`, and then gives the Lease back.
+    pub async fn run(self, mut stopping: watch::Receiver<bool>) {
+        let (leading, leads) = watch::channel(false);
+        let standing = stand(self.client.clone(), self.candidate.clone(), leading);
+        tokio::select! {
+            () = standing => {}
+            () = self.write(leads) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+        give_back(self.client.clone(), &self.candidate).await;
+    }
+
+    async fn write(&self, leads: watch::Receiver<bool>) {
+        let recorder = Recorder::new(
+            self.client.clone(),
+            Reporter {
+                controller: "weft-control".into(),
+                instance: Some(self.candidate.identity.clone()),
+            },
+        );
+        // What is not read yet looks like missing.
+        if self
+            .index
+            .synced()
+            .wait_for(|synced| *synced)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let mut rounds = interval(EVERY);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            if *leads.borrow() {
+                self.round(&recorder, &leads).await;
+            }
+        }
+    }
+
+    async fn round(&self, recorder: &Recorder, leads: &watch::Receiver<bool>) {
+        let due = self.due();
+        for (key, entry, after) in due.into_iter().take(MAX_WRITES) {
+            // Whoever lost the Lease in between writes no more.
+            if !*leads.borrow() {
+                return;
+            }
+            let written = timeout(CALL_LIMIT, self.put(&key, &entry, &after)).await;
+            match written {
+                Ok(Ok(())) => {
+                    report(recorder, &key, &entry, &after).await;
+                    self.ledger.wrote(&key, &entry.uid, after);
+                }
+                Ok(Err(error)) => tracing::debug!("status of {key}: {error:#}"),
+                Err(_) => tracing::debug!("status of {key}: no answer"),
+            }
+        }
+    }
+
+    /// The objects whose status is not right.
+    fn due(&self) -> Vec<(ObjectKey, Entry, Vec<Condition>)> {
+        let entries = self.ledger.all();
+        if entries.is_empty() {
+            return vec![];
+        }
+        let problems = by_object(self.index.problems());
+        let proxies = self.proxies.list();
+        let current = proxies
+            .iter()
+            .filter(|proxy| ProxyStatus::synced(proxy))
+            .count();
+        let now = Timestamp::now();
+        let due = entries.into_iter().filter_map(|(key, entry)| {
+            let said = problems
+                .get(&key.to_string())
+                .map_or(&[][..], Vec::as_slice);
+            let facts = Facts {
+                generation: entry.generation,
+                rejected: told(
+                    said.iter()
+                        .filter(|problem| problem.severity == Severity::Error),
+                ),
+                unresolved: told(said.iter().filter(|problem| is_reference(problem))),
+                proxies: proxies.len(),
+                current,
+                settled: entry.seen.elapsed() >= SETTLE,
+            };
+            let after = conditions(&facts, &entry.conditions, now)?;
+            Some((key, entry, after))
+        });
+        due.collect()
+    }
+
+    async fn put(&self, key: &ObjectKey, entry: &Entry, after: &[Condition]) -> Result<()> {
+        let version = entry.api_version.rsplit('/').next().unwrap_or_default();
+        let resource = ApiResource {
+            group: entry.watched.group.into(),
+            version: version.into(),
+            api_version: entry.api_version.clone(),
+            kind: entry.watched.kind.into(),
+            plural: entry.watched.plural.into(),
+        };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        // With its uid: the status of another object of the same name is not ours to write.
+        let patch = json!({"metadata": {"uid": entry.uid}, "status": {"conditions": after}});
+        api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(())
+    }
+}
+
+/// Tells once that a generation was rejected.
+async fn report(recorder: &Recorder, key: &ObjectKey, entry: &Entry, after: &[Condition]) {
+    let rejection = |all: &[Condition]| {
+        let found = all
+            .iter()
+            .find(|it| it.type_ == ACCEPTED && it.status == "False");
+        found.map(|it| (it.observed_generation, it.message.clone()))
+    };
+    let Some((_, message)) =
+        rejection(after).filter(|new| Some(new) != rejection(&entry.conditions).as_ref())
+    else {
+        return;
+    };
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "Invalid".into(),
+        note: Some(message),
+        action: "Accept".into(),
+        secondary: None,
+    };
+    let object = ObjectReference {
+        api_version: Some(entry.api_version.clone()),
+        kind: Some(entry.watched.kind.into()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(entry.uid.clone()),
+        ..ObjectReference::default()
+    };
+    match timeout(CALL_LIMIT, recorder.publish(&event, &object)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!("an event about {key}: {error}"),
+        Err(_) => tracing::debug!("an event about {key}: no answer"),
+    }
+}
+
+fn by_object(problems: Vec<Problem>) -> HashMap<String, Vec<Problem>> {
+    let mut by_object: HashMap<String, Vec<Problem>> = HashMap::new();
+    for problem in problems {
+        if let Some(object) = problem.object.clone() {
+            by_object.entry(object).or_default().push(problem);
+        }
+    }
+    by_object
+}
+
+/// `field: message; …`, as long as a status may be.
+fn told<'a>(problems: impl Iterator<Item = &'a Problem>) -> Option<String> {
+    let line = |problem: &Problem| match &problem.field {
+        Some(field) => format!("{field}: {}", problem.message),
+        None => problem.message.clone(),
+    };
+    let text = problems.map(line).collect::<Vec<_>>().join("; ");
+    let cut = text.chars().take(MAX_MESSAGE).collect::<String>();
+    (!cut.is_empty()).then_some(cut)
+}
+
+/// Is it about something that is named and not there? The findings say so in these words.
+fn is_reference(problem: &Problem) -> bool {
+    problem.severity == Severity::Warning
+        && (problem.message.starts_with("there is no ") || problem.message.contains(" is missing"))
+}

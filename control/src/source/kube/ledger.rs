@@ -1,0 +1,101 @@
+//! What a writer of status needs to know of the objects that are watched: their generation, and what their status says.
+//! Only of kinds that have a status of ours; the objects themselves are in the index.
+
+use super::kinds::Watched;
+use crate::manifest::ObjectKey;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// A condition, as Kubernetes writes them (`meta/v1`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs`, `Programmed`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False`, `Unknown`.
+    pub status: String,
+    /// Which generation of the object this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// When `status` last changed.
+    pub last_transition_time: Timestamp,
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One object.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its kind.
+    pub watched: &'static Watched,
+    /// The version it was read in.
+    pub api_version: String,
+    /// Tells it from a later one of the same name.
+    pub uid: String,
+    /// Counted up at every change of its spec.
+    pub generation: i64,
+    /// What its status says.
+    pub conditions: Vec<Condition>,
+    /// When this generation was first seen here.
+    pub seen: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: Mutex<BTreeMap<ObjectKey, Entry>>,
+}
+
+impl Ledger {
+    /// An object as the API server sent it.
+    pub fn note(&self, watched: &'static Watched, key: &ObjectKey, object: &Value, now: Instant) {
+        let metadata = &object["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // A status that others wrote in another shape counts as none.
+        let conditions = serde_json::from_value(object["status"]["conditions"].clone());
+        let mut entry = Entry {
+            watched,
+            api_version: text(&object["apiVersion"]),
+            uid: text(&metadata["uid"]),
+            generation: metadata["generation"].as_i64().unwrap_or(0),
+            conditions: conditions.unwrap_or_default(),
+            seen: now,
+        };
+        let mut entries = self.entries.lock();
+        if let Some(before) = entries.get(key)
+            && (&before.uid, before.generation) == (&entry.uid, entry.generation)
+        {
+            entry.seen = before.seen;
+        }
+        entries.insert(key.clone(), entry);
+    }
+
+    /// An object is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.entries.lock().remove(key);
+    }
+
+    /// What was just written into the status of an object.
+    pub fn wrote(&self, key: &ObjectKey, uid: &str, conditions: Vec<Condition>) {
+        let mut entries = self.entries.lock();
+        if let Some(entry) = entries.get_mut(key).filter(|entry| entry.uid == uid) {
+            entry.conditions = conditions;
+        }
+    }
+
+    /// Everything, by key.
+    pub fn all(&self) -> Vec<(ObjectKey, Entry)> {
+        let entries = self.entries.lock();
+        entries
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+}
