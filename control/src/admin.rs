@@ -11,7 +11,7 @@ use crate::traffic::Inventory;
 use crate::traffic::api::{self, Api};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
@@ -99,11 +99,11 @@ impl Admin {
         let _ = http.serve_connection(TokioIo::new(tcp), service).await; // a broken client is its own problem
     }
 
-    async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, request: &Request<B>) -> api::Answer {
         let is_api = request.uri().path().starts_with(api::PREFIX);
         match request.method() {
             &Method::GET if is_api => self.api.answer(request).await,
-            _ => self.answer(request),
+            _ => self.answer(request).map(BodyExt::boxed_unsync),
         }
     }
 

@@ -42,6 +42,7 @@ pub mod discover;
 pub mod error;
 pub mod metrics;
 pub mod policy;
+pub mod tap;
 
 // Around them.
 pub mod admin;

@@ -89,7 +89,11 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
     let edge = shared.metrics.inbound_edge(conn.peer.identity());
     let stack = ServiceBuilder::new()
         // On top: whatever happens below is counted.
-        .layer(RecordLayer::new(edge.clone()))
+        .layer(RecordLayer::new(
+            edge.clone(),
+            Direction::Inbound,
+            shared.metrics.clone(),
+        ))
         // Above all that can fail.
         .layer(RespondLayer::new(
             shared.metrics.clone(),
@@ -128,7 +132,11 @@ pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
     };
     let stack = ServiceBuilder::new()
         // On top: whatever happens below is counted.
-        .layer(RecordLayer::new(edge(shared, to)))
+        .layer(RecordLayer::new(
+            edge(shared, to),
+            Direction::Outbound,
+            shared.metrics.clone(),
+        ))
         // Above all that can fail.
         .layer(RespondLayer::new(
             shared.metrics.clone(),

@@ -4,11 +4,13 @@ use crate::Case;
 use anyhow::{Context, ensure};
 use harness::{Access, Mesh, allow_http, echo, eventually, program};
 use serde_json::Value;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 pub(crate) const CASES: &[Case] = &[
     ("every_count_is_exact", &["curl"], exact),
     ("a_slow_dependency_is_named", &[], slow),
+    ("requests_are_shown_and_filtered", &["curl"], tapped),
 ];
 
 /// What `meshctl` prints, with its exit code.
@@ -175,4 +177,81 @@ fn slow() -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// What `meshctl tap` shows of twenty requests made meanwhile.
+fn tap(
+    mesh: &Mesh,
+    args: &[&str],
+    url: &str,
+    options: &[&str],
+) -> anyhow::Result<(Vec<Value>, String)> {
+    let mut tap = Command::new(program("meshctl")?)
+        .args(["tap", "deploy/web", "--direction", "inbound", "-o", "json"])
+        .args(["--seconds", "4"])
+        .args(args)
+        .arg("--state")
+        .arg(mesh.client().state())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let out = tap.stdout.take().context("no output")?;
+    let mut lines = BufReader::new(out).lines();
+    // Connected, and the proxy has begun to look.
+    let mut seen = Vec::new();
+    while !seen.iter().any(|line: &Value| line["event"] == "state") {
+        let line = lines.next().context("the tap ended")??;
+        seen.push(serde_json::from_str(&line)?);
+    }
+    let command = [&["curl", "-s", "-o", "/dev/null"], options, &[url]].concat();
+    mesh.exec("client", &command)?;
+    for line in lines {
+        seen.push(serde_json::from_str(&line?)?);
+    }
+    let output = tap.wait_with_output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok((seen, String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+fn tapped() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
+    mesh.answers("client", "http://web:8080/", 200)?;
+    let of = |seen: &[Value], event: &str| -> Vec<Value> {
+        let all = seen.iter().filter(|line| line["event"] == event);
+        all.cloned().collect()
+    };
+    let secret = ["-H", "authorization: secret", "-H", "x-user: ann"];
+    let url = "http://web:8080/a/[1-20]?token=secret";
+    let (seen, said) = tap(
+        &mesh,
+        &["--header", "x-user: ann", "--headers"],
+        url,
+        &secret,
+    )?;
+    let (heads, ends) = (of(&seen, "answered"), of(&seen, "ended"));
+    ensure!((heads.len(), ends.len()) == (20, 20), "{said}: {seen:?}");
+    ensure!(
+        said.contains("looking at the proxy of default/web"),
+        "{said}"
+    );
+    let head = &heads[0];
+    ensure!(
+        head["peer"] == "default/sa/client" && head["mutualTls"] == true && head["status"] == 200,
+        "{head}"
+    );
+    let text = serde_json::to_string(&heads)?;
+    ensure!(
+        text.contains("[redacted]") && !text.contains("secret"),
+        "{text}"
+    );
+    // What does not fit is not shown, and it is said that something passed.
+    for filter in [["--path", "/b"], ["--status", "5xx"], ["--method", "POST"]] {
+        let (seen, said) = tap(&mesh, &filter, url, &secret)?;
+        ensure!(of(&seen, "answered").is_empty(), "{filter:?}: {seen:?}");
+        ensure!(said.contains("0 matched"), "{said}");
+    }
+    let audit =
+        std::fs::read_to_string(mesh.client().log_file("default", "weft-control", None)?)?;
+    ensure!(audit.contains("tap: resource=deploy/web"), "{audit}");
+    Ok(())
 }

@@ -27,6 +27,7 @@ pub mod tls;
 use crate::ca::{Ca, common_name};
 use crate::pod_ref::PodRef;
 use crate::traffic::TrafficTable;
+use crate::traffic::tap::Taps;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,6 +104,8 @@ pub struct Shared {
     pub proxies: Arc<proxies::Proxies>,
     /// Traffic that proxies reported.
     pub traffic: TrafficTable,
+    /// What single requests somebody wants to see.
+    pub taps: Arc<Taps>,
     /// When somebody last asked for traffic: then proxies report more often.
     pub looked_at: watch::Sender<Option<Instant>>,
     /// What happened so far.
@@ -136,6 +139,7 @@ impl Shared {
             cert_ttl,
             proxies: Arc::default(),
             traffic: TrafficTable::default(),
+            taps: Arc::default(),
             looked_at: watch::Sender::new(None),
             counters: counters::Counters::default(),
             trust: watch::Sender::new(trust),

@@ -1,10 +1,14 @@
-//! `Observe.Attach`: proxies report their traffic into the traffic table; slowly as long as nobody looks.
+//! `Observe.Attach`: proxies report their traffic into the traffic table, slowly as long as nobody looks, and show the
+//! single requests that somebody wants to see.
 
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
 use crate::pod_ref::PodRef;
 use crate::traffic::read;
+use crate::traffic::tap::Shown;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
+use prost::Message;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +23,10 @@ const SLOW_MS: u32 = 5_000;
 const FAST_MS: u32 = 1_000;
 /// How long after the last question somebody is taken to be looking.
 const LOOKING: Duration = Duration::from_secs(15);
+/// No proxy is asked more often than this, however often somebody looks.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Largest look at a request that is handed on.
+const MAX_LOOK: usize = 256 << 10;
 
 /// The service.
 pub struct Attach(pub Arc<Shared>);
@@ -36,6 +44,8 @@ impl pb::observe_server::Observe for Attach {
         let listener = Listener {
             stopping: shared.stopping.subscribe(),
             looked_at: shared.looked_at.subscribe(),
+            tapped: shared.taps.changes(),
+            taps: BTreeSet::new(),
             shared,
             expiry: caller.expiry(),
             caller,
@@ -62,6 +72,9 @@ struct Listener {
     events: Streaming<pb::ObserveEvent>,
     stopping: watch::Receiver<bool>,
     looked_at: watch::Receiver<Option<Instant>>,
+    tapped: watch::Receiver<()>,
+    /// Taps the proxy has been told of.
+    taps: BTreeSet<u32>,
     /// `None`: it has not said hello yet.
     pod: Option<PodRef>,
     pace: Pace,
@@ -82,6 +95,7 @@ enum Happened {
     Event(Box<pb::ObserveEvent>),
     Ended,
     Looked,
+    TapsChanged,
     NobodyLooks,
 }
 
@@ -98,11 +112,19 @@ impl Listener {
         };
         self.pod = Some(pod.clone());
         loop {
+            if let Some(command) = self.shared.taps.next_command(&pod, &mut self.taps) {
+                return Ok(Some(ask(command)));
+            }
             match self.next().await? {
+                Happened::TapsChanged => {}
                 Happened::Ended => return Ok(None),
                 Happened::Event(event) => self.take_in(&pod, *event)?,
                 Happened::Looked => {
-                    self.pace = Pace::Fast(tokio::time::Instant::now() + LOOKING);
+                    let now = tokio::time::Instant::now();
+                    if matches!(self.pace, Pace::Fast(until) if until > now + LOOKING - AGAIN) {
+                        continue;
+                    }
+                    self.pace = Pace::Fast(now + LOOKING);
                     return Ok(Some(every(FAST_MS)));
                 }
                 Happened::NobodyLooks => {
@@ -134,6 +156,7 @@ impl Listener {
             () = stopped(&mut self.stopping) => Err(Status::unavailable("the controller is stopping")),
             () = &mut self.expiry => Err(expired()),
             Ok(()) = self.looked_at.changed() => Ok(Happened::Looked),
+            Ok(()) = self.tapped.changed() => Ok(Happened::TapsChanged),
             () = slow_down(self.pace) => Ok(Happened::NobodyLooks),
             event = self.events.message() => Ok(match event? {
                 Some(event) => Happened::Event(Box::new(event)),
@@ -150,8 +173,17 @@ impl Listener {
                 self.shared.traffic.record(pod, summary, Instant::now());
                 Ok(())
             }
-            // Nobody asked; or a kind of event from a newer proxy.
-            Some(Event::Tap(_) | Event::TapState(_)) | None => Ok(()),
+            Some(Event::Tap(look)) if look.encoded_len() <= MAX_LOOK => {
+                let id = look.id;
+                self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
+                Ok(())
+            }
+            Some(Event::TapState(state)) => {
+                self.shared.taps.show(pod, state.id, Shown::State(state));
+                Ok(())
+            }
+            // Larger than a proxy of ours makes them; or a kind of event from a newer one.
+            Some(Event::Tap(_)) | None => Ok(()),
             Some(Event::Hello(_)) => Err(Status::invalid_argument(
                 "only the first message may be a hello",
             )),
@@ -161,8 +193,11 @@ impl Listener {
 
 /// A proxy reports at once when it is asked, and then as often as it was asked.
 fn every(interval_ms: u32) -> pb::ObserveCommand {
-    let every = pb::SummaryEvery { interval_ms };
+    ask(Command::Summary(pb::SummaryEvery { interval_ms }))
+}
+
+fn ask(command: Command) -> pb::ObserveCommand {
     pb::ObserveCommand {
-        command: Some(Command::Summary(every)),
+        command: Some(command),
     }
 }

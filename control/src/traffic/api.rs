@@ -3,21 +3,32 @@
 //! | path | answer |
 //! |---|---|
 //! | `/api/v1/traffic` | the whole [`Report`] |
+//! | `/api/v1/edges` | who calls whom ([`edges`]) |
+//! | `/api/v1/authz` | permissions and denials ([`authz`]) |
+//! | `/api/v1/why` | `service` of `namespace`, explained ([`why`]) |
+//! | `/api/v1/tap` | a stream of lines ([`show::Line`]): requests as they pass, of the pods of `resource` in `namespace` that fit `method`, `path`, `peer`, `service`, `header`, `status`, `denied`, `direction`; `max-rps` of each proxy; `headers` and `secrets` show fields |
 //! | `/api/v1/stat` | rows of `resource` (`deploy`, `svc/web`, …), narrowed by `namespace`, `label` (`k=v`, may be repeated), `from`, `to` |
 //!
-//! All take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
+//! The others take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
 //! proxies report every second for a while; `fresh` waits for their next reports, two seconds at most.
 
+use super::report::API_VERSION;
 use super::rows::{self, Query, Resource};
+use super::show::{self, Wanted};
 use super::table::LONGEST;
-use super::{Report, TrafficSource};
+use super::{Report, TrafficSource, authz, edges, why};
 use crate::admin::Overview;
 use crate::serve::Shared;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +38,9 @@ pub const PREFIX: &str = "/api/v1/";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Window where none is said.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// What is answered: whole, or line by line.
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The API.
 pub struct Api {
@@ -45,6 +59,7 @@ struct Asked {
     fresh: bool,
     resource: Option<Resource>,
     namespace: Option<String>,
+    service: Option<String>,
     labels: Vec<(String, String)>,
     from: Option<Resource>,
     to: Option<Resource>,
@@ -61,11 +76,14 @@ impl TrafficSource for Api {
 
 impl Api {
     /// Answers a GET below [`PREFIX`].
-    pub async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
         if !self.is_allowed(request) {
             let text = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token \
                         of the controller's state folder";
             return error(StatusCode::UNAUTHORIZED, text);
+        }
+        if request.uri().path().strip_prefix(PREFIX) == Some("tap") {
+            return self.tap(request.uri().query().unwrap_or_default());
         }
         let asked = match Asked::read(request.uri().query().unwrap_or_default()) {
             Ok(asked) => asked,
@@ -79,14 +97,48 @@ impl Api {
         match request.uri().path().strip_prefix(PREFIX) {
             Some("traffic") => json(&self.traffic(asked.window)),
             Some("stat") => self.stat(asked),
+            Some("why") => self.why(&asked),
+            Some("edges") => {
+                let report = self.traffic(asked.window);
+                let edges = edges::edges(&report);
+                json(&json!({"apiVersion": API_VERSION, "kind": "Edges", "edges": edges}))
+            }
+            Some("authz") => {
+                let rows = authz::authz(&self.traffic(asked.window));
+                json(&json!({"apiVersion": API_VERSION, "kind": "Authz", "rows": rows}))
+            }
             _ => error(
                 StatusCode::NOT_FOUND,
-                "there are /api/v1/traffic and /api/v1/stat",
+                "there are traffic, stat, edges, authz, why and tap below /api/v1/",
             ),
         }
     }
 
-    fn stat(&self, asked: Asked) -> Response<Full<Bytes>> {
+    /// Requests as they pass. Who looks, and for what, is in the log.
+    fn tap(&self, query: &str) -> Answer {
+        let wanted = match wanted(query) {
+            Ok(wanted) => wanted,
+            Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
+        };
+        let proxies = self.shared.proxies.list().into_iter();
+        let connected: BTreeSet<_> = proxies.map(|proxy| proxy.pod).collect();
+        let fitting = wanted.fitting(&self.overview.inventory().pods, &connected);
+        let first = fitting.line();
+        let (looked, pods) = (wanted.describe(), fitting.pods.len());
+        tracing::info!(target: "audit", pods, "tap: {looked}");
+        let Some(tap) = self.shared.taps.start(wanted.start, fitting.pods) else {
+            let text = "too many look at requests already";
+            return error(StatusCode::TOO_MANY_REQUESTS, text);
+        };
+        let frames = show::lines(&first, tap).map(|line| Ok(Frame::data(line)));
+        headed(
+            StatusCode::OK,
+            "application/x-ndjson",
+            StreamBody::new(frames).boxed_unsync(),
+        )
+    }
+
+    fn stat(&self, asked: Asked) -> Answer {
         let Some(resource) = asked.resource else {
             return error(StatusCode::BAD_REQUEST, "resource is missing, e.g. deploy");
         };
@@ -106,6 +158,20 @@ impl Api {
                 "rows": rows,
             })),
             Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
+        }
+    }
+
+    fn why(&self, asked: &Asked) -> Answer {
+        let namespace = asked.namespace.as_deref().unwrap_or("default");
+        let Some(service) = &asked.service else {
+            return error(StatusCode::BAD_REQUEST, "service is missing");
+        };
+        match why::why(&self.traffic(asked.window), namespace, service) {
+            Some(why) => json(&why),
+            None => {
+                let text = format!("there is no service {service} in namespace {namespace}");
+                error(StatusCode::NOT_FOUND, &text)
+            }
         }
     }
 
@@ -151,6 +217,7 @@ impl Asked {
                 "fresh" => asked.fresh = true,
                 "resource" => asked.resource = Some(value.parse()?),
                 "namespace" => asked.namespace = Some(value),
+                "service" => asked.service = Some(value),
                 "label" => asked.labels.push(label(&value)?),
                 "from" => asked.from = Some(value.parse()?),
                 "to" => asked.to = Some(value.parse()?),
@@ -212,20 +279,41 @@ pub fn encoded(text: &str) -> String {
     })
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+/// The query string of a tap.
+fn wanted(query: &str) -> Result<Wanted, String> {
+    let mut wanted = Wanted::default();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let value = decoded(value).ok_or_else(|| format!("{key}: {value:?} is no text"))?;
+        if !wanted.take(key, &value)? {
+            return Err(format!("{key:?} is unknown"));
+        }
+    }
+    Ok(wanted)
+}
+
+fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => answer(StatusCode::OK, "application/json", body),
         Err(reason) => error(StatusCode::INTERNAL_SERVER_ERROR, &reason.to_string()),
     }
 }
 
-fn error(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+fn error(status: StatusCode, reason: &str) -> Answer {
     let text = format!("{reason}\n");
     answer(status, "text/plain; charset=utf-8", text.into_bytes())
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn answer(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+    headed(status, kind, Full::from(body).boxed_unsync())
+}
+
+fn headed(
+    status: StatusCode,
+    kind: &'static str,
+    body: UnsyncBoxBody<Bytes, Infallible>,
+) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));

@@ -10,7 +10,8 @@
 //! * [`inventory`]: pods, Services, splits and permissions, as far as traffic is explained with them.
 //! * [`report`]: both together, the one document that command line, dashboard and the metrics API are made from.
 //! * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
-//!   [`authz`]: by permission; [`why`]: in sentences. * [`api`]: all of it over HTTP.
+//!   [`authz`]: by permission; [`why`]: in sentences.
+//! * [`tap`]: single requests, as proxies show them; [`show`]: as lines. * [`api`]: all of it over HTTP.
 
 pub mod api;
 pub mod authz;
@@ -21,7 +22,9 @@ pub mod inventory;
 pub mod read;
 pub mod report;
 pub mod rows;
+pub mod show;
 pub mod table;
+pub mod tap;
 pub mod why;
 
 pub use counts::Counts;

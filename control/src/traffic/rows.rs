@@ -5,6 +5,7 @@
 //! `from`, every row is what that caller saw.
 
 use super::counts::Counts;
+use super::inventory::PodFacts;
 use super::report::{EdgeReport, PodReport, Report};
 use super::table::Direction;
 use serde::{Deserialize, Serialize};
@@ -193,7 +194,11 @@ impl Resource {
 
     /// Does the pod belong to it?
     pub fn holds(&self, pod: &PodReport) -> bool {
-        let facts = &pod.facts;
+        self.holds_facts(&pod.facts)
+    }
+
+    /// The same of a pod without its traffic.
+    pub fn holds_facts(&self, facts: &PodFacts) -> bool {
         match self.kind {
             Kind::Workload => self.names(&facts.workload),
             Kind::Pod => self.names(&facts.name),

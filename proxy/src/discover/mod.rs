@@ -3,7 +3,7 @@
 //! * [`client`]: a connection to the controller. [`certify`]: the signing call over one of its own.
 //! * `link`: one Sync stream after another. `held`: what is subscribed to and held (pure). `sync`: both together.
 //! * `cache`: plans made of what is held, found by everyone.
-//! * `observe`: when the controller is told about traffic; `summary`: what.
+//! * `observe`: when the controller is told about traffic; `summary`: what; `tap`: about single requests.
 
 mod cache;
 pub mod certify;
@@ -15,6 +15,7 @@ mod link;
 mod observe;
 mod summary;
 mod sync;
+mod tap;
 
 use crate::error::{Error, ErrorKind};
 use crate::metrics::Metrics;

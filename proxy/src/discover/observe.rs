@@ -1,15 +1,17 @@
-//! The controller watches: it says how often it wants a summary of what was counted. Bounded by the registry's cap of
-//! series.
+//! The controller watches: it says how often it wants a summary of what was counted, and what single requests it wants
+//! to see. Bounded by the registry's cap of series and by queues.
 
 use super::Whoami;
 use super::client::Channel;
 use super::summary::Summaries;
+use super::tap;
 use crate::metrics::Metrics;
+use crate::tap::Look;
 use http::Uri;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use weft_proxy_api::names;
 use weft_proxy_api::wire::generated::{self as pb, observe_client::ObserveClient};
@@ -20,7 +22,11 @@ const SHORTEST: Duration = Duration::from_millis(200);
 /// Wait after a failed or ended attachment. The Sync stream on the same connection tells sooner if the controller is gone.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Events that may wait; then summaries wait too, and the next one covers more time.
-const OUTBOX: usize = 8;
+const OUTBOX: usize = 256;
+/// Looks at single requests that may wait; more are left out, and counted.
+const LOOKS: usize = 4_096;
+/// How often a tap says how it fares.
+const STATES: Duration = Duration::from_secs(1);
 
 /// Attaches again and again, as long as the connection lives.
 pub(super) async fn observe(channel: Channel, origin: Uri, whoami: Whoami, metrics: Arc<Metrics>) {
@@ -47,27 +53,93 @@ async fn attach(
         .into_inner();
     let mut summaries = Summaries::new(metrics);
     let mut ticks = None;
+    let mut taps = Tapping::new(metrics);
     loop {
         tokio::select! {
             command = commands.message() => match command? {
                 Some(pb::ObserveCommand { command: Some(Command::Summary(every)) }) => ticks = ticker(every.interval_ms),
-                // Tap comes later; an unknown command is a newer controller's.
+                Some(pb::ObserveCommand { command: Some(Command::Tap(start)) }) => taps.start(start),
+                Some(pb::ObserveCommand { command: Some(Command::Stop(stop)) }) => taps.stop(stop.id),
+                // An unknown command is a newer controller's.
                 Some(_) => {}
                 None => return Ok(()),
             },
             () = tick(&mut ticks) => summaries.send(&events),
+            () = tick(&mut taps.ticks) => taps.tell(&events),
+            () = pass_on(&mut taps.looks, &events) => {}
         }
     }
 }
 
-fn ticker(interval_ms: u32) -> Option<tokio::time::Interval> {
+/// Hands one look over, as soon as there is room.
+async fn pass_on(looks: &mut Receiver<Look>, events: &Sender<pb::ObserveEvent>) {
+    let (Ok(room), Some(look)) = (events.reserve().await, looks.recv().await) else {
+        return std::future::pending().await;
+    };
+    room.send(event(Event::Tap(tap::look(look))));
+}
+
+/// The taps of one stream; they end with it.
+struct Tapping<'a> {
+    metrics: &'a Metrics,
+    sender: Sender<Look>,
+    looks: Receiver<Look>,
+    ticks: Option<Interval>,
+}
+
+impl<'a> Tapping<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        let (sender, looks) = mpsc::channel(LOOKS);
+        Self {
+            metrics,
+            sender,
+            looks,
+            ticks: None,
+        }
+    }
+
+    fn start(&mut self, asked: pb::TapStart) {
+        tracing::info!(
+            tap = asked.id,
+            method = asked.method,
+            path = asked.path_prefix,
+            "requests are being looked at"
+        );
+        let taps = self.metrics.taps();
+        taps.start(tap::tap(asked, self.sender.clone()));
+        self.ticks.get_or_insert_with(|| interval(STATES));
+    }
+
+    fn stop(&mut self, id: u32) {
+        let taps = self.metrics.taps();
+        taps.stop(id);
+        if !taps.on() {
+            self.ticks = None;
+        }
+    }
+
+    fn tell(&self, events: &Sender<pb::ObserveEvent>) {
+        for (id, state) in self.metrics.taps().states() {
+            let state = tap::state(id, state, false);
+            let _ = events.try_send(event(Event::TapState(state)));
+        }
+    }
+}
+
+impl Drop for Tapping<'_> {
+    fn drop(&mut self) {
+        self.metrics.taps().clear();
+    }
+}
+
+fn ticker(interval_ms: u32) -> Option<Interval> {
     let period = Duration::from_millis(interval_ms.into()).max(SHORTEST);
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     (interval_ms != 0).then_some(ticks)
 }
 
-async fn tick(ticks: &mut Option<tokio::time::Interval>) {
+async fn tick(ticks: &mut Option<Interval>) {
     match ticks {
         Some(ticks) => drop(ticks.tick().await),
         None => std::future::pending().await,

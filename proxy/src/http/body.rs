@@ -11,6 +11,7 @@ use crate::balance::{self, InFlight, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::EdgeMetrics;
 use crate::policy::BackendPlan;
+use crate::tap::Followed;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -68,6 +69,7 @@ struct AtEnd {
     lease: Option<Lease>,
     permit: Option<Permit>,
     backend: Option<Arc<BackendPlan>>,
+    followed: Option<Box<Followed>>,
 }
 
 /// What the attribution is told.
@@ -289,6 +291,11 @@ impl Body {
         self.at_end().permit = Some(permit);
     }
 
+    /// Shows the end of the exchange to who looks at it.
+    pub fn follow(&mut self, followed: Box<Followed>) {
+        self.at_end().followed = Some(followed);
+    }
+
     /// Removes reserved names from the trailers: whoever sends them is not a peer proxy.
     pub fn remove_reserved_trailers(&mut self) {
         self.clean_trailers = true;
@@ -341,6 +348,9 @@ impl Body {
         {
             let outcome = final_outcome(outcome, self.grpc, end);
             guard.done_at(balance::at(now), outcome, latency);
+        }
+        if let Some(followed) = at_end.followed {
+            followed.ended(end, self.bytes, self.grpc, now);
         }
         if let Some(edge) = at_end.attribution {
             let answer = (self.bytes, self.grpc, end);

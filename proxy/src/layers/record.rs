@@ -2,15 +2,20 @@
 //!
 //! Below it, whoever finds out where the request goes says where to count it (`Body::attribute`, `Error::attributed_to`);
 //! what nobody claims is counted on the edge this layer was made with. The answer is counted when its body has ended.
-//! One clock read at the start, one at the end; no lookup, no text.
+//! One clock read at the start, one at the end; no lookup, no text. Whoever wants to see single requests ([`crate::tap`])
+//! sees them here; as long as nobody does, that is one load.
 
 use super::Below;
+use crate::connection::Direction;
 use crate::error::Error;
 use crate::http::outcome::ResponseHead;
 use crate::http::{Attribution, Request, Response};
+use crate::metrics::Metrics;
+use crate::tap::Begun;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tower::{Layer, Service};
@@ -19,19 +24,25 @@ use tower::{Layer, Service};
 #[derive(Clone)]
 pub struct RecordLayer {
     otherwise: Attribution,
+    direction: Direction,
+    metrics: Arc<Metrics>,
 }
 
 /// Counts requests.
 #[derive(Clone)]
 pub struct Record<S> {
     inner: S,
-    otherwise: Attribution,
+    layer: RecordLayer,
 }
 
 impl RecordLayer {
     /// `otherwise`: for what never got as far as a backend.
-    pub fn new(otherwise: Attribution) -> Self {
-        Self { otherwise }
+    pub fn new(otherwise: Attribution, direction: Direction, metrics: Arc<Metrics>) -> Self {
+        Self {
+            otherwise,
+            direction,
+            metrics,
+        }
     }
 }
 
@@ -41,7 +52,7 @@ impl<S> Layer<S> for RecordLayer {
     fn layer(&self, inner: S) -> Record<S> {
         Record {
             inner,
-            otherwise: self.otherwise.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -56,12 +67,19 @@ impl<S: Below> Service<Request> for Record<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        let layer = &self.layer;
         let unanswered = Unanswered {
-            edge: Some(self.otherwise.clone()),
+            edge: Some(layer.otherwise.clone()),
+        };
+        let taps = layer.metrics.taps();
+        let tapped = match taps.on() {
+            true => taps.begin(layer.direction, &request),
+            false => None,
         };
         Recorded {
             started: Instant::now(),
             unanswered,
+            tapped: tapped.map(|begun| (begun, layer.metrics.clone())),
             inner: self.inner.call(request),
         }
     }
@@ -88,6 +106,7 @@ pin_project! {
         inner: F,
         started: Instant,
         unanswered: Unanswered,
+        tapped: Option<(Box<Begun>, Arc<Metrics>)>,
     }
 }
 
@@ -99,10 +118,17 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Recorded<F> {
         let mut response = ready!(this.inner.poll(cx))?;
         if let Some(otherwise) = this.unanswered.edge.take() {
             let head = ResponseHead::of(&response);
-            response
+            let edge = response
                 .body_mut()
-                .count_response(&head, *this.started, &otherwise)
-                .request();
+                .count_response(&head, *this.started, &otherwise);
+            edge.request();
+            if let Some((begun, metrics)) = this.tapped.take() {
+                let edge = edge.clone();
+                let followed = begun.answered(&response, &head, &edge, *this.started, &metrics);
+                if let Some(followed) = followed {
+                    response.body_mut().follow(followed);
+                }
+            }
         }
         Poll::Ready(Ok(response))
     }
@@ -113,7 +139,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::http::Body;
-    use crate::metrics::Metrics;
     use http_body_util::BodyExt;
     use std::str::FromStr;
     use tower::service_fn;
@@ -128,12 +153,16 @@ mod tests {
             .collect()
     }
 
+    fn layer(metrics: &Arc<Metrics>, edge: Attribution) -> RecordLayer {
+        RecordLayer::new(edge, Direction::Inbound, metrics.clone())
+    }
+
     #[tokio::test]
     async fn an_answer_is_counted_when_its_body_has_ended() {
         let metrics = Metrics::new("shop");
         let below =
             service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("hello"))));
-        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
+        let mut stack = layer(&metrics, metrics.inbound_edge(None)).layer(below);
         let response = stack.call(Request::new(Body::empty())).await.unwrap();
         assert_eq!(counted(&metrics), [(1, 0, 0)]);
         response.into_body().collect().await.unwrap();
@@ -154,7 +183,7 @@ mod tests {
             );
             Ok::<_, Error>(response)
         });
-        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
+        let mut stack = layer(&metrics, metrics.inbound_edge(None)).layer(below);
         let response = stack.call(Request::new(Body::empty())).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(counted(&metrics), [(1, 0, 1)]);
@@ -165,7 +194,7 @@ mod tests {
         let metrics = Metrics::new("shop");
         let below =
             service_fn(async |_: Request| std::future::pending::<Result<Response, Error>>().await);
-        let mut stack = RecordLayer::new(metrics.inbound_edge(None)).layer(below);
+        let mut stack = layer(&metrics, metrics.inbound_edge(None)).layer(below);
         drop(stack.call(Request::new(Body::empty())));
         assert_eq!(counted(&metrics), [(1, 0, 0)]);
     }
@@ -180,7 +209,7 @@ mod tests {
             response.body_mut().attribute(backend.clone());
             std::future::ready(Ok::<_, Error>(response))
         });
-        let mut stack = RecordLayer::new(top).layer(below);
+        let mut stack = layer(&metrics, top).layer(below);
         drop(stack.call(Request::new(Body::empty())).await.unwrap());
         let mut counted = counted(&metrics);
         counted.sort_unstable();

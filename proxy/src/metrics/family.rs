@@ -56,6 +56,14 @@ impl<K: Key, M: Default> Family<K, M> {
         entry.bundle.clone()
     }
 
+    /// The labels of a bundle.
+    pub(super) fn key_of(&self, bundle: &Arc<M>) -> Option<K> {
+        let series = self.series.lock();
+        let mut all = series.iter();
+        all.find(|(_, entry)| Arc::ptr_eq(&entry.bundle, bundle))
+            .map(|(key, _)| key.clone())
+    }
+
     /// Forgets what nobody has used for long. A series that something still counts through is never touched.
     pub(super) fn sweep(&self, now: Instant) {
         let mut series = self.series.lock();

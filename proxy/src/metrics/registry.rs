@@ -8,6 +8,7 @@ use super::family::{CAP, Family};
 use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
 use super::rare::{Rare, RareKey};
 use crate::connection::{Direction, NoTls};
+use crate::tap::Taps;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -25,6 +26,7 @@ pub struct Metrics {
     pub(super) aliases: AtomicBool,
     /// Whether requests to the application are counted by the route that allowed them.
     routes: AtomicBool,
+    taps: Taps,
     /// Tells this process from the one before it in the same pod.
     pub(super) incarnation: u64,
     pub(super) started: SystemTime,
@@ -49,6 +51,7 @@ impl Metrics {
             rare: Family::new("rare", cap),
             aliases: AtomicBool::new(true),
             routes: AtomicBool::new(true),
+            taps: Taps::default(),
             incarnation: fastrand::u64(1..),
             started: SystemTime::now(),
             in_flight: Default::default(),
@@ -81,6 +84,16 @@ impl Metrics {
     /// The series of an edge; the same labels always give the same series.
     pub fn edge(&self, labels: EdgeLabels) -> Arc<EdgeMetrics> {
         self.edges.get(labels)
+    }
+
+    /// Who looks at single requests.
+    pub fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    /// What tells the series of an edge from the others. A search: for what happens rarely.
+    pub fn edge_labels(&self, edge: &Arc<EdgeMetrics>) -> Option<EdgeLabels> {
+        self.edges.key_of(edge)
     }
 
     /// The series of requests and connections from a client with this identity.

@@ -38,6 +38,9 @@ enum Command {
     Graph(observe::views::GraphArgs),
     Identity(observe::views::IdentityArgs),
     Why(observe::why::WhyArgs),
+    Tap(Box<observe::tap::TapArgs>),
+    Top(Box<observe::top::TopArgs>),
+    Diagnostics(observe::diagnostics::DiagnosticsArgs),
     /// Print the version
     Version,
     /// Print a completion script
@@ -95,6 +98,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Graph(args) => observe::finish(observe::views::drawn(&args)),
         Command::Identity(args) => observe::finish(observe::views::identities(&args)),
         Command::Why(args) => observe::finish(observe::why::run(&args)),
+        Command::Tap(args) => observe::finish(observe::tap::run(&args)),
+        Command::Top(args) => observe::finish(observe::top::run(&args)),
+        Command::Diagnostics(args) => observe::finish(observe::diagnostics::run(&args)),
         Command::Version => {
             println!("meshctl {}", weft_proxy_api::names::VERSION);
             Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use weft_proxy_api::names::ports;
 
 /// The most an answer may say.
 const MAX_ANSWER: u64 = 256 << 20;
+/// The most that is read of a head, or of a refusal.
+const MAX_HEAD: u64 = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the controller is
@@ -31,7 +33,7 @@ pub(crate) struct Target {
 
 /// The controller could not be reached: not the same as an answer one does not like.
 #[derive(Debug)]
-pub(crate) struct Unreachable(anyhow::Error);
+pub(crate) struct Unreachable(pub(super) anyhow::Error);
 
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,6 +61,30 @@ impl Target {
         match head.split(' ').nth(1) {
             Some("200") => Ok(body.to_owned()),
             status => bail!("{} ({})", body.trim(), status.unwrap_or("no status")),
+        }
+    }
+
+    /// The body of a GET, as it comes.
+    pub(crate) fn stream(&self, path: &str) -> Result<BufReader<TcpStream>> {
+        let (mut stream, token) = self.open().map_err(Unreachable)?;
+        ask(&mut stream, &token, path).map_err(Unreachable)?;
+        stream.set_read_timeout(None)?;
+        let mut stream = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let most = MAX_HEAD - u64::try_from(head.len()).unwrap_or(0);
+            let read = (&mut stream).take(most).read_line(&mut head)?;
+            if read == 0 {
+                return Err(Unreachable(anyhow!("this is no HTTP answer")).into());
+            }
+        }
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(stream),
+            status => {
+                let mut body = String::new();
+                stream.take(MAX_HEAD).read_to_string(&mut body)?;
+                bail!("{} ({})", body.trim(), status.unwrap_or("no status"))
+            }
         }
     }
 
@@ -95,14 +121,18 @@ impl Target {
     }
 }
 
-fn exchange(mut stream: TcpStream, token: &str, path: &str) -> Result<String> {
+fn ask(stream: &mut TcpStream, token: &str, path: &str) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = format!(
         "GET {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
         token.trim()
     );
-    stream.write_all(request.as_bytes())?;
+    Ok(stream.write_all(request.as_bytes())?)
+}
+
+fn exchange(mut stream: TcpStream, token: &str, path: &str) -> Result<String> {
+    ask(&mut stream, token, path)?;
     let mut answer = String::new();
     stream
         .take(MAX_ANSWER)

@@ -1,9 +1,13 @@
-//! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`, `why`. The controller is asked, no Prometheus.
+//! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`,
+//! `why`, `tap`, `top`, `diagnostics`. The controller is asked, no Prometheus.
 
 mod connect;
+pub(crate) mod diagnostics;
 pub(crate) mod edges;
 pub(crate) mod stat;
 mod table;
+pub(crate) mod tap;
+pub(crate) mod top;
 pub(crate) mod views;
 pub(crate) mod why;
 
