@@ -38,16 +38,16 @@ pub(crate) const ALL: &[Row] = &[
         fault: "controller killed (-9), stays away",
         promise: "lost 0",
         full: 600,
-        inject: |mesh| Ok(mesh.client().signal_control(9)?),
-        heal: |mesh| Ok(mesh.client().start_control()?),
+        inject: |mesh| mesh.client().signal_control(9),
+        heal: |mesh| mesh.client().start_control(),
         ..ROW
     },
     Row {
         name: "2",
         fault: "controller frozen (STOP)",
         promise: "lost 0",
-        inject: |mesh| Ok(mesh.client().signal_control(19)?),
-        heal: |mesh| Ok(mesh.client().signal_control(18)?),
+        inject: |mesh| mesh.client().signal_control(19),
+        heal: |mesh| mesh.client().signal_control(18),
         ..ROW
     },
     Row {
@@ -109,7 +109,7 @@ pub(crate) const ALL: &[Row] = &[
         fault: "all endpoints restarted one after the other (TERM)",
         promise: "lost 0",
         short: 30,
-        inject: |mesh| Ok(mesh.client().restart("Deployment", "default", "web")?),
+        inject: |mesh| mesh.client().restart("Deployment", "default", "web"),
         ..ROW
     },
     Row {

@@ -114,10 +114,9 @@ fn answer(request: Request<Incoming>) -> Result<Response<Frames>, hyper::http::E
             .body(Frames(frames));
     }
     tokio::spawn(async move {
-        let code = match call(&method, Messages::new(request.into_body()), &to).await {
-            Ok(code) => code,
-            Err(_) => 3,
-        };
+        // What cannot be read is an invalid argument.
+        let asked = Messages::new(request.into_body());
+        let code = call(&method, asked, &to).await.unwrap_or(3);
         let _ = to.send(status(code)).await;
     });
     head.body(Frames(frames))
