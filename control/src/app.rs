@@ -5,6 +5,9 @@
 //! events in),
 //! the control API with its connections, admin with its connections, the renewal of the controller's own certificate.
 //!
+//! With a webhook (`--webhook-addr`, HTTPS, for the API server) also that, with its connections, and what keeps its
+//! certificates right.
+//!
 //! The control API opens only after everything has been read once: a controller that just started must not tell
 //! proxies that what it has not read yet is gone.
 
@@ -27,6 +30,7 @@ use crate::token::TokenKey;
 use crate::traffic::api::Api;
 use crate::traffic::{Inventory, inventory};
 use crate::views::Mesh;
+use crate::webhook;
 use ::kube::Client;
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -127,6 +131,9 @@ async fn run_and_tell(
         .with_context(|| format!("cannot listen on {}", config.admin))?;
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
+    if let Some(client) = client.clone() {
+        webhook::start::start(&config, client, &state.dir, &index, &mut tasks).await?;
+    }
     tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
     let watched = watched(config.source, client, &index, &shared, &mut tasks);
     tasks.spawn(follow(watched, index.clone()));

@@ -53,6 +53,7 @@ async fn start(dir: &Path) -> Running {
         trust_domain: "cluster.local".into(),
         cert_ttl: Duration::from_secs(3600),
         log: "info".into(),
+        webhook: None,
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let (tell, told) = oneshot::channel();

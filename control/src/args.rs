@@ -1,5 +1,7 @@
 //! Settings of `weft-control`: as typed, then as meant. Every wrong value is reported, in one go.
 
+mod webhook;
+
 use crate::kube::connect::Settings;
 use crate::state;
 use clap::Parser;
@@ -11,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names::{self, control_env as env};
 use weft_proxy_api::policy::Access;
+
+pub use webhook::Webhook;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:8085";
 const DEFAULT_CERT_TTL: &str = "24h";
@@ -64,6 +68,8 @@ struct Typed {
     /// Log filter, e.g. info or weft_control=debug
     #[arg(long, env = env::LOG, value_name = "FILTER", default_value = DEFAULT_LOG)]
     log: String,
+    #[command(flatten)]
+    webhook: webhook::Typed,
 }
 
 /// Settings as meant.
@@ -87,6 +93,8 @@ pub struct Config {
     pub cert_ttl: Duration,
     /// Log filter.
     pub log: String,
+    /// The webhook, if there is one; only with Kubernetes.
+    pub webhook: Option<Webhook>,
 }
 
 /// Where objects come from.
@@ -164,6 +172,10 @@ impl Typed {
         );
         let cert_ttl = read(&self.cert_ttl, "cert-ttl", parse_ttl, &mut note);
         let log = read(&self.log, "log", parse_log, &mut note);
+        let domain = trust_domain.as_deref().unwrap_or_default();
+        let webhook = self
+            .webhook
+            .mean(kubernetes, &self.namespace, domain, &mut note);
         let state = self
             .state
             .or_else(|| self.dirs.first().map(|first| state::default_path(first)));
@@ -195,6 +207,7 @@ impl Typed {
                     trust_domain,
                     cert_ttl,
                     log,
+                    webhook,
                 })
             }
             _ => Err(mistakes),
@@ -299,6 +312,7 @@ mod tests {
             trust_domain: "cluster.local".into(),
             cert_ttl: Duration::from_secs(24 * 3600),
             log: "info".into(),
+            webhook: None,
         };
         assert_eq!(config, expected);
         assert_eq!(
@@ -321,6 +335,34 @@ mod tests {
         assert_eq!(config.state, Some("/s".into()));
         let error = parse(&["--kubernetes", "--dir", "/tmp"], None).unwrap_err();
         assert!(error.contains("--dir: is not for --kubernetes"), "{error}");
+    }
+
+    #[test]
+    fn a_webhook_needs_kubernetes_and_checks_what_pods_get() {
+        let on = ["--kubernetes", "--webhook-addr", "[::]:8443"];
+        let config = parse(&on, None).unwrap();
+        let webhook = config.webhook.unwrap();
+        let expected = "weft-control.weft-system.svc.cluster.local:8086";
+        assert_eq!(webhook.control_addr, expected);
+        assert_eq!(webhook.ca_ttl, Duration::from_secs(365 * 24 * 3600));
+        let error = parse(&["--dir", "/", "--webhook-addr", "1.2.3.4:1"], None).unwrap_err();
+        assert!(
+            error.contains("--webhook-addr: is for --kubernetes only"),
+            "{error}"
+        );
+        let key = "config.weft.mesh/proxy-cpu-request";
+        for (default, part) in [
+            ("x", "\"x\" is not KEY=VALUE".to_owned()),
+            (
+                &*format!("{key}=lots"),
+                format!("--inject-default: {key}: "),
+            ),
+            ("a=b", "unknown key a".to_owned()),
+        ] {
+            let words = [&on[..], &["--inject-default", default]].concat();
+            let error = parse(&words, None).unwrap_err();
+            assert!(error.contains(&part), "{error}");
+        }
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub mod ports {
 pub mod webhook_paths {
     /// Conversion of SMI objects between versions.
     pub const CONVERT: &str = "/convert";
+    /// Injection of a pod that its own annotation or one of its namespace asks for.
+    pub const INJECT: &str = "/inject";
+    /// Injection of every pod that does not object: the namespace's label asks for it.
+    pub const INJECT_NAMESPACE: &str = "/inject/namespace";
+    /// Refusal of SMI objects and ServicePolicies that could not be honoured.
+    pub const VALIDATE: &str = "/validate";
 }
 
 /// User and group the proxy runs as; the redirection leaves their packets alone.
@@ -104,6 +110,8 @@ pub mod control_env {
     pub const LISTEN: &str = "WEFT_CONTROL_LISTEN";
     /// Address of health and metrics.
     pub const ADMIN_ADDR: &str = "WEFT_CONTROL_ADMIN_ADDR";
+    /// Address of the webhook.
+    pub const WEBHOOK_ADDR: &str = "WEFT_CONTROL_WEBHOOK_ADDR";
     /// Trust domain of the mesh.
     pub const TRUST_DOMAIN: &str = "WEFT_CONTROL_TRUST_DOMAIN";
     /// Life of a workload certificate.
@@ -114,7 +122,7 @@ pub mod control_env {
 
 /// Annotations and labels on pods, workloads, namespaces and services.
 pub mod keys {
-    /// `enabled` or `disabled`, on a pod template or a namespace.
+    /// `enabled` or `disabled`, on a pod template; on a namespace, as a label (or an annotation), for all its pods.
     pub const INJECT: &str = "weft.mesh/inject";
     /// Version of Weft that injected this pod.
     pub const INJECTED_AT_VERSION: &str = "weft.mesh/injected-at-version";

@@ -26,7 +26,7 @@ pub const STORAGE: Version = Version::V1Alpha4;
 pub struct Conversion {
     /// Namespace of the controller's Service.
     pub namespace: String,
-    /// The root its serving certificate is signed by: PEM in base64.
+    /// The root its serving certificate is signed by: PEM in base64. Empty: the controller fills it in.
     pub ca_bundle: String,
 }
 
@@ -149,19 +149,19 @@ fn definition(row: &Supported, conversion: Option<&Conversion>) -> Value {
 }
 
 fn webhook(conversion: &Conversion) -> Value {
+    let mut config = json!({
+        "service": {
+            "namespace": conversion.namespace,
+            "name": names::CONTROL_ACCOUNT,
+            "port": ports::WEBHOOK,
+            "path": webhook_paths::CONVERT,
+        },
+    });
+    if !conversion.ca_bundle.is_empty() {
+        config["caBundle"] = conversion.ca_bundle.as_str().into();
+    }
     json!({
         "strategy": "Webhook",
-        "webhook": {
-            "conversionReviewVersions": ["v1"],
-            "clientConfig": {
-                "service": {
-                    "namespace": conversion.namespace,
-                    "name": names::CONTROL_ACCOUNT,
-                    "port": ports::WEBHOOK,
-                    "path": webhook_paths::CONVERT,
-                },
-                "caBundle": conversion.ca_bundle,
-            },
-        },
+        "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": config},
     })
 }

@@ -56,6 +56,14 @@ impl Change for Injection<'_> {
 }
 
 impl Injection<'_> {
+    /// What uninjection must know: keys that were absent, annotations that came from flags, and those for Prometheus.
+    pub(super) fn record(absent: Vec<String>, config: &Config, scrape: bool) -> String {
+        let mut record = absent;
+        record.extend(config.from_flags.iter().map(|(key, _)| (*key).to_owned()));
+        record.extend(scrape.then(|| "prometheus".to_owned()));
+        record.join(",")
+    }
+
     fn splice(
         &self,
         text: &str,
@@ -69,13 +77,9 @@ impl Injection<'_> {
                 "it is put together with YAML aliases or merge keys; write it out".into(),
             ));
         };
-        let mut record = way
-            .last()
-            .map(|(_, pod)| splice::record(text, pod))
-            .unwrap_or_default();
-        record.extend(config.from_flags.iter().map(|(key, _)| (*key).to_owned()));
-        record.extend(scrape.then(|| "prometheus".to_owned()));
-        let patch = patch::build(self.settings, config, scrape, &record.join(","));
+        let absent = way.last().map(|(_, pod)| splice::record(text, pod));
+        let record = Self::record(absent.unwrap_or_default(), config, scrape);
+        let patch = patch::build(self.settings, config, scrape, &record);
         match splice::plan(text, document, &way, patch.clone()) {
             Ok(edits) => Plan {
                 edits,

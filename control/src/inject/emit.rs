@@ -22,7 +22,7 @@ pub(super) fn entry(key: &str, value: &Value, indent: usize) -> Vec<String> {
 }
 
 /// All entries of a mapping, as lines.
-pub(super) fn entries(map: &Value, indent: usize) -> Vec<String> {
+pub(crate) fn entries(map: &Value, indent: usize) -> Vec<String> {
     map.as_object()
         .into_iter()
         .flatten()

@@ -3,12 +3,13 @@
 //! Text is *inserted*: every byte that was there stays, with its comments, order, quotes and line ends, and uninjection
 //! gives back the very bytes. [`spans`] says where everything stands, [`workload`] what has pods, [`settings`] and `patch`
 //! what goes in, `splice` where it goes, `remove` how it comes out, and `check` reads the result as Kubernetes would and
-//! compares. What cannot be done safely (aliases in a pod template, exotic styles) is refused, with the reason.
+//! compares. [`pod`] does the same to one pod that an API server sends. What cannot be done safely (aliases in a pod template, exotic styles) is refused, with the reason.
 
 mod changes;
 mod check;
-mod emit;
+pub(crate) mod emit;
 mod patch;
+mod pod;
 mod remove;
 pub mod report;
 pub mod settings;
@@ -21,6 +22,7 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+pub use pod::{Verdict, pod};
 pub use report::{Line, Outcome};
 pub use settings::{Settings, Sidecar, Trust};
 

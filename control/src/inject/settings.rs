@@ -1,7 +1,9 @@
 //! What the injector is told: for all pods by flags, for one pod by annotations. Everything is checked here, and what is
 //! checked consists of harmless characters only.
 
-use super::values::{access, image, log_filter, one_of, ports, printable, quantity, subnets};
+use super::values::{
+    access, image, log_filter, one_of, ports, printable, quantity, subnets, switch,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use weft_proxy_api::names::{self, keys};
@@ -248,6 +250,10 @@ const OPTIONS: &[Setting] = &[
     Setting {
         key: keys::ACCESS,
         check: access,
+    },
+    Setting {
+        key: keys::EXPLAIN_DENIALS,
+        check: switch,
     },
 ];
 

@@ -71,6 +71,17 @@ pub(super) fn image(text: &str) -> Result<(), String> {
     )
 }
 
+/// On or off.
+pub(super) fn switch(text: &str) -> Result<(), String> {
+    match text {
+        "enabled" | "disabled" => Ok(()),
+        _ => Err(format!(
+            "{:?} is neither enabled nor disabled",
+            printable(text)
+        )),
+    }
+}
+
 /// How access is decided.
 pub(super) fn access(text: &str) -> Result<(), String> {
     match text {

@@ -2,6 +2,7 @@
 
 use super::secret::CA_SECRET;
 use crate::source::kube::kinds::WATCHED;
+use crate::webhook::keeper::{INJECTOR, VALIDATOR, WEBHOOK_CA_SECRET, converted};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ pub fn rbac() -> Rbac {
         &["create", "patch"],
         &[],
     ));
+    cluster.extend(trusting_the_webhook());
     let leases = &["coordination.k8s.io"];
     // What is created has no name yet that a rule could know.
     let own_namespace = vec![
@@ -56,7 +58,7 @@ pub fn rbac() -> Rbac {
             &[""],
             &["secrets"],
             &["get", "update", "patch"],
-            &[CA_SECRET],
+            &[CA_SECRET, WEBHOOK_CA_SECRET],
         ),
         rule(leases, &["leases"], &["create"], &[]),
         rule(leases, &["leases"], &["get", "update"], &[STATUS_LEASE]),
@@ -65,6 +67,26 @@ pub fn rbac() -> Rbac {
         cluster,
         own_namespace,
     }
+}
+
+/// Whom the API server trusts is kept where it asks the webhook, and nowhere else.
+fn trusting_the_webhook() -> [PolicyRule; 3] {
+    let webhooks = |plural: &str, name: &str| {
+        let group = "admissionregistration.k8s.io";
+        rule(&[group], &[plural], &["get", "patch"], &[name])
+    };
+    let definitions: Vec<String> = converted().collect();
+    let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
+    [
+        webhooks("mutatingwebhookconfigurations", INJECTOR),
+        webhooks("validatingwebhookconfigurations", VALIDATOR),
+        rule(
+            &["apiextensions.k8s.io"],
+            &["customresourcedefinitions"],
+            &["get", "patch"],
+            &definitions,
+        ),
+    ]
 }
 
 fn rule(groups: &[&str], resources: &[&str], verbs: &[&str], names: &[&str]) -> PolicyRule {

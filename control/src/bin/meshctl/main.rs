@@ -3,6 +3,7 @@
 mod demo;
 mod explain;
 mod inject;
+mod install;
 mod local;
 mod manifests;
 mod observe;
@@ -28,6 +29,9 @@ enum Command {
     Local(local::LocalArgs),
     Inject(Box<inject::InjectArgs>),
     Uninject(inject::UninjectArgs),
+    Install(install::InstallArgs),
+    Upgrade(install::UpgradeArgs),
+    Uninstall(install::UninstallArgs),
     Token(token::TokenArgs),
     Explain(explain::ExplainArgs),
     Simulate(Box<simulate::SimulateArgs>),
@@ -88,6 +92,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Local(args) => local::run(args),
         Command::Inject(args) => inject::inject(&args),
         Command::Uninject(args) => inject::uninject(&args),
+        Command::Install(args) => install::install(&args),
+        Command::Upgrade(args) => install::upgrade(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),

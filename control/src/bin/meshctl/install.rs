@@ -1,0 +1,234 @@
+//! `meshctl install`, `upgrade`, `uninstall`: objects for `kubectl` on standard output, words for people on standard error.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use weft_control::install::removal::{Keep, objects_to_delete};
+use weft_control::install::{self, Install, Values, text, values};
+use weft_control::kube::connect;
+use weft_proxy_api::names;
+
+/// Print everything that Kubernetes needs to run the mesh: meshctl install | kubectl apply -f -
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Only the CustomResourceDefinitions
+    #[arg(long)]
+    crds: bool,
+    /// List the values and end
+    #[arg(long)]
+    values_help: bool,
+}
+
+/// Print an installation anew with the values it has, and say what changes: meshctl upgrade | kubectl apply -f -
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// Print everything that has to go: meshctl uninstall | kubectl delete -f -
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    /// Namespace of the controller
+    #[arg(short, long, default_value = names::SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// Keep the CustomResourceDefinitions, and with them all objects of SMI
+    #[arg(long)]
+    keep_crds: bool,
+    /// Keep the namespace
+    #[arg(long)]
+    keep_namespace: bool,
+    /// Do not ask the API server what is there: print all that could be
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Namespace of the controller
+    #[arg(short, long, default_value = names::SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// Choose a value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// File with values (YAML); --set counts more
+    #[arg(long, value_name = "FILE")]
+    values: Vec<PathBuf>,
+    /// Image of all programs: --set image=IMAGE
+    #[arg(long)]
+    image: Option<String>,
+    /// Three replicas, on different nodes
+    #[arg(long)]
+    ha: bool,
+}
+
+/// Which API server
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Cluster {
+    /// Kubeconfig that says where the API server is [default: as kubectl]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl Cluster {
+    /// Settings of a client.
+    pub(crate) fn settings(&self, namespace: &str) -> connect::Settings {
+        connect::Settings {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            namespace: namespace.to_owned(),
+        }
+    }
+}
+
+impl Chosen {
+    /// The installation: what it had, then presets, files and flags, the later ones counting more.
+    fn install(&self, had: Values) -> Result<Install> {
+        let (mut values, mut mistakes) = (had, Vec::new());
+        for (key, value) in values::HA.iter().filter(|_| self.ha) {
+            mistakes.extend(values.set(key, value).err());
+        }
+        for path in &self.values {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let file = path.display();
+            match values::read_file(&text) {
+                Ok(tree) => {
+                    let wrong = values.set_tree(&tree).err().unwrap_or_default();
+                    mistakes.extend(wrong.iter().map(|mistake| format!("{file}: {mistake}")));
+                }
+                Err(mistake) => mistakes.push(format!("{file}: {mistake}")),
+            }
+        }
+        if let Some(image) = &self.image {
+            mistakes.extend(values.set("image", image).err());
+        }
+        for pair in &self.set {
+            mistakes.extend(values.set_pair(pair).err().map(|it| format!("--set {it}")));
+        }
+        if !is_label(&self.namespace) {
+            mistakes.push(format!("--namespace: {:?} is no name", self.namespace));
+        }
+        match mistakes.is_empty() {
+            true => Ok(Install {
+                namespace: self.namespace.clone(),
+                values,
+            }),
+            false => bail!("{}", mistakes.join("\n")),
+        }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Nothing is asked of an API server.
+pub(crate) fn install(args: &InstallArgs) -> Result<ExitCode> {
+    if args.values_help {
+        return print(&values::table());
+    }
+    let install = args.chosen.install(Values::default())?;
+    let objects = match args.crds {
+        true => install
+            .render()
+            .into_iter()
+            .filter(|object| object["kind"] == "CustomResourceDefinition")
+            .collect(),
+        false => install.render(),
+    };
+    print(&text::yaml(&objects))
+}
+
+/// Reads the values of the installation that is there.
+pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
+    let namespace = &args.chosen.namespace;
+    block_on(async {
+        let live = install::live::Live::open(&args.cluster.settings(namespace)).await?;
+        let had = live.values(namespace).await?;
+        let before = had.clone();
+        let install = args.chosen.install(had)?;
+        for (key, from, to) in before.differences(&install.values) {
+            eprintln!("value {key}: {from} -> {to}");
+        }
+        let objects = install.render();
+        for (object, change) in live.changes(&objects).await? {
+            eprintln!("{object}: {change}");
+        }
+        print(&text::yaml(&objects))
+    })
+}
+
+/// Prints what is there, or all that could be where no API server answers.
+pub(crate) fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
+    let keep = Keep {
+        definitions: args.keep_crds,
+        namespace: args.keep_namespace,
+    };
+    let install = Install {
+        namespace: args.namespace.clone(),
+        values: Values::default(),
+    };
+    let mut objects = objects_to_delete(&install, keep);
+    if !args.all {
+        let settings = args.cluster.settings(&args.namespace);
+        let present = block_on(async {
+            let live = install::live::Live::open(&settings).await?;
+            live.present(objects.clone()).await
+        });
+        match present {
+            Ok(present) => objects = present,
+            Err(error) => eprintln!(
+                "meshctl: all that could be there is printed, because the API server does not say: {error:#}"
+            ),
+        }
+    }
+    if !args.keep_crds && objects.iter().any(is_definition) {
+        eprintln!(
+            "meshctl: every object of SMI and every ServicePolicy goes with its definition; --keep-crds keeps them"
+        );
+    }
+    if objects.is_empty() {
+        eprintln!("meshctl: nothing of the mesh is there");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&text::yaml(&objects))
+}
+
+fn is_definition(object: &Value) -> bool {
+    object["kind"] == "CustomResourceDefinition"
+}
+
+fn print(text: &str) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what talks to an API server.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?
+        .block_on(work)
+}

@@ -1,0 +1,219 @@
+//! HTTPS for an API server: connections bounded in number and time, bodies in size, all bodies together in memory.
+
+use super::serving::Serving;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use serde_json::json;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections open at once.
+const MAX_CONNECTIONS: usize = 512;
+/// Bodies held at once, KiB.
+const MAX_HELD: usize = 96 << 10;
+/// How long a handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request's head may take, also between two requests.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a body may take.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// What answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Longest body that a path takes; `None`: there is no such path.
+    fn limit(&self, path: &str) -> Option<usize>;
+    /// The answer to a body.
+    fn answer(self: Arc<Self>, path: &str, body: Vec<u8>) -> impl Future<Output = Answer> + Send;
+}
+
+/// An answer: a status and a JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub code: StatusCode,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A JSON text.
+    pub fn json(body: Vec<u8>) -> Self {
+        Self {
+            code: StatusCode::OK,
+            body,
+        }
+    }
+
+    /// The question cannot be read.
+    pub fn refused(message: &str) -> Self {
+        Self::status(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// We are to blame.
+    pub fn failed(message: &str) -> Self {
+        Self::status(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// A failure in the form of the Kubernetes API (`Status`).
+    fn status(code: StatusCode, message: &str) -> Self {
+        let message: String = message.chars().take(1024).collect();
+        let status = json!({
+            "apiVersion": "v1", "kind": "Status", "status": "Failure",
+            "code": code.as_u16(), "message": message,
+        });
+        Self {
+            code,
+            body: status.to_string().into_bytes(),
+        }
+    }
+}
+
+/// Serves until dropped.
+pub async fn run<H: Handler>(
+    handler: Arc<H>,
+    serving: Arc<Serving>,
+    listener: TcpListener,
+) -> Result<()> {
+    let server = Arc::new(Server {
+        handler,
+        acceptor: TlsAcceptor::from(Arc::new(tls(serving)?)),
+        held: Arc::new(Semaphore::new(MAX_HELD)),
+    });
+    let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
+    loop {
+        let slot = slots.clone().acquire_owned().await?;
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let server = server.clone();
+                connections.spawn(async move {
+                    server.connection(tcp).await;
+                    drop(slot);
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // out of descriptors: not in a circle
+        }
+    }
+}
+
+/// TLS 1.3 only; whoever asks shows no certificate, as API servers do unless they are told to.
+fn tls(serving: Arc<Serving>) -> Result<ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("no TLS 1.3")?
+        .with_no_client_auth()
+        .with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+struct Server<H> {
+    handler: Arc<H>,
+    acceptor: TlsAcceptor,
+    held: Arc<Semaphore>,
+}
+
+/// A body, and the memory it was granted.
+struct Held {
+    body: Vec<u8>,
+    _granted: Vec<OwnedSemaphorePermit>,
+}
+
+impl<H: Handler> Server<H> {
+    async fn connection(self: Arc<Self>, tcp: TcpStream) {
+        let Ok(Ok(stream)) = timeout(HANDSHAKE_LIMIT, self.acceptor.accept(tcp)).await else {
+            return tracing::debug!("a TLS handshake with the webhook failed");
+        };
+        let service = service_fn(move |request| {
+            let this = self.clone();
+            async move { Ok::<_, Infallible>(response(this.respond(request).await)) }
+        });
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
+            .max_buf_size(16 << 10);
+        let _ = http.serve_connection(TokioIo::new(stream), service).await; // a broken client is its own problem
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let Some(limit) = self.handler.limit(&path) else {
+            return Answer::status(StatusCode::NOT_FOUND, "there is no such webhook");
+        };
+        if request.method() != Method::POST {
+            return Answer::status(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        }
+        if !is_json(request.headers()) {
+            let message = "only application/json";
+            return Answer::status(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        }
+        match timeout(BODY_LIMIT, self.read(request.into_body(), limit)).await {
+            Ok(Ok(held)) => self.handler.clone().answer(&path, held.body).await,
+            Ok(Err(refusal)) => refusal,
+            Err(_) => Answer::status(StatusCode::REQUEST_TIMEOUT, "the body takes too long"),
+        }
+    }
+
+    async fn read(&self, mut incoming: Incoming, limit: usize) -> Result<Held, Answer> {
+        let (mut body, mut granted) = (Vec::new(), Vec::new());
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|_| Answer::refused("the body broke off"))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if body.len() + data.len() > limit {
+                let message = format!("the body is longer than {limit} bytes");
+                return Err(Answer::status(StatusCode::PAYLOAD_TOO_LARGE, &message));
+            }
+            granted.push(self.grant(data.len())?);
+            body.extend_from_slice(&data);
+        }
+        Ok(Held {
+            body,
+            _granted: granted,
+        })
+    }
+
+    fn grant(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Answer> {
+        let busy = || {
+            Answer::status(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too much at once, try again",
+            )
+        };
+        let kib = u32::try_from(bytes.div_ceil(1024)).map_err(|_| busy())?;
+        let granted = self.held.clone().try_acquire_many_owned(kib);
+        granted.map_err(|_| busy())
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let form = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|form| form.to_str().ok());
+    let form = form.and_then(|form| form.split(';').next());
+    form.is_some_and(|form| form.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn response(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = answer.code;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
