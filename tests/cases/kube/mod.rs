@@ -2,6 +2,7 @@
 
 mod identity;
 mod mesh;
+mod smi;
 mod source;
 mod status;
 
@@ -23,6 +24,11 @@ pub(crate) const CASES: &[Case] = &[
         "objects_reach_the_policy_and_watches_go_on",
         &[],
         source::objects,
+    ),
+    (
+        "objects_of_smi_are_read_back_in_every_version",
+        &[],
+        smi::versions,
     ),
     (
         "tokens_are_reviewed_and_the_authority_is_one",
