@@ -3,8 +3,18 @@
 use crate::Case;
 use anyhow::ensure;
 use harness::{Access, Mesh, echo, eventually, split};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-pub(crate) const CASES: &[Case] = &[("shares_conditions_and_nothing_left", &["curl"], shares)];
+pub(crate) const CASES: &[Case] = &[
+    ("shares_conditions_and_nothing_left", &["curl"], shares),
+    (
+        "canary_tools_shift_without_a_failed_request",
+        &["curl"],
+        canary,
+    ),
+];
 
 /// A Service over both versions, and a Service and Deployment for each.
 fn versions() -> String {
@@ -68,4 +78,78 @@ fn shares() -> anyhow::Result<()> {
         ensure!(share(&[], 20)? == (0, 20));
         Ok(())
     })
+}
+
+/// What Flagger and Argo Rollouts write in their old versions, step by step and under load. Says how long a step took.
+fn canary() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Permissive, &[&versions(), &echo("client", 1)])?;
+    mesh.answers("client", "http://web:8080/", 200)?;
+    let stop = AtomicBool::new(false);
+    let (answers, longest) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load(&mesh, &stop));
+        let longest = steps(&mesh);
+        stop.store(true, Ordering::Relaxed);
+        let answers = load
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("the load panicked"));
+        anyhow::Ok((answers?, longest?))
+    })?;
+    eprintln!("answers: {answers:?}; the longest step took {longest:?}");
+    ensure!(
+        answers.len() == 1 && answers.contains_key("200"),
+        "{answers:?}"
+    );
+    Ok(())
+}
+
+/// Requests without a pause; how many there were of each status.
+fn load(mesh: &Mesh, stop: &AtomicBool) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut answers = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let command = [
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}\\n",
+            "http://web:8080/[1-100]",
+        ];
+        let output = mesh.exec("client", &command)?;
+        for status in String::from_utf8_lossy(&output.stdout).lines() {
+            *answers.entry(status.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(answers)
+}
+
+fn steps(mesh: &Mesh) -> anyhow::Result<Duration> {
+    let v2 = mesh.pod("web-v2")?.name;
+    let mut longest = Duration::ZERO;
+    for version in ["v1alpha1", "v1alpha2", "v1alpha3"] {
+        for (canary, stable) in [(0, 100), (50, 50), (100, 0), (0, 100)] {
+            let text = split("web", &[("web-v2", canary), ("web-v1", stable)]);
+            let mut text = text.replace("v1alpha4", version);
+            if version == "v1alpha1" {
+                text = text
+                    .replace("weight: 100", "weight: \"1e2\"")
+                    .replace("weight: 50", "weight: 500m");
+            }
+            let start = Instant::now();
+            mesh.apply("split", &text)?;
+            eventually("the step is in force", || {
+                let output = mesh.exec("client", &["curl", "-s", "http://web:8080/[1-20]"])?;
+                let seen = String::from_utf8_lossy(&output.stdout).matches(&v2).count();
+                let fits = match canary {
+                    0 => seen == 0,
+                    100 => seen == 20,
+                    _ => (1..20).contains(&seen),
+                };
+                ensure!(fits, "{version}: {seen} of 20 at {canary} %");
+                Ok(())
+            })?;
+            longest = longest.max(start.elapsed());
+        }
+    }
+    Ok(longest)
 }
