@@ -9,11 +9,14 @@
 //! is asked of a Kubernetes API server.
 
 pub mod admin;
+pub mod analyze;
 pub mod app;
 pub mod args;
 pub mod ca;
 pub mod crd;
 pub mod demo;
+pub mod describe;
+pub mod export;
 pub mod index;
 pub mod inject;
 pub mod install;

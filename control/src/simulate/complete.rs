@@ -20,6 +20,8 @@ use weft_proxy_api::names::keys;
 const SERVICES: u32 = 0xf000_0001;
 const PODS: u32 = 0xf800_0001;
 /// Of a caller of whom nothing but its identity is known.
+/// The file of what was made up.
+pub const ASSUMED: &str = "assumed";
 pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(255, 255, 255, 254));
 
 /// A world in which every pod has an address, and what was assumed about it.
@@ -287,7 +289,7 @@ impl Completing {
     fn add(&mut self, kind: Kind, meta: &ObjectMeta, object: impl FnOnce(()) -> Object) {
         let key = ObjectKey::new(kind, &meta.namespace, &meta.name);
         let origin = Origin {
-            file: "assumed".into(),
+            file: ASSUMED.into(),
             line: 0,
         };
         self.objects.entry(key.clone()).or_insert_with(|| Loaded {

@@ -17,6 +17,7 @@ pub mod files;
 mod judge;
 pub mod question;
 mod route;
+pub mod shown;
 pub mod text;
 mod udp;
 mod why;
@@ -67,7 +68,7 @@ impl Simulation {
     }
 
     /// A view as a proxy receives it: computed, encoded, decoded. What cannot be decoded is refused by proxies as well.
-    fn view(&self, key: ViewKey) -> Result<Body, String> {
+    pub fn view(&self, key: ViewKey) -> Result<Body, String> {
         if let Some(body) = self.views.borrow().get(&key) {
             return Ok(body.clone());
         }

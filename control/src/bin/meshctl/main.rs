@@ -1,6 +1,8 @@
 //! `meshctl`: subcommands to functions to exit codes, and nothing else.
 
+mod analyze;
 mod demo;
+mod describe;
 mod explain;
 mod inject;
 mod install;
@@ -35,6 +37,9 @@ enum Command {
     Token(token::TokenArgs),
     Explain(explain::ExplainArgs),
     Simulate(Box<simulate::SimulateArgs>),
+    Analyze(analyze::AnalyzeArgs),
+    Describe(describe::DescribeArgs),
+    Export(describe::ExportArgs),
     Stat(Box<observe::stat::StatArgs>),
     Edges(observe::edges::EdgesArgs),
     Routes(observe::views::RoutesArgs),
@@ -98,6 +103,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),
+        Command::Analyze(args) => Ok(analyze::run(&args)),
+        Command::Describe(args) => Ok(describe::run(&args)),
+        Command::Export(args) => Ok(describe::export(&args)),
         Command::Stat(args) => observe::finish(observe::stat::run(&args)),
         Command::Edges(args) => observe::finish(observe::edges::run(&args)),
         Command::Routes(args) => observe::finish(observe::views::routes(&args)),

@@ -15,7 +15,7 @@ use weft_proxy_api::names::DEFAULT_TRUST_DOMAIN;
 use weft_proxy_api::policy::Access;
 
 /// Bad usage, or something that cannot be read.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// Say what would happen to a request, by the code the proxies run
 ///
@@ -79,7 +79,7 @@ pub(crate) struct SimulateArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum AccessArg {
+pub(crate) enum AccessArg {
     Strict,
     Permissive,
     Audit,

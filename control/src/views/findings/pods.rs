@@ -1,0 +1,54 @@
+//! Pods and namespaces: modes that cannot be read, probes that will be refused.
+
+use super::{About, Code};
+use crate::manifest::k8s::Labels;
+use crate::manifest::workload::{Pod, Probe};
+use crate::views::access::{self, parse_mode};
+use crate::views::pod::{self, app_containers};
+use crate::views::world::Reader;
+use weft_proxy_api::names::keys;
+use weft_proxy_api::policy::Access;
+
+pub(super) fn findings(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
+    mode(&pod.metadata.annotations, about);
+    probes(reader, pod, about);
+}
+
+pub(super) fn mode(annotations: &Labels, about: &mut About<'_>) {
+    let mode = annotations.get(keys::ACCESS);
+    if let Some(mode) = mode.filter(|mode| parse_mode(mode).is_none()) {
+        let field = format!("metadata.annotations[{}]", keys::ACCESS);
+        let message = format!("{mode:?} is not strict, permissive or audit; strict is applied");
+        about.say(Code::AccessMode, field, message);
+    }
+}
+
+/// What a probe asks inside TLS cannot be seen, so it is refused like every caller without an identity (D12).
+fn probes(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
+    if access::mode(reader, pod) != Access::Strict {
+        return;
+    }
+    for container in app_containers(pod) {
+        let probes = [
+            ("startupProbe", &container.startup_probe),
+            ("livenessProbe", &container.liveness_probe),
+            ("readinessProbe", &container.readiness_probe),
+        ];
+        let https = |probe: &Option<Probe>| {
+            let http = probe.as_ref()?.http_get.as_ref()?;
+            let port = pod::port([container], &http.port)?;
+            let hidden = http.scheme.as_deref()?.eq_ignore_ascii_case("https");
+            (hidden && pod::identity_at(reader, pod, port).is_some()).then_some(port)
+        };
+        for (kind, probe) in probes {
+            let Some(port) = https(probe) else { continue };
+            let field = format!("spec.containers[{}].{kind}.httpGet.scheme", container.name);
+            let message = format!(
+                "strict access refuses an HTTPS probe: inside TLS it looks like any caller without an identity; probe with \
+                 tcpSocket or plain HTTP, or let port {port} bypass the mesh ({})",
+                keys::SKIP_INBOUND_PORTS
+            );
+            about.say(Code::HttpsProbe, field, message);
+        }
+    }
+}
