@@ -184,7 +184,7 @@ spec: {matches: {ports: [80]}}
                 "W108",
             ),
             ("weight: 1}", "weight: 0}", "W112"),
-            ("{service: v2,", "{service: web,", "W114"),
+            ("{service: v2,", "{service: web,", "W002"),
             (
                 "'2'}, ports: [{port: 80}]",
                 "'2'}, ports: [{port: 81}]",

@@ -352,7 +352,7 @@ spec:
         assert_eq!(split["inForce"], true);
         assert_eq!(split["ports"][0]["routes"][0]["backends"][0]["share"], 90.0);
         assert_eq!(split["writtenAt"], "a.yaml:16");
-        let told = split["findings"][1].as_str().unwrap();
+        let told = split["findings"][0].as_str().unwrap();
         assert!(
             told.starts_with("W111 spec.backends[2].service: there is no"),
             "{split:#}"

@@ -106,9 +106,6 @@ table! {
     NoEndpoints "W113" "backend-without-endpoints" Warning
         "A backend of a TrafficSplit has a share and no ready endpoint: its share of the requests fails with 503."
         "Check that its pods run and are ready and that its selector fits them, or set its weight to 0."
-    RootIsBackend "W114" "root-is-backend" Info
-        "The root of a TrafficSplit is one of its backends: there it stands for its own endpoints."
-        "Nothing, if that was meant."
     BackendPort "W115" "backend-without-port" Warning
         "A backend of a TrafficSplit lacks a port that the root has: it takes no part there."
         "Give the backend a port of the same number; target ports may differ."

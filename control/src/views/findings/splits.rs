@@ -85,10 +85,6 @@ fn of_backend(
         let message = "a Service of type ExternalName is never a backend; it is left out"; // D32
         return about.say(Code::External, field, message);
     }
-    if one.service == root.metadata.name {
-        let message = "it is the root: here it stands for the root's own endpoints"; // D23
-        about.hint(Code::RootIsBackend, field, message);
-    }
     let takes_part = |port: u16| backend(reader, namespace, &one.service, port).is_some();
     let ports = root.spec.ports.iter().map(|port| port.port);
     let (with, without): (Vec<u16>, Vec<u16>) = ports.partition(|port| takes_part(*port));
