@@ -25,6 +25,7 @@ pub struct Error {
     /// HTTP status and gRPC code instead of the table's.
     answer: Option<(http::StatusCode, u8)>,
     retry_after: Option<std::time::Duration>,
+    denied_by: Option<Box<http::HeaderValue>>,
 }
 
 /// May the request be sent again?
@@ -57,6 +58,7 @@ impl Error {
             backend: None,
             answer: None,
             retry_after: None,
+            denied_by: None,
         }
     }
 
@@ -64,6 +66,17 @@ impl Error {
     pub fn answered_with(mut self, status: http::StatusCode, grpc: u8) -> Self {
         self.answer = Some((status, grpc));
         self
+    }
+
+    /// Which rule, identity and object decided, for a client that may know.
+    pub fn denied_by(mut self, words: http::HeaderValue) -> Self {
+        self.denied_by = Some(Box::new(words));
+        self
+    }
+
+    /// Takes out what the client is told about who decided.
+    pub fn take_denied_by(&mut self) -> Option<http::HeaderValue> {
+        self.denied_by.take().map(|words| *words)
     }
 
     /// Worth trying again after this time.

@@ -259,6 +259,10 @@ async fn admit_bytes(worker: &Worker, conn: &Connection) -> Result<(), End> {
             Ok(())
         }
         ConnectionVerdict::Deny(reason) => {
+            if worker.may_say() {
+                let denial = plan.inbound.denial(conn.caller(), port, reason);
+                tracing::info!(client = %conn.client, %denial, "connection denied");
+            }
             let edge = worker.metrics.inbound_edge(conn.peer.identity());
             edge.denied(reason);
             Err(ErrorKind::Denied.into())

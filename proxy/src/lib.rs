@@ -49,4 +49,5 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod leave;
+pub mod lines;
 pub mod tasks;

@@ -32,6 +32,7 @@ use crate::layers::respond::RespondLayer;
 use crate::layers::retry::{Attempt, RetryLayer};
 use crate::layers::route::Route;
 use crate::layers::timeout::TimeoutLayer;
+use crate::lines::Lines;
 use crate::metrics::{EdgeLabels, Group, Metrics};
 use crate::policy::{Destination, OutboundPlan};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub pools: Arc<Pools>,
     /// The policy in force for the application's own ports.
     pub inbound: InboundHandle,
+    /// Lines that may be written about refused callers.
+    pub lines: Arc<Lines>,
     /// Requests of this worker in flight, inbound and outbound.
     in_flight: [Arc<AtomicUsize>; 2],
     /// For requests to the application, whatever the connection they came on.
@@ -73,6 +76,7 @@ impl Shared {
             pools,
             inbound,
             in_flight,
+            lines: Arc::default(),
             budget: Budget::new(Default::default()),
         })
     }
@@ -109,6 +113,7 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
             conn.clone(),
             edge,
             shared.metrics.clone(),
+            shared.lines.clone(),
         ))
         // Around all tries: the caller does not wait longer for two.
         .layer(TimeoutLayer::inbound(&shared.metrics))

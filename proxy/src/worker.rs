@@ -27,9 +27,6 @@ use weft_proxy_api::policy::inbound::ConnectionVerdict;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long cut-off connections have to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Lines about refused and failed connections in a second; what is more is only counted. Whoever reads the log slowly
-/// must not hold up traffic.
-const LINES_PER_SECOND: u32 = 10;
 
 /// What the connections of one thread share.
 pub struct Worker {
@@ -49,27 +46,6 @@ pub struct Worker {
     pub destinations: Destinations,
     tasks: Tasks,
     open: Open,
-    lines: Budget,
-}
-
-/// So many in each second.
-#[derive(Default)]
-struct Budget(Mutex<Option<(Instant, u32)>>);
-
-impl Budget {
-    fn take(&self) -> bool {
-        let mut second = self.0.lock();
-        match &mut *second {
-            Some((since, used)) if since.elapsed() < Duration::from_secs(1) => {
-                *used += 1;
-                *used <= LINES_PER_SECOND
-            }
-            _ => {
-                *second = Some((Instant::now(), 1));
-                true
-            }
-        }
-    }
 }
 
 /// Why a connection ended early.
@@ -132,7 +108,7 @@ impl Worker {
         drain: DrainWatch,
     ) -> Arc<Self> {
         let metrics = shared.metrics.clone();
-        let (tasks, open, destinations, lines) = Default::default();
+        let (tasks, open, destinations) = Default::default();
         Arc::new(Self {
             shared,
             discover,
@@ -143,7 +119,6 @@ impl Worker {
             destinations,
             tasks,
             open,
-            lines,
         })
     }
 
@@ -221,7 +196,7 @@ impl Worker {
 
     /// May another line be written about somebody refused? What is not said is still counted.
     pub fn may_say(&self) -> bool {
-        self.lines.take()
+        self.shared.lines.take()
     }
 
     fn count_refusal(

@@ -13,6 +13,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("identity_headers_cannot_be_forged", &["curl"], forged),
     ("audit_counts_and_denies_nothing", &["curl"], audit),
+    ("refusals_say_who_decided", &["curl"], explained),
 ];
 
 fn targets() -> anyhow::Result<()> {
@@ -166,4 +167,66 @@ fn audit() -> anyhow::Result<()> {
         "and says what it would have denied"
     );
     Ok(())
+}
+
+fn explained() -> anyhow::Result<()> {
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[&echo("web", 1), &echo("client", 1), &echo("other", 1)],
+    )?;
+    mesh.apply("allow", &allow_http("client", "web", "GET", "/public"))?;
+    mesh.answers("client", "http://web:8080/public", 200)?;
+    let private = |from: &str| mesh.curl(from, "http://web:8080/private", &[]);
+    let silent = private("client")?;
+    ensure!(
+        silent.status == 403 && silent.header("weft-denied-by").is_none(),
+        "strangers are told nothing unless asked for: {silent:?}"
+    );
+    let namespace = |annotations: &str| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: default, annotations: {{ {annotations} }} }}\n"
+        )
+    };
+    mesh.apply(
+        "namespace",
+        &namespace("config.weft.mesh/explain-denials: enabled"),
+    )?;
+    for (from, reason, rule) in [
+        ("client", "no_matching_route", "TrafficTarget default/"),
+        ("other", "not_a_source", "none"),
+    ] {
+        let expected = format!("reason={reason}; rule={rule}");
+        let identity = format!("identity=spiffe://cluster.local/ns/default/sa/{from}; ");
+        eventually("the refusal says who decided", || {
+            let refused = private(from)?;
+            let words = refused.header("weft-denied-by").unwrap_or_default();
+            ensure!(
+                words.starts_with(&expected)
+                    && words.contains(&identity)
+                    && words.contains("access=strict by the mesh")
+                    && words.contains("needs=a "),
+                "{refused:?}"
+            );
+            Ok(())
+        })?;
+        let denied = mesh.metrics("web")?.sum(
+            "weft_policy_denied_total",
+            &[("reason", reason), ("audit", "false")],
+        );
+        ensure!(denied >= 1.0, "{reason}: {denied}");
+    }
+    mesh.apply("namespace", &namespace("config.weft.mesh/access: audit"))?;
+    eventually("the namespace is in audit mode", || {
+        ensure!(private("other")?.status == 200);
+        Ok(())
+    })?;
+    let audited = mesh
+        .metrics("web")?
+        .sum("weft_policy_denied_total", &[("audit", "true")]);
+    ensure!(audited >= 1.0, "counted {audited}");
+    mesh.delete("namespace")?;
+    eventually("and strict again", || {
+        ensure!(private("other")?.status == 403);
+        Ok(())
+    })
 }

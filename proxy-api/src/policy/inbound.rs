@@ -6,8 +6,11 @@ use super::{Access, Protocol};
 use crate::identity::SpiffeId;
 use std::net::IpAddr;
 
+mod denial;
 #[cfg(test)]
 mod tests;
+
+pub use denial::Denial;
 
 /// The path of gRPC health checking, as an orchestrator asks it.
 pub const GRPC_HEALTH: &str = "/grpc.health.v1.Health/Check";

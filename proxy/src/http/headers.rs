@@ -20,6 +20,8 @@ pub const CLIENT_ID: HeaderName = HeaderName::from_static(names::CLIENT_ID);
 pub const DEADLINE: HeaderName = HeaderName::from_static(names::DEADLINE);
 /// Code and name of an error made by a proxy.
 pub const ERROR: HeaderName = HeaderName::from_static(names::ERROR);
+/// Which rule, identity and object refused a request.
+pub const DENIED_BY: HeaderName = HeaderName::from_static(names::DENIED_BY);
 
 /// May the sender use reserved names?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,11 @@ use crate::connection::Connection;
 use crate::discover::InboundHandle;
 use crate::error::{Error, ErrorKind};
 use crate::http::{Attribution, Request, Response, validate};
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::policy::rates::Bound;
 use crate::policy::{InboundPlan, RateRule};
+use http::HeaderValue;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tower::{Layer, Service};
-use weft_proxy_api::policy::inbound::{AllowedBy, Verdict};
+use weft_proxy_api::policy::inbound::{AllowedBy, DenyReason, Verdict};
 use weft_proxy_api::policy::matching::RequestView;
 
 /// Routes of one connection whose series are kept at hand.
@@ -30,6 +32,7 @@ pub struct AuthorizeLayer {
     conn: Arc<Connection>,
     edge: Attribution,
     metrics: Arc<Metrics>,
+    lines: Arc<Lines>,
 }
 
 /// Judges requests.
@@ -57,12 +60,14 @@ impl AuthorizeLayer {
         conn: Arc<Connection>,
         edge: Attribution,
         metrics: Arc<Metrics>,
+        lines: Arc<Lines>,
     ) -> Self {
         Self {
             policy,
             conn,
             edge,
             metrics,
+            lines,
         }
     }
 
@@ -97,8 +102,25 @@ impl AuthorizeLayer {
             }
             Verdict::Deny(reason) => {
                 self.edge.denied(reason);
-                Err(Error::new(ErrorKind::Denied).with_detail(reason.explain()))
+                Err(self.deny(&plan, reason))
             }
+        }
+    }
+
+    /// Says who decided: in the log as often as lines may be written, to the client where the policy says that it may know.
+    fn deny(&self, plan: &InboundPlan, reason: DenyReason) -> Error {
+        let error = Error::new(ErrorKind::Denied).with_detail(reason.explain());
+        let port = self.conn.target.port();
+        let denial = plan.inbound.denial(self.conn.caller(), port, reason);
+        if self.lines.take() {
+            tracing::info!(client = %self.conn.client, %denial, "request denied");
+        }
+        if !plan.inbound.explain_denials {
+            return error;
+        }
+        match HeaderValue::from_str(&denial.to_string()) {
+            Ok(words) => error.denied_by(words),
+            Err(_) => error,
         }
     }
 }

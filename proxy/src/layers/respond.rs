@@ -126,6 +126,9 @@ pub fn answer(mut error: Error, asked: Asked) -> Response {
     if let Some(named) = named(&error) {
         response.headers_mut().insert(headers::ERROR, named);
     }
+    if let Some(words) = error.take_denied_by() {
+        response.headers_mut().insert(headers::DENIED_BY, words);
+    }
     if let Some(wait) = error.retry_after() {
         say_when(response.headers_mut(), wait, asked.grpc);
     }

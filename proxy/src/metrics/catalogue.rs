@@ -166,7 +166,7 @@ catalogue! {
     FALLBACKS = "weft_backend_fallbacks_total", Counter, "", Backend, BACKEND, "Requests sent to the fallback of the Service instead.";
 
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
-    REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means).";
+    REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit", "rule"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means) and by the permission that came nearest (`none`: no permission names the caller).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
     IN_FLIGHT = "weft_requests_in_flight", Gauge, "", Process, &["direction"], "Requests whose answer has not ended; 100000 in either direction at most.";
     RETRIES = "weft_retries_total", Counter, "", Process, &["direction", "service", "result"], "Requests sent again (tried), and how that ended: succeeded; or why not: attempts spent, budget spent, no time left, not replayable.";

@@ -217,8 +217,13 @@ impl Metrics {
 
     /// Counter of denials by a reason of [`super::reasons`]; `audit`: would have been denied.
     pub fn denied(&self, reason: &'static str, audit: bool) -> Count {
+        self.denied_near(reason, audit, "none")
+    }
+
+    /// The same, where a permission (`rule`: the object's name) names the caller but not what it does.
+    pub fn denied_near(&self, reason: &'static str, audit: bool, rule: &str) -> Count {
         debug_assert!(super::reasons::is_known(reason), "{reason}");
-        self.counter(&catalogue::REFUSED, &[reason, yes_no(audit)])
+        self.counter(&catalogue::REFUSED, &[reason, yes_no(audit), rule])
     }
 
     /// Counter of errors the proxy itself made: `E103`, `no-endpoints`.

@@ -37,7 +37,12 @@ struct Counters {
     probe: Count,
     /// Denied, and would be denied but for audit mode; same order as `DenyReason::ALL`.
     denied: [(Count, Count); DenyReason::ALL.len()],
+    /// The same where a permission names the caller; of [`NEAR`], in the order of the policy's permissions.
+    near: Vec<[(Count, Count); NEAR.len()]>,
 }
+
+/// Why something is denied to a caller that a permission names.
+const NEAR: [DenyReason; 2] = [DenyReason::NoMatchingRoute, DenyReason::NotHttp];
 
 impl InboundPlan {
     /// Compiles a policy.
@@ -91,8 +96,8 @@ impl InboundPlan {
         let verdict = self.inbound.judge_connection(caller, port);
         match verdict {
             ConnectionVerdict::Allow(by) => self.counters.allowed(by),
-            ConnectionVerdict::Audit(reason) => self.counters.denied(reason, true),
-            ConnectionVerdict::Deny(reason) => self.counters.denied(reason, false),
+            ConnectionVerdict::Audit(reason) => self.denied(caller, port, reason, true),
+            ConnectionVerdict::Deny(reason) => self.denied(caller, port, reason, false),
             ConnectionVerdict::HttpOnly => {}
         }
         verdict
@@ -111,10 +116,15 @@ impl InboundPlan {
         let verdict = self.inbound.judge_request(caller, port, request);
         match verdict {
             Verdict::Allow(by) => self.counters.allowed(by),
-            Verdict::Audit(reason) => self.counters.denied(reason, true),
-            Verdict::Deny(reason) => self.counters.denied(reason, false),
+            Verdict::Audit(reason) => self.denied(caller, port, reason, true),
+            Verdict::Deny(reason) => self.denied(caller, port, reason, false),
         }
         verdict
+    }
+
+    fn denied(&self, caller: Caller<'_>, port: u16, reason: DenyReason, audit: bool) {
+        let near = self.inbound.nearest(caller, port);
+        self.counters.denied(reason, audit, near);
     }
 
     fn port(&self, port: u16) -> &Port {
@@ -156,7 +166,10 @@ fn unnamed_port(inbound: &Inbound) -> u16 {
 impl Counters {
     fn new(inbound: &Inbound, metrics: &Metrics) -> Self {
         let rule = |by: &str| metrics.allowed(by);
-        let denied = |reason: DenyReason, audit| metrics.denied(reason.label(), audit);
+        let denied = |reason: DenyReason, rule: &str| {
+            let count = |audit| metrics.denied_near(reason.label(), audit, rule);
+            (count(false), count(true))
+        };
         Self {
             rules: inbound
                 .allow
@@ -165,7 +178,12 @@ impl Counters {
                 .collect(),
             permissive: rule(inbound.by(AllowedBy::Permissive)),
             probe: rule(inbound.by(AllowedBy::Probe)),
-            denied: DenyReason::ALL.map(|reason| (denied(reason, false), denied(reason, true))),
+            denied: DenyReason::ALL.map(|reason| denied(reason, "none")),
+            near: inbound
+                .allow
+                .iter()
+                .map(|allow| NEAR.map(|reason| denied(reason, &allow.object)))
+                .collect(),
         }
     }
 
@@ -181,9 +199,11 @@ impl Counters {
         }
     }
 
-    fn denied(&self, reason: DenyReason, audit: bool) {
-        let at = DenyReason::ALL.iter().position(|known| *known == reason);
-        if let Some((denied, audited)) = at.and_then(|at| self.denied.get(at)) {
+    fn denied(&self, reason: DenyReason, audit: bool, near: Option<usize>) {
+        let at = |reasons: &[DenyReason]| reasons.iter().position(|known| *known == reason);
+        let near = near.and_then(|rule| self.near.get(rule)?.get(at(&NEAR)?));
+        let counts = near.or_else(|| self.denied.get(at(&DenyReason::ALL)?));
+        if let Some((denied, audited)) = counts {
             if audit { audited } else { denied }.inc();
         }
     }
@@ -259,6 +279,18 @@ mod tests {
                 "{port}"
             );
         }
+    }
+
+    #[test]
+    fn a_denial_is_counted_at_the_permission_that_came_nearest() {
+        let metrics = Metrics::new("shop");
+        let plan = InboundPlan::new(policy(Access::Audit), 1, &metrics);
+        let front = id("front");
+        plan.connection(caller(Some(&front)), 8080);
+        plan.connection(caller(None), 8080);
+        let near = |rule| metrics.denied_near("not_http", true, rule).get();
+        assert_eq!((near("TrafficTarget shop/http"), near("none")), (1, 0));
+        assert_eq!(metrics.denied("no_identity", true).get(), 1);
     }
 
     #[test]

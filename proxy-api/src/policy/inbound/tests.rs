@@ -396,3 +396,58 @@ fn the_description_that_allowed_a_request_is_known() {
     assert_eq!(policy.route(by(2)), None, "of another policy");
     assert_eq!(policy.route(AllowedBy::Rule(0)), None);
 }
+
+#[test]
+fn a_refusal_names_rule_identity_and_object_and_what_would_allow_it() {
+    let target = "TrafficTarget default/web";
+    let mut policy = policy(vec![rule(
+        target,
+        "front",
+        Ports::Only(vec![80]),
+        get("/a"),
+    )]);
+    let words = |policy: &Inbound, account: Option<&str>, port, reason| {
+        let identity = account.map(id);
+        let caller = Caller {
+            identity: identity.as_ref(),
+            address: HERE.parse().unwrap(),
+        };
+        policy.denial(caller, port, reason).to_string()
+    };
+    for (account, port, reason, expected) in [
+        (
+            None,
+            80,
+            DenyReason::NoIdentity,
+            "reason=no_identity; rule=none; identity=none; access=strict by the mesh; port=80; needs=a call through a proxy \
+             of the mesh, and a TrafficTarget that names it",
+        ),
+        (
+            Some("front"),
+            81,
+            DenyReason::NotASource,
+            "reason=not_a_source; rule=none; identity=spiffe://cluster.local/ns/default/sa/front; access=strict by the mesh; \
+             port=81; needs=a TrafficTarget for this workload and port with source ServiceAccount default/front",
+        ),
+        (
+            Some("front"),
+            80,
+            DenyReason::NoMatchingRoute,
+            "reason=no_matching_route; rule=TrafficTarget default/web; identity=spiffe://cluster.local/ns/default/sa/front; \
+             access=strict by the mesh; port=80; needs=a rule of TrafficTarget default/web whose HTTPRouteGroup describes this \
+             request",
+        ),
+        (
+            Some("front"),
+            80,
+            DenyReason::NotHttp,
+            "reason=not_http; rule=TrafficTarget default/web; identity=spiffe://cluster.local/ns/default/sa/front; \
+             access=strict by the mesh; port=80; needs=a TrafficTarget with only a TCPRoute beside TrafficTarget default/web",
+        ),
+    ] {
+        assert_eq!(words(&policy, account, port, reason), expected);
+    }
+    policy.access_from = "Namespace default".into();
+    let by = words(&policy, None, 80, DenyReason::NoIdentity);
+    assert!(by.contains("access=strict by Namespace default; "), "{by}");
+}
