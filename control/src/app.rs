@@ -49,6 +49,8 @@ use weft_proxy_api::policy::Access;
 
 /// Batches of events that may wait for the index.
 const EVENT_BATCHES: usize = 16;
+/// How often the files of the authority are looked at.
+const AUTHORITY_POLL: std::time::Duration = std::time::Duration::from_millis(500);
 /// Connections the kernel may hold for us: a restarted controller is met by every proxy at once.
 const BACKLOG: i32 = 4096;
 
@@ -138,6 +140,11 @@ async fn run_and_tell(
     let watched = watched(config.source, client, &index, &shared, &mut tasks);
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
+    tasks.spawn(follow_authority(
+        shared.clone(),
+        own.clone(),
+        state.dir.clone(),
+    ));
     let mut synced = index.synced();
     tokio::pin!(stop);
     tokio::select! {
@@ -179,6 +186,29 @@ fn admin_of(
 
 async fn renew(own: Arc<OwnIdentity>) {
     own.keep_current().await;
+}
+
+/// Takes up what whoever rotates the roots writes into the state folder.
+async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: StateDir) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(AUTHORITY_POLL).await;
+        let now = state.fingerprint();
+        if last == Some(now) {
+            continue;
+        }
+        let reloaded = shared.reload_authority(&state);
+        let renewed = match reloaded {
+            Ok(true) => own.renew(std::time::SystemTime::now()).map(|()| true),
+            other => other,
+        };
+        match renewed {
+            Ok(true) => tracing::info!("roots or issuer changed; every proxy is told"),
+            Ok(false) => {}
+            Err(error) => tracing::error!("roots and issuer stay as they were: {error:#}"),
+        }
+        last = Some(now);
+    }
 }
 
 async fn serve_until(

@@ -2,10 +2,13 @@
 //!
 //! What a request says is only checked, never copied: a certificate holds the requester's public key and what we know.
 
+pub mod rotate;
+
 use crate::pod_ref::PodRef;
 use crate::state::{CA_CERT, CA_KEY, Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
@@ -13,6 +16,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use weft_proxy_api::identity::SpiffeId;
@@ -31,13 +35,18 @@ const MAX_COMMON_NAME: usize = 64;
 /// Longest request looked at.
 const MAX_CSR: usize = 16 << 10;
 
-/// An open certificate authority.
+/// An open certificate authority. What it holds is replaced as a whole when the files of its state folder change.
 pub struct Ca {
+    current: RwLock<Arc<Held>>,
+    trust_domain: String,
+}
+
+/// One issuer, and the roots that are trusted beside its own.
+struct Held {
     issuer: Issuer<'static, KeyPair>,
     issuer_cert: CertificateDer<'static>,
     issuer_not_after: OffsetDateTime,
     roots: Vec<CertificateDer<'static>>,
-    trust_domain: String,
 }
 
 /// A certificate, with what lies between it and the roots.
@@ -115,15 +124,82 @@ impl Ca {
                 create(state, trust_domain)?;
             }
         }
-        Self::open(state, trust_domain).with_context(|| {
+        let held = Held::open(state).with_context(|| {
             format!(
                 "the certificate authority in {} cannot be used",
                 state.path().display()
             )
+        })?;
+        Ok(Self {
+            current: RwLock::new(Arc::new(held)),
+            trust_domain: trust_domain.to_owned(),
         })
     }
 
-    fn open(state: &StateDir, trust_domain: &str) -> Result<Self> {
+    /// Reads the state folder again: is anything different now? What cannot be used leaves everything as it was.
+    pub fn reload(&self, state: &StateDir) -> Result<bool> {
+        let new = {
+            let _lock = state.lock()?; // whoever rotates writes several files
+            Held::open(state)?
+        };
+        let mut current = self.current.write();
+        let same = current.issuer_cert == new.issuer_cert && current.roots == new.roots;
+        if !same {
+            *current = Arc::new(new);
+        }
+        Ok(!same)
+    }
+
+    fn held(&self) -> Arc<Held> {
+        self.current.read().clone()
+    }
+
+    /// The trust domain of the mesh.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The roots of the mesh: our own, and others that `trust-anchors.pem` lists beside it (for a rotation).
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.held().roots.clone()
+    }
+
+    /// The trust bundle, as proxies get it.
+    pub fn trust(&self) -> Trust {
+        Trust {
+            roots: self.roots().iter().map(|root| root.to_vec()).collect(),
+            domain: self.trust_domain.clone(),
+        }
+    }
+
+    /// Signs a request (PKCS#10, DER) for exactly `id`, in the hands of exactly `pod`.
+    pub fn issue_leaf(
+        &self,
+        csr: &[u8],
+        id: &SpiffeId,
+        pod: &PodRef,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Leaf, CsrError> {
+        let key = check_csr(csr, id)?;
+        self.held().sign(&key, id, Some(pod), ttl, now)
+    }
+
+    /// A certificate and its new key for the controller itself.
+    pub fn issue_own(
+        &self,
+        id: &SpiffeId,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<(Leaf, PrivateKeyDer<'static>)> {
+        let key = KeyPair::generate().context("cannot make a key")?;
+        let leaf = self.held().sign(&key, id, None, ttl, now)?;
+        Ok((leaf, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
+    }
+}
+
+impl Held {
+    fn open(state: &StateDir) -> Result<Self> {
         let key = state.read(CA_KEY, Secrecy::Private)?.ok_or_else(|| {
             anyhow!("{CA_KEY} is missing: restore it, or remove {CA_CERT} to start a new mesh")
         })?;
@@ -141,51 +217,7 @@ impl Ca {
             issuer_cert,
             issuer_not_after,
             roots,
-            trust_domain: trust_domain.into(),
         })
-    }
-
-    /// The trust domain of the mesh.
-    pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
-    }
-
-    /// The roots of the mesh: our own, and others that `trust-anchors.pem` lists beside it (for a rotation).
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
-    }
-
-    /// The trust bundle, as proxies get it.
-    pub fn trust(&self) -> Trust {
-        Trust {
-            roots: self.roots.iter().map(|root| root.to_vec()).collect(),
-            domain: self.trust_domain.clone(),
-        }
-    }
-
-    /// Signs a request (PKCS#10, DER) for exactly `id`, in the hands of exactly `pod`.
-    pub fn issue_leaf(
-        &self,
-        csr: &[u8],
-        id: &SpiffeId,
-        pod: &PodRef,
-        ttl: Duration,
-        now: SystemTime,
-    ) -> Result<Leaf, CsrError> {
-        let key = check_csr(csr, id)?;
-        self.sign(&key, id, Some(pod), ttl, now)
-    }
-
-    /// A certificate and its new key for the controller itself.
-    pub fn issue_own(
-        &self,
-        id: &SpiffeId,
-        ttl: Duration,
-        now: SystemTime,
-    ) -> Result<(Leaf, PrivateKeyDer<'static>)> {
-        let key = KeyPair::generate().context("cannot make a key")?;
-        let leaf = self.sign(&key, id, None, ttl, now)?;
-        Ok((leaf, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
     fn sign(
@@ -214,8 +246,25 @@ impl Ca {
     }
 }
 
-/// Makes root and issuer. The root's key signs the issuer and is forgotten: it cannot leak.
+/// A new root and the issuer below it, as they are written.
+struct Made {
+    /// Private key of the issuer.
+    key: String,
+    /// The issuer's certificate.
+    issuer: String,
+    /// The root's certificate.
+    root: String,
+}
+
 fn create(state: &StateDir, trust_domain: &str) -> Result<()> {
+    let made = make(trust_domain)?;
+    state.write(CA_KEY, Secrecy::Private, &made.key)?;
+    state.write(TRUST_ANCHORS, Secrecy::Public, &made.root)?;
+    state.write(CA_CERT, Secrecy::Public, &(made.issuer + &made.root))
+}
+
+/// Makes root and issuer. The root's key signs the issuer and is forgotten: it cannot leak.
+fn make(trust_domain: &str) -> Result<Made> {
     let now = OffsetDateTime::now_utc();
     let root_key = KeyPair::generate().context("cannot make the root's key")?;
     let issuer_key = KeyPair::generate().context("cannot make the issuer's key")?;
@@ -223,13 +272,11 @@ fn create(state: &StateDir, trust_domain: &str) -> Result<()> {
     let issuer = authority("issuer", trust_domain, 0, now)?;
     let root_cert = root.self_signed(&root_key)?;
     let issuer_cert = issuer.signed_by(&issuer_key, &Issuer::from_params(&root, &root_key))?;
-    state.write(CA_KEY, Secrecy::Private, &issuer_key.serialize_pem())?;
-    state.write(TRUST_ANCHORS, Secrecy::Public, &root_cert.pem())?;
-    state.write(
-        CA_CERT,
-        Secrecy::Public,
-        &format!("{}{}", issuer_cert.pem(), root_cert.pem()),
-    )
+    Ok(Made {
+        key: issuer_key.serialize_pem(),
+        issuer: issuer_cert.pem(),
+        root: root_cert.pem(),
+    })
 }
 
 fn authority(

@@ -104,8 +104,8 @@ fn the_chain_leads_to_the_root_and_to_no_other() {
             )
             .map(drop)
     };
-    assert_eq!(verify(ours.roots()), Ok(()));
-    assert_eq!(verify(other.roots()), Err(webpki::Error::UnknownIssuer));
+    assert_eq!(verify(&ours.roots()), Ok(()));
+    assert_eq!(verify(&other.roots()), Err(webpki::Error::UnknownIssuer));
 }
 
 #[test]

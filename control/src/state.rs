@@ -17,6 +17,10 @@ pub const DEFAULT_NAME: &str = ".weft";
 pub const CA_KEY: &str = "ca.key";
 /// Issuer and root certificate (PEM).
 pub const CA_CERT: &str = "ca.crt";
+/// Private key of the issuer that takes over next (PEM); only while roots are rotated.
+pub const CA_NEXT_KEY: &str = "ca-next.key";
+/// Its certificate and root (PEM).
+pub const CA_NEXT_CERT: &str = "ca-next.crt";
 /// Private key that signs tokens (PEM).
 pub const TOKEN_KEY: &str = "token.key";
 /// The roots of the mesh (PEM); may be given to anyone.
@@ -99,6 +103,25 @@ impl StateDir {
         let path = self.path.join(name);
         self.replace(&path, secrecy, text)
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Changes whenever a file of the authority is replaced.
+    pub fn fingerprint(&self) -> [Option<(u64, u64, i64)>; 3] {
+        [CA_CERT, CA_KEY, TRUST_ANCHORS].map(|name| {
+            let known = std::fs::metadata(self.path.join(name)).ok()?;
+            Some((known.ino(), known.size(), known.mtime_nsec()))
+        })
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn replace(&self, path: &Path, secrecy: Secrecy, text: &str) -> Result<()> {

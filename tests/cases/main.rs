@@ -16,6 +16,7 @@ mod seeds;
 mod simulate;
 mod splits;
 mod tidy;
+mod trust;
 
 use harness::sandbox;
 use libtest_mimic::{Arguments, Trial};
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         ("hand", hand::CASES, true),
         ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
+        ("trust", trust::CASES, true),
         ("kube", kube::CASES, true),
     ];
     let mut trials = Vec::new();

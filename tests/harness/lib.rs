@@ -133,6 +133,11 @@ impl Mesh {
         self.folder.path().join("manifests")
     }
 
+    /// What the node keeps; the controller's own is `control` in it.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     /// Writes a manifest into the user's folder, in one step as editors do.
     pub fn apply(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let part = self.dir().join(format!(".{name}.part"));

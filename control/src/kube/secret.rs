@@ -101,10 +101,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let state = StateDir::open(folder.path()).unwrap();
                 unpack(&secret, &state).unwrap();
-                Ca::open_or_create(&state, "cluster.local")
-                    .unwrap()
-                    .roots()
-                    .to_vec()
+                Ca::open_or_create(&state, "cluster.local").unwrap().roots()
             })
             .into();
         assert_eq!(roots[0], roots[1]);

@@ -26,6 +26,7 @@ pub mod tls;
 
 use crate::ca::{Ca, common_name};
 use crate::pod_ref::PodRef;
+use crate::state::StateDir;
 use crate::traffic::TrafficTable;
 use crate::traffic::tap::Taps;
 use std::net::IpAddr;
@@ -125,11 +126,7 @@ impl Shared {
         enrolled: identity::Enrolled,
         cert_ttl: Duration,
     ) -> Arc<Self> {
-        let trust = Body::Trust(ca.trust());
-        let trust = Arc::new(View {
-            version: encode::version(&trust),
-            body: trust,
-        });
+        let trust = trust_view(&ca);
         Arc::new(Self {
             views,
             ca,
@@ -145,6 +142,15 @@ impl Shared {
             trust: watch::Sender::new(trust),
             stopping: watch::Sender::new(false),
         })
+    }
+
+    /// Reads the authority's files again; tells every proxy, and is true, if anything is different.
+    pub fn reload_authority(&self, state: &StateDir) -> anyhow::Result<bool> {
+        let changed = self.ca.reload(state)?;
+        if changed {
+            self.trust.send_replace(trust_view(&self.ca));
+        }
+        Ok(changed)
     }
 
     /// A pod, waited for a moment if it is not there yet.
@@ -181,6 +187,14 @@ impl Shared {
         }
         Ok(pod)
     }
+}
+
+fn trust_view(ca: &Ca) -> Arc<View> {
+    let body = Body::Trust(ca.trust());
+    Arc::new(View {
+        version: encode::version(&body),
+        body,
+    })
 }
 
 /// What the caller of an RPC has proven.

@@ -5,7 +5,7 @@ use super::{Shared, counters::Counters};
 use crate::ca::Ca;
 use anyhow::{Context, Result};
 use futures_util::stream::Stream;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{
@@ -157,9 +157,7 @@ fn server_config(ca: &Ca, own: Arc<OwnIdentity>) -> Result<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for root in ca.roots() {
-        roots
-            .add(root.clone())
-            .context("a trust anchor cannot be used")?;
+        roots.add(root).context("a trust anchor cannot be used")?;
     }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
@@ -175,17 +173,23 @@ fn server_config(ca: &Ca, own: Arc<OwnIdentity>) -> Result<ServerConfig> {
     Ok(config)
 }
 
+fn acceptor(shared: &Shared, own: &Arc<OwnIdentity>) -> Result<TlsAcceptor> {
+    let config = server_config(&shared.ca, own.clone())?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
 /// Connections as they become ready. The task that accepts them ends with the stream.
 pub fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
     own: Arc<OwnIdentity>,
 ) -> Result<impl Stream<Item = io::Result<Connection>> + use<>> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&shared.ca, own)?));
+    let acceptor = Mutex::new((shared.trust.borrow().version, acceptor(&shared, &own)?));
     let (ready, connections) = mpsc::channel(64);
     tokio::spawn(
         Accepting {
             shared,
+            own,
             acceptor,
             ready,
         }
@@ -199,7 +203,9 @@ type Slot = (OwnedSemaphorePermit, Place);
 
 struct Accepting {
     shared: Arc<Shared>,
-    acceptor: TlsAcceptor,
+    own: Arc<OwnIdentity>,
+    /// For the version of the trust bundle.
+    acceptor: Mutex<(u64, TlsAcceptor)>,
     ready: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -237,6 +243,19 @@ impl Accepting {
         }
     }
 
+    /// What accepts connections under the roots that are trusted now. Roots that cannot be used leave the last good one.
+    fn acceptor(&self) -> TlsAcceptor {
+        let mut known = self.acceptor.lock();
+        let version = self.shared.trust.borrow().version;
+        if known.0 != version {
+            match acceptor(&self.shared, &self.own) {
+                Ok(new) => *known = (version, new),
+                Err(error) => tracing::error!("the new roots cannot be used: {error:#}"),
+            }
+        }
+        known.1.clone()
+    }
+
     fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -244,7 +263,7 @@ impl Accepting {
     async fn handshake(self: Arc<Self>, tcp: TcpStream, slot: Slot) {
         self.counters().connections.add(1);
         let _ = tcp.set_nodelay(true);
-        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor.accept(tcp));
+        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor().accept(tcp));
         let failure = match handshake.await {
             Ok(Ok(stream)) => match peer_identity(&stream, self.shared.ca.trust_domain()) {
                 Ok(peer) => {

@@ -4,6 +4,7 @@
 //!              ┌────────── failed: 1 s … 60 s, keep what is valid ◄─┐
 //!              ▼                                                     │
 //!   start ─► Asking ── certified ─► Valid ── 70 % of its life ─► Asking
+//!                                     ├── the mesh signs with another root ─► Asking
 //!                                     └── its end, no newer one ─► Expired (not ready; mutual TLS fails closed)
 //! ```
 
@@ -24,6 +25,8 @@ use weft_proxy_api::identity::SpiffeId;
 
 /// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Over this time the proxies of a mesh ask for certificates of a new root.
+const SPREAD: Duration = Duration::from_secs(5);
 /// Longest sleep at a stretch: the wall clock is looked at that often, as a machine may have been suspended.
 const STRIDE: Duration = Duration::from_secs(60);
 /// Largest token file.
@@ -92,9 +95,17 @@ impl<C: Certify> Renewal<C> {
         // Bound before the first attempt, so that both are there to be watched from the beginning.
         let count = |result| self.metrics.identity_renewals(result);
         let (ok, failed) = (count("ok"), count("failed"));
+        // Asked for once: a controller that still signs with the old root is not asked again and again.
+        let mut root: Option<Vec<u8>> = None;
         loop {
             if let Some(held) = &held {
-                self.sleep_until(held.renew_at.min(held.not_after)).await;
+                tokio::select! {
+                    () = self.sleep_until(held.renew_at.min(held.not_after)) => {}
+                    new = self.tls.superseded(root.as_deref()) => {
+                        tokio::time::sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                        root = Some(new);
+                    }
+                }
             }
             match self.attempt().await {
                 Ok(new) => {

@@ -16,10 +16,12 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::UnixTime;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use verify::{ClientVerifier, ServerVerifier, Trust};
+use verify::{ClientVerifier, PeerError, ServerVerifier, Trust};
+use webpki::KeyUsage;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names;
 
@@ -48,6 +50,8 @@ struct Inner {
     trust_domain: String,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Current>,
+    /// Told whenever the roots are replaced.
+    roots_changed: watch::Sender<()>,
     /// Serialises changes, and tells who we are now.
     identity: watch::Sender<Option<SpiffeId>>,
 }
@@ -121,6 +125,7 @@ impl Tls {
             trust_domain: trust_domain.to_owned(),
             provider,
             current: ArcSwap::from_pointee(current),
+            roots_changed: watch::Sender::new(()),
             identity: watch::Sender::new(None),
         }))
     }
@@ -136,6 +141,7 @@ impl Tls {
             if current.roots != roots {
                 let key = current.own.as_ref().map(|own| own.key.clone());
                 self.0.install(roots, key);
+                self.0.roots_changed.send_replace(());
             }
             false
         });
@@ -168,6 +174,34 @@ impl Tls {
             self.0.install(roots, None);
             *identity = None;
         });
+    }
+
+    /// Waits until the first root of the mesh, the one that signs, is another than that of our certificate, and than `known`.
+    /// Returns that root: it is time to ask for a certificate below it.
+    pub async fn superseded(&self, known: Option<&[u8]>) -> Vec<u8> {
+        let mut changed = self.0.roots_changed.subscribe();
+        loop {
+            if let Some(root) = self
+                .foreign_root()
+                .filter(|root| Some(root.as_slice()) != known)
+            {
+                return root;
+            }
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The first root, if our certificate does not lead to it.
+    fn foreign_root(&self) -> Option<Vec<u8>> {
+        let current = self.0.current.load();
+        let (root, own) = (current.roots.first()?, current.own.as_ref()?);
+        let (leaf, between) = own.key.cert.split_first()?;
+        let only = [root.clone()];
+        let trust = Trust::new(&self.0.trust_domain, &only, self.0.provider.clone());
+        let verdict = trust.verify(leaf, between, UnixTime::now(), KeyUsage::server_auth());
+        (verdict == Err(PeerError::UnknownCa)).then(|| root.clone())
     }
 
     /// Our own identity, as long as there is a valid certificate.

@@ -1,6 +1,7 @@
 //! `meshctl`: subcommands to functions to exit codes, and nothing else.
 
 mod analyze;
+mod ca;
 mod demo;
 mod describe;
 mod explain;
@@ -35,6 +36,7 @@ enum Command {
     Upgrade(install::UpgradeArgs),
     Uninstall(install::UninstallArgs),
     Token(token::TokenArgs),
+    Ca(ca::CaArgs),
     Explain(explain::ExplainArgs),
     Simulate(Box<simulate::SimulateArgs>),
     Analyze(analyze::AnalyzeArgs),
@@ -101,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Upgrade(args) => install::upgrade(&args),
         Command::Uninstall(args) => install::uninstall(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ca(args) => ca::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),
         Command::Analyze(args) => Ok(analyze::run(&args)),
