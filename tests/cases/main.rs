@@ -12,6 +12,7 @@ mod kube;
 mod observe;
 mod protocols;
 mod redirect;
+mod resilience;
 mod seeds;
 mod simulate;
 mod splits;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ("protocols", protocols::CASES, true),
         ("conformance", conformance::CASES, true),
         ("faults", faults::CASES, true),
+        ("resilience", resilience::CASES, true),
         ("hand", hand::CASES, true),
         ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
