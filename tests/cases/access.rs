@@ -159,13 +159,55 @@ fn forged() -> anyhow::Result<()> {
 }
 
 fn audit() -> anyhow::Result<()> {
-    let mesh = Mesh::up(Access::Audit, &[&echo("web", 1), &echo("client", 1)])?;
-    mesh.answers("client", "http://web:8080/", 200)?;
-    let metrics = mesh.metrics("web")?;
-    ensure!(
-        metrics.sum("weft_policy_denied_total", &[("audit", "true")]) >= 1.0,
-        "and says what it would have denied"
-    );
+    let said = |name: &str, access: &str| {
+        let inject = "weft.mesh/inject: enabled";
+        let access = format!("{inject}\n        config.weft.mesh/access: {access}");
+        echo(name, 1).replace(inject, &access)
+    };
+    for (mesh, namespace, of_mesh, of_namespace) in [
+        (Access::Audit, "strict", 200, 403),
+        (Access::Strict, "audit", 403, 200),
+    ] {
+        let namespace = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: default, annotations: {{ config.weft.mesh/access: {namespace} }} }}\n"
+        );
+        let mesh = Mesh::up(
+            mesh,
+            &[
+                &echo("web", 1),
+                &said("lenient", "audit"),
+                &said("firm", "strict"),
+                &echo("client", 1),
+            ],
+        )?;
+        // The pod's own word goes first, then its namespace's, then the mesh's.
+        judged(&mesh, &[("web", of_mesh), ("lenient", 200), ("firm", 403)])?;
+        mesh.apply("namespace", &namespace)?;
+        judged(
+            &mesh,
+            &[("web", of_namespace), ("lenient", 200), ("firm", 403)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Each workload answers like this, and counts what it denied, or would have.
+fn judged(mesh: &Mesh, expected: &[(&str, u16)]) -> anyhow::Result<()> {
+    for (to, status) in expected {
+        let audit = if *status == 200 { "true" } else { "false" };
+        let labels = [("reason", "not_a_source"), ("audit", audit)];
+        let count = || -> anyhow::Result<f64> {
+            Ok(mesh.metrics(to)?.sum("weft_policy_denied_total", &labels))
+        };
+        eventually(&format!("{to} answers {status}"), || {
+            let before = count()?;
+            let answer = mesh.curl("client", &format!("http://{to}:8080/"), &[])?;
+            ensure!(answer.status == *status, "{answer:?}");
+            let after = count()?;
+            ensure!(after > before, "audit={audit}: {before}, then {after}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 
