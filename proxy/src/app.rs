@@ -186,9 +186,10 @@ impl App {
     }
 
     fn start_worker(&self, n: usize, listeners: Vec<Listener>) -> anyhow::Result<JoinHandle<()>> {
+        let (mark, metrics) = (self.config.mark, self.metrics.clone());
         let connector = match self.config.fixed_targets.is_empty() {
-            true => Connector::new(self.tls.clone(), self.config.mark),
-            false => Connector::without_redirection(self.tls.clone(), self.config.mark),
+            true => Connector::new(self.tls.clone(), mark, metrics),
+            false => Connector::without_redirection(self.tls.clone(), mark, metrics),
         };
         let (metrics, discover, tls) = (
             self.metrics.clone(),

@@ -3,10 +3,13 @@
 use crate::addresses;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Io, ReadAhead};
+use crate::lines::Lines;
+use crate::metrics::Metrics;
 use crate::tls::verify::PeerError;
 use crate::tls::{Alpn, Tls};
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,34 +30,45 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens connections; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Connector(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     tls: Tls,
     mark: Option<u32>,
     /// The kernel brings what is sent to other pods to their proxies, and what we send to ourselves to the application.
     redirected: bool,
+    metrics: Arc<Metrics>,
+    /// Lines that may be written about endpoints that are not who they should be.
+    lines: Lines,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connector").field(&self.0.tls).finish()
+    }
 }
 
 impl Connector {
     /// `mark` is set on every socket, so that the kernel leaves its packets alone.
-    pub fn new(tls: Tls, mark: Option<u32>) -> Self {
-        Self(Arc::new(Inner {
-            tls,
-            mark,
-            redirected: true,
-        }))
+    pub fn new(tls: Tls, mark: Option<u32>, metrics: Arc<Metrics>) -> Self {
+        Self::made(tls, mark, metrics, true)
     }
 
     /// For a host without redirection: every address that has an identity is a proxy's, also our own addresses, which
     /// several workloads may share there.
-    pub fn without_redirection(tls: Tls, mark: Option<u32>) -> Self {
+    pub fn without_redirection(tls: Tls, mark: Option<u32>, metrics: Arc<Metrics>) -> Self {
+        Self::made(tls, mark, metrics, false)
+    }
+
+    fn made(tls: Tls, mark: Option<u32>, metrics: Arc<Metrics>, redirected: bool) -> Self {
+        let lines = Lines::default();
         Self(Arc::new(Inner {
             tls,
             mark,
-            redirected: false,
+            redirected,
+            metrics,
+            lines,
         }))
     }
 
@@ -97,11 +111,29 @@ impl Connector {
             }
             Ok(Ok(_)) => Err(Error::new(ErrorKind::TlsHandshake)
                 .with_detail("the endpoint speaks TLS, but is no proxy")),
-            Ok(Err(error)) => Err(handshake_error(error)),
+            Ok(Err(error)) => Err(self.handshake_error(to, error)),
             Err(_) => {
                 Err(Error::new(ErrorKind::TlsHandshake).with_detail("the handshake took too long"))
             }
         }
+    }
+
+    /// Whose fault a failed handshake is: a wrong peer is not the same as a broken one.
+    fn handshake_error(&self, to: SocketAddr, error: io::Error) -> Error {
+        let reason = PeerError::of(&error);
+        let kind = match reason {
+            PeerError::Handshake | PeerError::OursRefused => ErrorKind::TlsHandshake,
+            _ => {
+                self.0.metrics.denied(reason.counted(), false).inc();
+                ErrorKind::PeerIdentity
+            }
+        };
+        if self.0.lines.take() {
+            tracing::info!(endpoint = %to, reason = reason.counted(), %error, "handshake with an endpoint failed");
+        }
+        Error::new(kind)
+            .with_detail(reason.to_string())
+            .with_source(error)
     }
 
     async fn tcp(&self, to: SocketAddr) -> Result<TcpStream, Error> {
@@ -144,17 +176,4 @@ pub fn tune(socket: SockRef<'_>) -> io::Result<()> {
 pub fn may_mark(mark: u32) -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_mark(mark)
-}
-
-/// Whose fault a failed handshake is: a wrong peer is not the same as a broken one.
-fn handshake_error(error: io::Error) -> Error {
-    let reason = PeerError::of(&error);
-    let kind = match reason {
-        PeerError::Handshake | PeerError::OursRefused => ErrorKind::TlsHandshake,
-        _ => ErrorKind::PeerIdentity,
-    };
-    tracing::debug!(reason = reason.label(), %error, "handshake with an endpoint failed");
-    Error::new(kind)
-        .with_detail(reason.to_string())
-        .with_source(error)
 }

@@ -158,7 +158,7 @@ async fn mutual(
         worker.tls.trust_domain(),
         UnixTime::now(),
     )
-    .map_err(|error| End::Refused(tls_label(error)))?;
+    .map_err(|error| End::Refused(error.counted()))?;
     let alpn = session
         .alpn_protocol()
         .and_then(Alpn::from_bytes)
@@ -177,22 +177,7 @@ fn refused_handshake(worker: &Worker, accepted: &Accepted, error: &std::io::Erro
     if worker.may_say() {
         tracing::info!(client = %accepted.client, reason = reason.label(), %error, "handshake refused");
     }
-    End::Refused(tls_label(reason))
-}
-
-/// Label of a refused handshake among the other reasons for which connections are refused.
-fn tls_label(error: PeerError) -> &'static str {
-    match error {
-        PeerError::Absent => "tls_absent",
-        PeerError::Expired => "tls_expired",
-        PeerError::NotYetValid => "tls_not_yet_valid",
-        PeerError::UnknownCa => "tls_unknown_ca",
-        PeerError::WrongIdentity => "tls_wrong_identity",
-        PeerError::NotAWorkload => "tls_not_a_workload",
-        PeerError::Malformed => "tls_malformed",
-        PeerError::OursRefused => "tls_ours_refused",
-        PeerError::Handshake => "tls_handshake",
-    }
+    End::Refused(reason.counted())
 }
 
 async fn http(

@@ -29,7 +29,11 @@ pub(super) fn shared() -> Arc<Shared> {
         zone: String::new(),
     };
     let (discover, _) = Discover::new(client, whoami, metrics.clone());
-    let connector = Connector::without_redirection(Tls::new("cluster.local", Vec::new()), None);
+    let connector = Connector::without_redirection(
+        Tls::new("cluster.local", Vec::new()),
+        None,
+        metrics.clone(),
+    );
     Shared::new(metrics, connector, discover.inbound())
 }
 

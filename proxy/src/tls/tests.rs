@@ -291,6 +291,33 @@ async fn sessions_are_resumed_until_the_certificate_or_the_roots_change() {
 }
 
 #[tokio::test]
+async fn early_data_is_neither_sent_nor_taken() {
+    let ca = TestCa::new();
+    let (api, web) = (
+        workload(&ca, "api", GOOD, &[&ca]),
+        workload(&ca, "web", GOOD, &[&ca]),
+    );
+    let ours = api.client(&id("web"), Alpn::Http2).unwrap();
+    assert!(!ours.enable_early_data);
+    assert_eq!(web.server().unwrap().max_early_data_size, 0);
+    // One that would send some is never told that it may.
+    let mut eager = ClientConfig::clone(&ours);
+    eager.enable_early_data = true;
+    let eager = Arc::new(eager);
+    for kind in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+        let (client, server) = shake(eager.clone(), web.server().unwrap()).await;
+        server.unwrap();
+        let client = client.unwrap();
+        let client = client.get_ref().1;
+        assert_eq!(client.handshake_kind(), Some(kind));
+        assert!(!client.is_early_data_accepted());
+    }
+    let name = ServerName::IpAddress(std::net::IpAddr::from([10, 0, 0, 1]).into());
+    let mut third = rustls::ClientConnection::new(eager, name).unwrap();
+    assert!(third.early_data().is_none(), "no ticket allows any");
+}
+
+#[tokio::test]
 async fn a_tickets_life_ends_with_the_certificate_it_stands_for() {
     let ca = TestCa::new();
     let chain: Vec<_> = ca

@@ -67,6 +67,21 @@ impl PeerError {
         }
     }
 
+    /// The reason among all others for which connections are refused: those of `weft_policy_denied_total`.
+    pub fn counted(self) -> &'static str {
+        match self {
+            PeerError::Absent => "tls_absent",
+            PeerError::Expired => "tls_expired",
+            PeerError::NotYetValid => "tls_not_yet_valid",
+            PeerError::UnknownCa => "tls_unknown_ca",
+            PeerError::WrongIdentity => "tls_wrong_identity",
+            PeerError::NotAWorkload => "tls_not_a_workload",
+            PeerError::Malformed => "tls_malformed",
+            PeerError::OursRefused => "tls_ours_refused",
+            PeerError::Handshake => "tls_handshake",
+        }
+    }
+
     /// The reason inside what a failed handshake returned.
     pub fn of(error: &std::io::Error) -> Self {
         let inner = error
