@@ -12,6 +12,7 @@ mod kube;
 mod observe;
 mod protocols;
 mod redirect;
+mod refusals;
 mod resilience;
 mod seeds;
 mod simulate;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
         ("trust", trust::CASES, true),
+        ("refusals", refusals::CASES, true),
         ("kube", kube::CASES, true),
     ];
     let mut trials = Vec::new();

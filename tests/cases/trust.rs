@@ -45,9 +45,9 @@ fn replaced() -> anyhow::Result<()> {
             .sum("weft_policy_denied_total", &[("reason", "tls_unknown_ca")]))
     };
     ensure!(refused()? == 0.0, "nobody was refused meanwhile");
-    shake(&mesh, scratch.path(), "new")?;
+    shake(&mesh, scratch.path(), Some("new"))?;
     ensure!(refused()? == 0.0, "the new root's certificate is taken");
-    shake(&mesh, scratch.path(), "old")?;
+    shake(&mesh, scratch.path(), Some("old"))?;
     eventually("the old root's certificate is refused", || {
         ensure!(refused()? >= 1.0);
         Ok(())
@@ -148,30 +148,59 @@ impl Load {
     }
 }
 
-/// A certificate of the client's identity, signed by the authority as it is now, in files that `openssl` reads.
-fn certificate(state: &Path, folder: &Path, name: &str) -> anyhow::Result<()> {
-    let ca = Ca::open_or_create(&StateDir::open(state)?, "cluster.local")?;
-    let id = SpiffeId::new("cluster.local", "default", "client")?;
-    let (leaf, key) = ca.issue_own(&id, Duration::from_secs(3600), SystemTime::now())?;
-    let file = |end: &str| folder.join(format!("{name}.{end}"));
-    std::fs::write(file("leaf"), &leaf.chain[0])?;
-    std::fs::write(file("key"), key.secret_der())?;
-    std::fs::write(file("der"), &leaf.chain[1])?;
-    let mut pem = Command::new("openssl");
-    let pem = pem.args(["x509", "-inform", "der", "-in"]).arg(file("der"));
-    let done = pem.arg("-out").arg(file("issuer")).output()?;
-    ensure!(done.status.success(), "{done:?}");
-    Ok(())
+/// What is made for whoever shows it from outside the mesh.
+pub(crate) struct Certificate<'a> {
+    /// Who signs it.
+    pub(crate) ca: &'a Ca,
+    /// Account in the namespace `default`.
+    pub(crate) account: &'a str,
+    /// When its time begins.
+    pub(crate) from: SystemTime,
+    /// How long it lasts.
+    pub(crate) ttl: Duration,
 }
 
-/// A handshake with the proxy of `web` from outside the mesh, with one of the certificates.
-fn shake(mesh: &Mesh, folder: &Path, name: &str) -> anyhow::Result<()> {
+impl Certificate<'_> {
+    /// Leaf, key and issuer, in files that `openssl` reads.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> anyhow::Result<()> {
+        let id = SpiffeId::new("cluster.local", "default", self.account)?;
+        let (leaf, key) = self.ca.issue_own(&id, self.ttl, self.from)?;
+        let file = |end: &str| folder.join(format!("{name}.{end}"));
+        std::fs::write(file("leaf"), &leaf.chain[0])?;
+        std::fs::write(file("key"), key.secret_der())?;
+        std::fs::write(file("der"), &leaf.chain[1])?;
+        let mut pem = Command::new("openssl");
+        let pem = pem.args(["x509", "-inform", "der", "-in"]).arg(file("der"));
+        let done = pem.arg("-out").arg(file("issuer")).output()?;
+        ensure!(done.status.success(), "{done:?}");
+        Ok(())
+    }
+}
+
+/// A certificate of the client's identity, signed by the authority as it is now.
+fn certificate(state: &Path, folder: &Path, name: &str) -> anyhow::Result<()> {
+    let ca = Ca::open_or_create(&StateDir::open(state)?, "cluster.local")?;
+    let of_client = Certificate {
+        ca: &ca,
+        account: "client",
+        from: SystemTime::now(),
+        ttl: Duration::from_secs(3600),
+    };
+    of_client.write(folder, name)
+}
+
+/// A handshake with the proxy of `web` from outside the mesh, with one of the certificates or none.
+pub(crate) fn shake(mesh: &Mesh, folder: &Path, name: Option<&str>) -> anyhow::Result<()> {
     let pod = mesh.pod("web")?;
     let ip = pod.ips.first().context("no address")?;
     let folder = folder.display();
+    let shown = name.map_or_else(String::new, |name| {
+        format!(
+            "-certform DER -keyform DER -cert {folder}/{name}.leaf -key {folder}/{name}.key -cert_chain {folder}/{name}.issuer"
+        )
+    });
     let command = format!(
-        "echo | timeout 10 openssl s_client -connect {ip}:8080 -tls1_3 -alpn weft-http/1 -certform DER -keyform DER \
-         -cert {folder}/{name}.leaf -key {folder}/{name}.key -cert_chain {folder}/{name}.issuer 2>&1"
+        "echo | timeout 10 openssl s_client -connect {ip}:8080 -tls1_3 -alpn weft-http/1 {shown} 2>&1"
     );
     let output = mesh.node(&["sh", "-c", &command])?;
     let said = String::from_utf8_lossy(&output.stdout);
