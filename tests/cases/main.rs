@@ -10,6 +10,7 @@ mod faults;
 mod hand;
 mod kube;
 mod observe;
+mod policies;
 mod protocols;
 mod redirect;
 mod refusals;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         ("conformance", conformance::CASES, true),
         ("faults", faults::CASES, true),
         ("resilience", resilience::CASES, true),
+        ("policies", policies::CASES, true),
         ("hand", hand::CASES, true),
         ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
