@@ -210,14 +210,12 @@ fn a_request_with_a_changed_byte_is_refused() {
 fn a_leaf_never_outlives_its_issuer() {
     let (_dir, ca) = ca();
     let csr = csr_with(&KeyPair::generate().unwrap(), |_| {});
-    let end = SystemTime::from(ca.issuer_not_after);
+    let ends = ca.held().issuer_not_after;
+    let end = SystemTime::from(ends);
     let issued = ca
         .issue_leaf(&csr, &id(), &pod(), TTL, end - Duration::from_secs(100))
         .unwrap();
-    assert_eq!(
-        issued.not_after,
-        ca.issuer_not_after.unix_timestamp() as u64
-    );
+    assert_eq!(issued.not_after, ends.unix_timestamp() as u64);
     assert_eq!(
         ca.issue_leaf(&csr, &id(), &pod(), TTL, end).err(),
         Some(CsrError::IssuerExpired)
@@ -229,7 +227,7 @@ fn the_authority_is_made_once_and_survives() {
     let (_dir, state) = state();
     let roots: Vec<_> = std::thread::scope(|scope| {
         let started: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| Ca::open_or_create(&state, "cluster.local").unwrap().roots))
+            .map(|_| scope.spawn(|| Ca::open_or_create(&state, "cluster.local").unwrap().roots()))
             .collect();
         started
             .into_iter()
@@ -239,7 +237,7 @@ fn the_authority_is_made_once_and_survives() {
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
     fs::remove_file(state.trust_anchors()).unwrap();
     assert_eq!(
-        Ca::open_or_create(&state, "cluster.local").unwrap().roots,
+        Ca::open_or_create(&state, "cluster.local").unwrap().roots(),
         roots[0]
     );
     let rewritten = fs::read_to_string(state.trust_anchors()).unwrap();
