@@ -51,7 +51,14 @@ fn replaced() -> anyhow::Result<()> {
     eventually("the old root's certificate is refused", || {
         ensure!(refused()? >= 1.0);
         Ok(())
-    })
+    })?;
+    let first = mesh.pod("client")?.name;
+    mesh.client().restart("Deployment", "default", "client")?;
+    eventually("a pod of today begins with the new root", || {
+        ensure!(mesh.pods("client")?.iter().all(|pod| pod.name != first));
+        Ok(())
+    })?;
+    mesh.answers("client", "http://web:8080/", 200)
 }
 
 /// One step of `meshctl ca rotate`.

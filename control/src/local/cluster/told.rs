@@ -15,10 +15,15 @@ use crate::local::services::Resolved;
 use crate::local::spec::{self, Configs};
 use crate::manifest::Object;
 use crate::manifest::workload::Pod;
+use crate::state::{Secrecy, TRUST_ANCHORS};
 use weft_proxy_api::names::{self, inject};
 
 impl Cluster {
     pub(super) fn publish_configs(&mut self) {
+        // Whoever replaces roots writes this file anew.
+        let state = self.node.tokens.as_ref();
+        let trust = state.and_then(|state| state.read(TRUST_ANCHORS, Secrecy::Public).ok()?);
+        self.trust = trust.or(self.trust.take());
         let mut configs = Configs::new();
         for loaded in self.objects.values() {
             if let Object::ConfigMap(map) = &loaded.object {
