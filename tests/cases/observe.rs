@@ -146,6 +146,16 @@ fn told(mesh: &Mesh) -> anyhow::Result<()> {
         code == 0 && identity.contains("web.default") && identity.contains("SYNCED"),
         "{identity}"
     );
+    let (_, endpoints) = meshctl(mesh, &["diagnostics", "endpoints", "deploy/client"])?;
+    ensure!(
+        endpoints.contains("default/web:8080") && endpoints.contains("ready"),
+        "{endpoints}"
+    );
+    let (_, top) = meshctl(mesh, &["top", "deploy/web", "--seconds", "1"])?;
+    ensure!(
+        top.contains("looking at the proxy of") && top.contains("SUCCESS_RATE"),
+        "{top}"
+    );
     let (code, text) = meshctl(mesh, &["stat", "deploy/nothing"])?;
     ensure!(code == 1, "{code}: {text}");
     let unreachable = Command::new(program("meshctl")?)

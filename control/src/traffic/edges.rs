@@ -1,7 +1,7 @@
 //! The report as a graph: which workload calls which, how well, and whether it is secured; where not, why. Pure.
 
 use super::report::{PodReport, Report};
-use super::rows::Sum;
+use super::rows::{Sum, service_name};
 use super::table::{Direction, EdgeKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Node {
     /// Namespace; empty: unknown.
     pub namespace: String,
-    /// `deploy/web`; empty: outside of the mesh.
+    /// `deploy/web`; `svc/web` where no endpoint was reached; empty: outside of the mesh.
     pub workload: String,
 }
 
@@ -83,6 +83,13 @@ fn ends(pod: &PodReport, key: &EdgeKey) -> Option<(Node, Node)> {
         workload: key.peer_workload.clone(),
     };
     match key.direction {
+        Direction::Outbound if peer.workload.is_empty() && !key.service.is_empty() => {
+            let called = Node {
+                namespace: key.service.split('/').next().unwrap_or_default().to_owned(),
+                workload: format!("svc/{}", service_name(&key.service)),
+            };
+            Some((own, called))
+        }
         Direction::Outbound => Some((own, peer)),
         Direction::Inbound if peer.workload.is_empty() => Some((peer, own)),
         Direction::Inbound => None,
@@ -117,6 +124,9 @@ fn reason(report: &Report, edge: &Edge, seen_by: &PodReport) -> String {
             "the client has no proxy".into()
         };
     }
+    if edge.dst.workload.starts_with("svc/") {
+        return "no endpoint was reached".into();
+    }
     if edge.dst.workload.is_empty() {
         "the destination is outside of the mesh".into()
     } else if unmeshed(&edge.dst) {
@@ -150,6 +160,18 @@ mod tests {
         );
         assert_eq!(all[0].client_id.as_deref(), Some("load.shop"));
         assert_eq!(all[0].server_id.as_deref(), Some("web.shop"));
+    }
+
+    #[test]
+    fn what_reached_no_endpoint_is_not_outside_of_the_mesh() {
+        let mut report = story();
+        let edge = &mut report.pods[0].edges[0].key;
+        edge.peer_workload.clear();
+        edge.mutual_tls = false;
+        let all = edges(&report);
+        let seen = all.iter().find(|edge| edge.dst.workload == "svc/web");
+        let reason = seen.and_then(|edge| edge.no_tls_reason.as_deref());
+        assert_eq!(reason, Some("no endpoint was reached"));
     }
 
     #[test]

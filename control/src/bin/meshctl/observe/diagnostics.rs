@@ -110,7 +110,7 @@ fn endpoints(config: &Value) -> String {
         Value::Null => "-".into(),
         other => other.to_string(),
     };
-    for destination in list(&config["outbound"]) {
+    for destination in list(&config["plan"]["outbound"]) {
         let plan = &destination["plan"];
         for backend in list(&plan["routes"])
             .iter()
@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn endpoints_stand_under_their_backend() {
-        let config = serde_json::json!({"outbound": [{"plan": {"service": "shop/web:80", "routes": [{"backends": [
+        let config = serde_json::json!({"plan": {"outbound": [{"plan": {"service": "shop/web:80", "routes": [{"backends": [
             {"service": "shop/web-v1:80", "weight": 9, "endpoints": [
-                {"address": "10.0.0.1:8080", "pod": "web-1", "identity": null, "in_flight": 2, "ejected": true}]}]}]}}]});
+                {"address": "10.0.0.1:8080", "pod": "web-1", "identity": null, "in_flight": 2, "ejected": true}]}]}]}}]}});
         let expected = "\
 SERVICE       BACKEND          ENDPOINT        POD     IDENTITY   WEIGHT   IN_FLIGHT   STATE
 shop/web:80   shop/web-v1:80   10.0.0.1:8080   web-1   -               9           2   ejected

@@ -234,7 +234,7 @@ shop        idle      1/2         -        -             -             -        
         let text = render(&[split], false, true);
         let expected = "\
 NAME   APEX   LEAF     WEIGHT   WANTED     SEEN   SUCCESS      RPS   LATENCY_P50   LATENCY_P95   LATENCY_P99   READ_BYTES/SEC   WRITE_BYTES/SEC   REQUESTS   FAILURES   DENIED
-web    web    web-v1        9   90.00%   91.00%    99.17%   2.0rps         0.8ms         1.0ms         1.0ms            0B/s          1.0kB/s        120          1        0
+web    web    web-v1        9   90.00%   91.00%    99.17%   2.0rps         0.8ms         1.0ms         1.0ms             0B/s           1.0kB/s        120          1        0
 ";
         assert_eq!(text, expected);
     }

@@ -94,7 +94,8 @@ mod tests {
         let mut table = Table::new(vec![("NAME", Align::Left), ("RPS", Align::Right)]);
         table.row(vec!["web".into(), rate(2.0)]);
         table.row(vec!["a-long-name".into(), rate(1234.56)]);
-        let expected = "NAME               RPS\nweb             2.0rps\na-long-name   1234.6rps\n";
+        let expected =
+            "NAME                RPS\nweb              2.0rps\na-long-name   1234.6rps\n";
         assert_eq!(table.render(), expected);
     }
 

@@ -216,7 +216,9 @@ impl Progress {
 
     fn summary(&self) -> String {
         let (seen, matched, skipped) = self.tally.totals();
+        // What was shown after the last word of a proxy has passed and fitted as well.
         let shown = self.shown;
+        let (seen, matched) = (seen.max(shown), matched.max(shown));
         format!("{shown} requests shown; {seen} seen, {matched} matched, {skipped} left out")
     }
 }

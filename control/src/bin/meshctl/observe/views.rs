@@ -323,8 +323,8 @@ shop/sa/web   shop/sa/stranger   denied: not_a_source   -                   7   
             ..ProxyReport::default()
         });
         let expected = "\
-NAMESPACE   POD     IDENTITY   CERTIFICATE    CONFIG   VERSION
-shop        web-1   web.shop   ends in 24h    SYNCED   0.1.0
+NAMESPACE   POD     IDENTITY   CERTIFICATE   CONFIG   VERSION
+shop        web-1   web.shop   ends in 24h   SYNCED   0.1.0
 ";
         assert_eq!(identity_table(&[&pod], 3600.0), expected);
     }
