@@ -69,7 +69,7 @@ struct Typed {
     #[arg(long, env = env::LOG, value_name = "FILTER", default_value = DEFAULT_LOG)]
     log: String,
     #[command(flatten)]
-    webhook: webhook::Typed,
+    webhook: webhook::WebhookArgs,
 }
 
 /// Settings as meant.
