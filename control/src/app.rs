@@ -6,7 +6,7 @@
 //! the control API with its connections, admin with its connections, the renewal of the controller's own certificate.
 //!
 //! With a webhook (`--webhook-addr`, HTTPS, for the API server) also that, with its connections, and what keeps its
-//! certificates right.
+//! certificates right; and the aggregated metrics API (`--metrics-api-addr`), which shows the same certificate.
 //!
 //! The control API opens only after everything has been read once: a controller that just started must not tell
 //! proxies that what it has not read yet is gone.
@@ -16,6 +16,7 @@ use crate::args::{Config, Source};
 use crate::ca::Ca;
 use crate::index::Index;
 use crate::kube::connect;
+use crate::kube::metrics_api;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
 use crate::kube::writer::{self, Writer};
@@ -134,7 +135,8 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     if let Some(client) = client.clone() {
-        webhook::start::start(&config, client, &state.dir, &index, &mut tasks).await?;
+        let reports = api_of(&index, &shared, token.clone());
+        answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
     let watched = watched(config.source, client, &index, &shared, &mut tasks);
@@ -164,19 +166,39 @@ async fn run_and_tell(
     Ok(())
 }
 
+/// Starts what the API server asks: the webhook, and the metrics API that shows the same certificate.
+async fn answer_the_server(
+    config: &Config,
+    client: Client,
+    state: &StateDir,
+    index: &Arc<Index>,
+    reports: Api,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let serving = webhook::start::start(config, client.clone(), state, index, tasks).await?;
+    let address = config.webhook.as_ref().and_then(|it| it.metrics_api);
+    if let (Some(serving), Some(address)) = (serving, address) {
+        metrics_api::start::start(address, client, reports, serving, tasks).await?;
+    }
+    Ok(())
+}
+
+fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, token: String) -> Api {
+    Api {
+        shared: shared.clone(),
+        overview: index.clone(),
+        token,
+    }
+}
+
 fn admin_of(
     index: &Arc<Index>,
     shared: &Arc<Shared>,
     own: &Arc<OwnIdentity>,
     token: String,
 ) -> Admin {
-    let api = Api {
-        shared: shared.clone(),
-        overview: index.clone(),
-        token,
-    };
     Admin {
-        api,
+        api: api_of(index, shared, token),
         overview: index.clone(),
         shared: shared.clone(),
         own: own.clone(),

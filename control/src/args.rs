@@ -345,6 +345,13 @@ mod tests {
         let expected = "weft-control.weft-system.svc.cluster.local:8086";
         assert_eq!(webhook.control_addr, expected);
         assert_eq!(webhook.ca_ttl, Duration::from_secs(365 * 24 * 3600));
+        assert_eq!(webhook.metrics_api, None);
+        let metrics = ["--metrics-api-addr", "127.0.0.1:8444"];
+        let config = parse(&[&on[..], &metrics].concat(), None).unwrap();
+        let address = config.webhook.and_then(|webhook| webhook.metrics_api);
+        assert_eq!(address, Some(([127, 0, 0, 1], 8444).into()));
+        let error = parse(&["--kubernetes", metrics[0], metrics[1]], None).unwrap_err();
+        assert!(error.contains("needs --webhook-addr"), "{error}");
         let error = parse(&["--dir", "/", "--webhook-addr", "1.2.3.4:1"], None).unwrap_err();
         assert!(
             error.contains("--webhook-addr: is for --kubernetes only"),

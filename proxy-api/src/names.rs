@@ -21,8 +21,10 @@ pub mod ports {
     pub const ADMIN: u16 = 4191;
     /// Controller: the control API (gRPC over TLS).
     pub const CONTROL: u16 = 8086;
-    /// Controller: webhook and aggregated API.
+    /// Controller: webhook.
     pub const WEBHOOK: u16 = 8443;
+    /// Controller: aggregated API of traffic metrics.
+    pub const METRICS_API: u16 = 8444;
     /// Controller: web pages.
     pub const WEB: u16 = 8084;
     /// Controller: health and metrics.
@@ -112,6 +114,8 @@ pub mod control_env {
     pub const ADMIN_ADDR: &str = "WEFT_CONTROL_ADMIN_ADDR";
     /// Address of the webhook.
     pub const WEBHOOK_ADDR: &str = "WEFT_CONTROL_WEBHOOK_ADDR";
+    /// Address of the aggregated API of traffic metrics.
+    pub const METRICS_API_ADDR: &str = "WEFT_CONTROL_METRICS_API_ADDR";
     /// Trust domain of the mesh.
     pub const TRUST_DOMAIN: &str = "WEFT_CONTROL_TRUST_DOMAIN";
     /// Life of a workload certificate.

@@ -5,10 +5,12 @@
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
 //! * [`status`], [`writer`]: what users read of their objects.
+//! * [`metrics_api`]: traffic as objects of `metrics.smi-spec.io`, by the API server's aggregator.
 //! * [`rbac`]: what all of it may do, and no more.
 
 pub mod connect;
 pub mod lease;
+pub mod metrics_api;
 pub mod rbac;
 pub mod review;
 pub mod secret;

@@ -1,6 +1,6 @@
 //! What the controller may do with the Kubernetes API: the least it works with, as the rules an installation writes.
 
-use super::secret::CA_SECRET;
+use super::{metrics_api, secret::CA_SECRET};
 use crate::source::kube::kinds::WATCHED;
 use crate::webhook::keeper::{INJECTOR, VALIDATOR, WEBHOOK_CA_SECRET, converted};
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -70,12 +70,14 @@ pub fn rbac() -> Rbac {
 }
 
 /// Whom the API server trusts is kept where it asks the webhook, and nowhere else.
-fn trusting_the_webhook() -> [PolicyRule; 3] {
+fn trusting_the_webhook() -> [PolicyRule; 4] {
     let webhooks = |plural: &str, name: &str| {
         let group = "admissionregistration.k8s.io";
         rule(&[group], &[plural], &["get", "patch"], &[name])
     };
     let definitions: Vec<String> = converted().collect();
+    let services: Vec<String> = metrics_api::services().collect();
+    let services: Vec<&str> = services.iter().map(String::as_str).collect();
     let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
     [
         webhooks("mutatingwebhookconfigurations", INJECTOR),
@@ -85,6 +87,12 @@ fn trusting_the_webhook() -> [PolicyRule; 3] {
             &["customresourcedefinitions"],
             &["get", "patch"],
             &definitions,
+        ),
+        rule(
+            &["apiregistration.k8s.io"],
+            &["apiservices"],
+            &["get", "patch"],
+            &services,
         ),
     ]
 }

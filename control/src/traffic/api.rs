@@ -89,8 +89,7 @@ impl Api {
             Ok(asked) => asked,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
         };
-        let since = Instant::now();
-        self.shared.looked_at.send_replace(Some(since));
+        let since = self.look();
         if asked.fresh {
             self.wait_for_reports(since).await;
         }
@@ -175,6 +174,20 @@ impl Api {
         }
     }
 
+    /// The traffic of a window after the proxies' next reports.
+    pub async fn fresh(&self, window: Duration) -> Report {
+        let since = self.look();
+        self.wait_for_reports(since).await;
+        self.traffic(Some(window))
+    }
+
+    /// Makes the proxies report often for a while.
+    fn look(&self) -> Instant {
+        let now = Instant::now();
+        self.shared.looked_at.send_replace(Some(now));
+        now
+    }
+
     /// Until every connected proxy has reported after `since`, or patience ends.
     async fn wait_for_reports(&self, since: Instant) {
         let deadline = since + PATIENCE;
@@ -252,7 +265,7 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Percent-decoded (RFC 3986 section 2.1); `None`: it is not.
-fn decoded(text: &str) -> Option<String> {
+pub fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -15,6 +15,8 @@ use weft_proxy_api::policy::inbound::{Allow, Ports, Traffic};
 pub struct Inventory {
     /// Pods, by namespace and name.
     pub pods: Vec<PodFacts>,
+    /// Namespaces.
+    pub namespaces: Vec<String>,
     /// Services, as `namespace/name`.
     pub services: Vec<String>,
     /// Traffic splits.
@@ -35,6 +37,8 @@ pub struct PodFacts {
     pub workload: String,
     /// Service account.
     pub service_account: String,
+    /// Node it runs on; empty: none yet.
+    pub node: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Has a proxy.
@@ -106,12 +110,16 @@ pub fn inventory(world: &World) -> Inventory {
                 let at = &service.metadata;
                 all.services.push(format!("{}/{}", at.namespace, at.name));
             }
+            Object::Namespace(namespace) => {
+                all.namespaces.push(namespace.metadata.name.clone());
+            }
             Object::TrafficSplit(split) => all.splits.push(shares(split)),
             _ => {}
         }
     }
     all.pods
         .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    all.namespaces.sort();
     all.services.sort();
     all.splits
         .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -127,6 +135,7 @@ fn facts(reader: &Reader<'_>, pod: &Pod) -> PodFacts {
         name: pod.metadata.name.clone(),
         workload: pod::label(pod),
         service_account: pod.spec.account().to_owned(),
+        node: pod.spec.node_name.clone().unwrap_or_default(),
         labels: pod.metadata.labels.clone(),
         meshed: pod::is_meshed(reader, pod),
         ready: pod.status.is_ready(),

@@ -25,6 +25,8 @@ pub struct Report {
     pub window_seconds: Option<f64>,
     /// Pods, with and without traffic.
     pub pods: Vec<PodReport>,
+    /// Namespaces, with and without pods.
+    pub namespaces: Vec<String>,
     /// Services, as `namespace/name`.
     pub services: Vec<String>,
     /// Traffic splits.
@@ -140,6 +142,7 @@ impl Report {
             kind: "Traffic".into(),
             window_seconds: window.map(|window| window.as_secs_f64()),
             pods: pods.collect(),
+            namespaces: inventory.namespaces,
             services: inventory.services,
             splits: inventory.splits,
             permissions: inventory.permissions,

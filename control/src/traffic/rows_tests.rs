@@ -69,6 +69,7 @@ fn pod(name: &str, workload: &str, account: &str, services: &[&str]) -> PodRepor
             name: name.into(),
             workload: workload.into(),
             service_account: account.into(),
+            node: "node-1".into(),
             labels: [("app".into(), account.into())].into(),
             meshed: true,
             ready: true,

@@ -6,6 +6,7 @@
 
 use super::authority::Authorities;
 use super::serving::Serving;
+use crate::kube::metrics_api;
 use anyhow::{Context, Result, bail};
 use http::{Method, Request, header};
 use k8s_openapi::ByteString;
@@ -191,6 +192,11 @@ fn places() -> Vec<Place> {
         url: format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"),
         list: None,
         bundle: &["spec", "conversion", "webhook", "clientConfig"],
+    }));
+    places.extend(metrics_api::services().map(|name| Place {
+        url: format!("/apis/apiregistration.k8s.io/v1/apiservices/{name}"),
+        list: None,
+        bundle: &["spec"],
     }));
     places
 }

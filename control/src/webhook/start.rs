@@ -12,16 +12,17 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Starts what answers and what keeps its certificates right; nothing where no webhook is asked for.
+/// Starts what answers and what keeps its certificates right, and gives what it shows; nothing where no webhook is asked
+/// for.
 pub async fn start(
     config: &Config,
     client: Client,
     state: &StateDir,
     index: &Arc<Index>,
     tasks: &mut JoinSet<()>,
-) -> Result<()> {
+) -> Result<Option<Arc<Serving>>> {
     let (Some(settings), Source::Kubernetes(source)) = (&config.webhook, &config.source) else {
-        return Ok(());
+        return Ok(None);
     };
     let injection = settings
         .injection(&config.trust_domain)
@@ -44,11 +45,12 @@ pub async fn start(
         injection,
         source.namespace.clone(),
     ));
+    let shown = serving.clone();
     tasks.spawn(keeper.run());
     tasks.spawn(async move {
         if let Err(error) = server::run(webhook, serving, listener).await {
             tracing::error!("the webhook: {error:#}");
         }
     });
-    Ok(())
+    Ok(Some(shown))
 }

@@ -2,6 +2,7 @@
 
 mod identity;
 mod mesh;
+mod metrics;
 mod smi;
 mod source;
 mod status;
@@ -40,6 +41,11 @@ pub(crate) const CASES: &[Case] = &[
         "a_mesh_obeys_kubectl_within_a_second",
         &["curl"],
         mesh::obeys,
+    ),
+    (
+        "traffic_is_told_through_the_aggregator",
+        &["curl"],
+        metrics::aggregated,
     ),
 ];
 

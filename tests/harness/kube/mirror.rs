@@ -64,6 +64,13 @@ fn head(object: &Value) -> Value {
     })
 }
 
+/// A pod's, which also say who owns it.
+fn owned(object: &Value) -> Value {
+    let mut metadata = head(object);
+    metadata["ownerReferences"] = object["metadata"]["ownerReferences"].clone();
+    metadata
+}
+
 fn service(service: &Value) -> Value {
     let mut spec = service["spec"].clone();
     let families = spec["clusterIPs"].as_array().map_or(0, Vec::len);
@@ -87,7 +94,7 @@ fn pod(pod: &Value) -> Value {
         .map(container)
         .collect();
     json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": head(pod),
+        "apiVersion": "v1", "kind": "Pod", "metadata": owned(pod),
         "spec": {"serviceAccountName": pod["spec"]["serviceAccountName"], "containers": containers},
     })
 }
