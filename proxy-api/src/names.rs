@@ -80,6 +80,10 @@ pub mod proxy_env {
     pub const ZONE: &str = "WEFT_PROXY_ZONE";
     /// How long a drain may take.
     pub const SHUTDOWN_GRACE: &str = "WEFT_PROXY_SHUTDOWN_GRACE";
+    /// Whether `POST /shutdown` ends the proxy.
+    pub const ADMIN_SHUTDOWN: &str = "WEFT_PROXY_ADMIN_SHUTDOWN";
+    /// Where a new proxy takes the listeners over.
+    pub const UPGRADE_SOCKET: &str = "WEFT_PROXY_UPGRADE_SOCKET";
     /// Ports never treated as HTTP, in either direction.
     pub const OPAQUE_PORTS: &str = "WEFT_PROXY_OPAQUE_PORTS";
     /// Listeners with a fixed original destination, for hosts without redirection.

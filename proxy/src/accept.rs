@@ -6,9 +6,10 @@ use crate::connection::Direction;
 use crate::worker::Worker;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,29 +42,80 @@ pub struct Accepted {
     pub fixed: bool,
 }
 
-/// The listeners of one worker. Workers share addresses; the kernel spreads connections among them.
-pub fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for (direction, addresses) in [
-        (Direction::Outbound, &config.outbound),
-        (Direction::Inbound, &config.inbound),
-    ] {
-        for socket in bind_all(addresses, true)? {
-            listeners.push(Listener {
-                socket,
-                direction,
-                fixed: None,
-            });
+/// Listeners that another process had before, by address.
+#[derive(Debug, Default)]
+pub struct Inherited(HashMap<SocketAddr, Vec<std::net::TcpListener>>);
+
+impl Inherited {
+    /// What an old process gave.
+    pub fn new(listeners: Vec<std::net::TcpListener>) -> Self {
+        let mut by_address = HashMap::<_, Vec<_>>::new();
+        for listener in listeners {
+            if let Ok(address) = listener.local_addr() {
+                by_address.entry(address).or_default().push(listener);
+            }
+        }
+        Self(by_address)
+    }
+
+    /// Those of an address; of `[::]` also where there was no IPv6.
+    fn take(&mut self, address: SocketAddr) -> Vec<std::net::TcpListener> {
+        let otherwise = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        match self.0.remove(&address) {
+            Some(listeners) => listeners,
+            None if address == (Ipv6Addr::UNSPECIFIED, address.port()).into() => {
+                self.0.remove(&otherwise).unwrap_or_default()
+            }
+            None => Vec::new(),
         }
     }
+}
+
+/// The listeners of each worker. Workers share addresses; the kernel spreads connections among them. Every inherited
+/// listener goes to some worker, as connections may wait in its queue; what is missing is bound.
+pub fn bind(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Vec<Vec<Listener>>> {
+    let mut workers: Vec<Vec<Listener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut deal = |addresses: &[SocketAddr], direction, fixed: Option<&FixedTarget>| {
+        for address in addresses {
+            let mut sockets = inherited.take(*address);
+            while sockets.len() < workers.len() {
+                match bind_or_leave_out(*address, addresses.len() == 1, true)? {
+                    Some(socket) => sockets.push(socket),
+                    None => break,
+                }
+            }
+            let count = workers.len();
+            for (at, socket) in sockets.into_iter().enumerate() {
+                workers[at % count].push(Listener {
+                    socket,
+                    direction,
+                    fixed: fixed.cloned(),
+                });
+            }
+        }
+        anyhow::Ok(())
+    };
+    deal(&config.outbound, Direction::Outbound, None)?;
+    deal(&config.inbound, Direction::Inbound, None)?;
     for fixed in &config.fixed_targets {
-        let socket = bind_one(fixed.listen, true)
-            .with_context(|| format!("cannot listen on {}", fixed.listen))?;
-        listeners.push(Listener {
-            socket,
-            direction: fixed.direction,
-            fixed: Some(fixed.clone()),
-        });
+        deal(&[fixed.listen], fixed.direction, Some(fixed))?;
+    }
+    Ok(workers)
+}
+
+/// The listeners of the admin port.
+pub fn bind_admin(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in &config.admin {
+        let before = inherited.take(*address);
+        if before.is_empty() {
+            let bound = bind_or_leave_out(*address, config.admin.len() == 1, false)?;
+            listeners.extend(bound);
+        }
+        listeners.extend(before);
     }
     Ok(listeners)
 }
@@ -81,27 +133,31 @@ pub fn probe(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Binds every address of a list. On a machine without IPv6 `[::]` becomes `0.0.0.0`, and another IPv6 address is left
-/// out if that leaves any.
-pub fn bind_all(
-    addresses: &[SocketAddr],
+fn bind_all(addresses: &[SocketAddr], shared: bool) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    addresses
+        .iter()
+        .filter_map(|address| bind_or_leave_out(*address, addresses.len() == 1, shared).transpose())
+        .collect()
+}
+
+/// Binds an address. On a machine without IPv6 `[::]` becomes `0.0.0.0`, and another IPv6 address is left out if it is
+/// not the only one of its kind.
+fn bind_or_leave_out(
+    address: SocketAddr,
+    only: bool,
     shared: bool,
-) -> anyhow::Result<Vec<std::net::TcpListener>> {
-    let mut sockets = Vec::new();
-    for address in addresses {
-        let bound = match bind_one(*address, shared) {
-            Err(error) if address.is_ipv6() && no_ipv6(&error) => {
-                match address.ip().is_unspecified() {
-                    true => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared),
-                    false if addresses.len() > 1 => continue,
-                    false => Err(error),
-                }
-            }
-            bound => bound,
-        };
-        sockets.push(bound.with_context(|| format!("cannot listen on {address}"))?);
-    }
-    Ok(sockets)
+) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let bound = match bind_one(address, shared) {
+        Err(error) if address.is_ipv6() && no_ipv6(&error) => match address.ip().is_unspecified() {
+            true => bind_one((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared),
+            false if !only => return Ok(None),
+            false => Err(error),
+        },
+        bound => bound,
+    };
+    Ok(Some(
+        bound.with_context(|| format!("cannot listen on {address}"))?,
+    ))
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -130,6 +186,11 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
 }
 
 impl Listener {
+    /// Another name for the same socket, to be given away.
+    pub fn copy(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// Accepts until the drain begins. Must be called inside the worker's runtime.
     pub async fn run(self, worker: Arc<Worker>) -> io::Result<()> {
         let listener = TcpListener::from_std(self.socket)?;
@@ -137,7 +198,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = worker.drain.draining(self.direction) => return Ok(()),
+                () = worker.drain.no_more(self.direction) => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -356,6 +417,41 @@ mod tests {
                 .target,
             target
         );
+    }
+
+    #[test]
+    fn every_inherited_listener_finds_a_worker_and_every_worker_a_listener() {
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for (before, workers, expected) in [
+            (1, 3, vec![1, 1, 1]),
+            (3, 2, vec![2, 1]),
+            (0, 2, vec![1, 1]),
+        ] {
+            let first = bind_one(address, true).unwrap();
+            let at = first.local_addr().unwrap();
+            let mut old: Vec<_> = (1..before).map(|_| bind_one(at, true).unwrap()).collect();
+            if before > 0 {
+                old.push(first);
+            }
+            let mut inherited = Inherited::new(old);
+            let mut config = crate::config::Config::read(|name| {
+                use weft_proxy_api::names::proxy_env as env;
+                let value = match name {
+                    env::WORKLOAD => "shop/web-0",
+                    env::CONTROL_ADDR => "127.0.0.1:1",
+                    env::TOKEN_FILE => "token",
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            })
+            .unwrap();
+            config.workers = workers;
+            (config.inbound, config.outbound) = (vec![at], Vec::new());
+            let dealt = bind(&config, &mut inherited).unwrap();
+            let counts: Vec<_> = dealt.iter().map(Vec::len).collect();
+            assert_eq!(counts, expected, "{before} sockets, {workers} workers");
+            assert!(inherited.0.is_empty());
+        }
     }
 
     #[test]

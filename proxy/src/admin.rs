@@ -44,17 +44,22 @@ pub struct Admin {
     pub drain: Arc<Drain>,
     /// Sees the drain.
     pub draining: DrainWatch,
+    /// Does `POST /shutdown` end the process?
+    pub may_shut_down: bool,
     /// Sets the log filter.
     pub set_log: SetLog,
 }
 
 impl Admin {
-    /// Serves on every listener until dropped.
+    /// Serves on every listener until dropped, or until another process does.
     pub async fn run(self: Arc<Self>, listeners: Vec<std::net::TcpListener>) {
         let tasks = Tasks::default();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let accept = |listener| accept(self.clone(), listener, slots.clone(), tasks.clone());
-        futures_util::future::join_all(listeners.into_iter().map(accept)).await;
+        tokio::select! {
+            _ = futures_util::future::join_all(listeners.into_iter().map(accept)) => {}
+            () = self.draining.handed_over() => {}
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
@@ -77,6 +82,10 @@ impl Admin {
                 "only from loopback, and not from a web page\n",
             ),
             ("/config", Method::GET) => typed("application/json", format!("{:#}\n", self.config())),
+            ("/shutdown", Method::POST) if !self.may_shut_down => text(
+                StatusCode::FORBIDDEN,
+                "off: WEFT_PROXY_ADMIN_SHUTDOWN=true allows it\n",
+            ),
             ("/shutdown", Method::POST) => {
                 tracing::info!("shutdown asked for on the admin port");
                 self.drain.announce();
@@ -94,7 +103,7 @@ impl Admin {
     }
 
     /// What is missing before traffic should be sent here.
-    fn not_ready(&self) -> Option<String> {
+    pub(crate) fn not_ready(&self) -> Option<String> {
         if self.draining.is_leaving() {
             return Some("shutting down".to_owned());
         }
@@ -229,7 +238,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn admin() -> Arc<Admin> {
+    fn admin(may_shut_down: bool) -> Arc<Admin> {
         let metrics = Metrics::new("shop");
         let client =
             crate::discover::ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
@@ -246,6 +255,7 @@ mod tests {
             identity: watch::channel(State::Asking(None)).1,
             drain: Arc::new(drain),
             draining,
+            may_shut_down,
             set_log: Box::new(|_| Ok(())),
         })
     }
@@ -271,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn anybody_may_look_at_health_and_metrics_and_nobody_but_loopback_at_the_rest() {
-        let admin = admin();
+        let admin = admin(true);
         let rows = [
             ("GET", "/live", 200, 200),
             ("GET", "/ready", 503, 503),
@@ -303,6 +313,16 @@ mod tests {
             202
         );
         assert!(admin.draining.is_leaving());
+    }
+
+    #[tokio::test]
+    async fn nobody_ends_the_process_where_that_was_not_allowed() {
+        let admin = admin(false);
+        assert_eq!(
+            status(&admin, "127.0.0.1:9", "POST", "/shutdown").await,
+            403
+        );
+        assert!(!admin.draining.is_leaving());
     }
 
     #[test]

@@ -18,23 +18,25 @@
 //! | trust | installs new roots | control |
 //! | identity figures | tells metrics how the identity stands | control |
 //! | admin | health, metrics, configuration, orders | control |
+//! | door | gives the listeners to a new process that asks ([`upgrade`]) | control |
 //! | signals | first: leave ([`leave`]); second: now | control (main) |
 
-use crate::accept::{self, Listener};
+use crate::accept::{self, Inherited, Listener};
 use crate::admin::Admin;
 use crate::config::{Config, LogFormat};
 use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
-use crate::leave::leave;
+use crate::leave::{after_hand_over, leave};
 use crate::metrics::Metrics;
 use crate::stack::Shared;
 use crate::tasks::{Drain, DrainWatch, Tasks};
 use crate::tls::Tls;
 use crate::tls::identity::{Renewal, State};
+use crate::upgrade::{self, Door, GET_READY};
 use crate::worker::Worker;
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::process::ExitCode;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,19 +51,17 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 type LogHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Runs, and says on one line what went wrong.
-pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weft-proxy: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// How the proxy comes to its listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nobody has them.
+    Alone,
+    /// From the proxy that runs.
+    TakeOver,
 }
 
 /// The whole life of the proxy.
-pub fn run() -> anyhow::Result<()> {
+pub fn run(start: Start) -> anyhow::Result<()> {
     stay_small();
     let config = Arc::new(Config::from_env()?);
     let log = start_log(&config)?;
@@ -69,11 +69,13 @@ pub fn run() -> anyhow::Result<()> {
     if let Some(mark) = config.mark {
         connect::may_mark(mark).context("WEFT_PROXY_MARK needs CAP_NET_ADMIN")?;
     }
-    accept::probe(&config)?;
+    if start == Start::Alone {
+        accept::probe(&config)?;
+    }
     let control = runtime()?;
     let _inside = control.enter();
-    let app = App::new(config, log)?;
-    control.block_on(app.run())
+    let (app, driver) = App::new(config, log);
+    control.block_on(app.run(start, driver))
 }
 
 /// What is shared between threads.
@@ -82,7 +84,6 @@ struct App {
     metrics: Arc<Metrics>,
     tls: Tls,
     discover: Discover,
-    driver: Driver,
     client: ControlClient,
     drain: Arc<Drain>,
     draining: DrainWatch,
@@ -90,7 +91,7 @@ struct App {
 }
 
 impl App {
-    fn new(config: Arc<Config>, log: LogHandle) -> anyhow::Result<Self> {
+    fn new(config: Arc<Config>, log: LogHandle) -> (Self, Driver) {
         let metrics = Metrics::new(&config.workload.namespace);
         let tls = Tls::new(&config.trust_domain, config.trust_anchors.clone());
         let source = tls.clone();
@@ -106,59 +107,52 @@ impl App {
         };
         let (discover, driver) = Discover::new(client.clone(), whoami, metrics.clone());
         let (drain, draining) = Drain::new();
-        Ok(Self {
+        let app = Self {
             config,
             metrics,
             tls,
             discover,
-            driver,
             client,
             drain: Arc::new(drain),
             draining,
             log,
-        })
+        };
+        (app, driver)
     }
 
-    async fn run(self) -> anyhow::Result<()> {
-        let admin_listeners = accept::bind_all(&self.config.admin, false)?;
-        let workers = self.start_workers()?;
+    async fn run(self, start: Start, driver: Driver) -> anyhow::Result<()> {
         let tasks = Tasks::default();
-        let (state, identity) = watch::channel(State::Asking(None));
-        let metrics = self.metrics.clone();
-        spawn(
-            &tasks,
-            "identity figures",
-            tell_identity(identity.clone(), metrics.clone()),
-        );
-        spawn(
-            &tasks,
-            "trust",
-            follow_trust(self.discover.clone(), self.tls.clone()),
-        );
-        let renewal = Renewal {
-            tls: self.tls.clone(),
-            certify: Certifier::new(self.client.clone()),
-            token_file: self.config.token_file.clone(),
-            clock: SystemTime::now,
-            state,
-            metrics: self.metrics.clone(),
+        let (admin, listeners, door, word) = match start {
+            Start::Alone => {
+                // All sockets are bound before anything runs: a mistake is told at once, and nothing is half started.
+                let listeners = self.listen(Vec::new())?;
+                let door = self.config.upgrade_socket.as_deref();
+                let door = door.map(Door::open).transpose()?;
+                (self.start_tasks(&tasks, driver), listeners, door, None)
+            }
+            Start::TakeOver => {
+                let taken = upgrade::take(self.upgrade_socket()?).await?;
+                let admin = self.start_tasks(&tasks, driver);
+                // The old process accepts until we could.
+                get_ready(&admin).await?;
+                let listeners = self.listen(taken.listeners)?;
+                self.metrics.upgrades("taken").inc();
+                (admin, listeners, taken.door, Some(taken.word))
+            }
         };
-        spawn(&tasks, "identity", renewal.run());
-        let (tls, driver) = (self.tls.clone(), self.driver);
-        spawn(&tasks, "discovery", async move {
-            tls.ready().await;
-            driver.run().await;
-        });
-        let log = self.log;
-        let admin = Arc::new(Admin {
-            metrics: self.metrics,
-            discover: self.discover,
-            identity,
-            drain: self.drain.clone(),
-            draining: self.draining.clone(),
-            set_log: Box::new(move |filter| set_log(&log, filter)),
-        });
-        spawn(&tasks, "admin", admin.run(admin_listeners));
+        if let Some(door) = door {
+            let (metrics, drain) = (self.metrics.clone(), self.drain.clone());
+            let handing = door.giving(listeners.copies()?)?.hand_over(
+                move || metrics.upgrades("failed").inc(),
+                move || drain.hand_over(),
+            );
+            spawn(&tasks, "door", handing);
+        }
+        let workers = self.start_workers(listeners.workers)?;
+        spawn(&tasks, "admin", admin.run(listeners.admin));
+        if let Some(word) = word {
+            word.ready().await;
+        }
         tracing::info!(
             workers = workers.len(),
             version = weft_proxy_api::names::VERSION,
@@ -167,20 +161,60 @@ impl App {
         let end = End {
             drain: &self.drain,
             draining: &self.draining,
-            metrics: &metrics,
+            metrics: &self.metrics,
             grace: self.config.shutdown_grace,
         };
         end.wait(workers).await
     }
 
-    fn start_workers(&self) -> anyhow::Result<Vec<JoinHandle<()>>> {
-        // All sockets are bound before any thread runs: a mistake is told at once, and nothing is half started.
-        let listeners: Vec<Vec<Listener>> = (0..self.config.workers)
-            .map(|_| accept::bind(&self.config))
-            .collect::<anyhow::Result<_>>()?;
-        listeners
-            .into_iter()
-            .enumerate()
+    fn start_tasks(&self, tasks: &Tasks, driver: Driver) -> Arc<Admin> {
+        let (state, identity) = watch::channel(State::Asking(None));
+        let (metrics, tls) = (self.metrics.clone(), self.tls.clone());
+        let figures = tell_identity(identity.clone(), metrics.clone());
+        spawn(tasks, "identity figures", figures);
+        let trust = follow_trust(self.discover.clone(), tls.clone());
+        spawn(tasks, "trust", trust);
+        let renewal = Renewal {
+            tls: tls.clone(),
+            certify: Certifier::new(self.client.clone()),
+            token_file: self.config.token_file.clone(),
+            clock: SystemTime::now,
+            state,
+            metrics,
+        };
+        spawn(tasks, "identity", renewal.run());
+        spawn(tasks, "discovery", async move {
+            tls.ready().await;
+            driver.run().await;
+        });
+        let log = self.log.clone();
+        Arc::new(Admin {
+            metrics: self.metrics.clone(),
+            discover: self.discover.clone(),
+            identity,
+            drain: self.drain.clone(),
+            draining: self.draining.clone(),
+            may_shut_down: self.config.admin_shutdown,
+            set_log: Box::new(move |filter| set_log(&log, filter)),
+        })
+    }
+
+    fn upgrade_socket(&self) -> anyhow::Result<&Path> {
+        let path = self.config.upgrade_socket.as_deref();
+        path.context("--take-over needs WEFT_PROXY_UPGRADE_SOCKET")
+    }
+
+    fn listen(&self, before: Vec<std::net::TcpListener>) -> anyhow::Result<Listeners> {
+        let mut inherited = Inherited::new(before);
+        Ok(Listeners {
+            workers: accept::bind(&self.config, &mut inherited)?,
+            admin: accept::bind_admin(&self.config, &mut inherited)?,
+        })
+    }
+
+    fn start_workers(&self, listeners: Vec<Vec<Listener>>) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let workers = listeners.into_iter().enumerate();
+        workers
             .map(|(n, listeners)| self.start_worker(n, listeners))
             .collect()
     }
@@ -214,6 +248,35 @@ impl App {
     }
 }
 
+/// Every listener of the process.
+struct Listeners {
+    workers: Vec<Vec<Listener>>,
+    admin: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// All of them once more, to be given away.
+    fn copies(&self) -> std::io::Result<Vec<std::net::TcpListener>> {
+        let workers = self.workers.iter().flatten().map(Listener::copy);
+        let admin = self.admin.iter().map(std::net::TcpListener::try_clone);
+        workers.chain(admin).collect()
+    }
+}
+
+/// Waits until traffic could be sent here; the error says what is missing.
+async fn get_ready(admin: &Admin) -> anyhow::Result<()> {
+    let ready = async {
+        while admin.not_ready().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(GET_READY, ready).await.is_err() {
+        let missing = admin.not_ready().unwrap_or_default();
+        anyhow::bail!("not ready in {GET_READY:?}, the old proxy goes on: {missing}");
+    }
+    Ok(())
+}
+
 fn spawn(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(task, move || {
         // Without it the proxy would look alive and rot: better to be restarted.
@@ -244,11 +307,15 @@ impl End<'_> {
             _ = term.recv() => {}
             _ = int.recv() => {}
             () = self.draining.leaving() => {}
+            () = self.draining.handed_over() => {}
             _ = ended.wait_for(|ended| *ended) => anyhow::bail!("every worker has ended"),
         }
         tracing::info!(grace = ?self.grace, "leaving");
         let left = async {
-            leave(self.drain, self.metrics).await;
+            match self.draining.is_handed_over() {
+                true => after_hand_over(self.drain, self.grace, &ended).await,
+                false => leave(self.drain, self.metrics).await,
+            }
             let _ = ended.clone().wait_for(|ended| *ended).await;
         };
         tokio::select! {

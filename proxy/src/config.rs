@@ -3,6 +3,8 @@
 
 mod parse;
 
+pub(crate) use parse::duration;
+
 use crate::connection::Direction;
 use std::fmt;
 use std::net::SocketAddr;
@@ -95,8 +97,15 @@ settings! {
     /// Zone of the node.
     zone: String = env::ZONE, "", parse::text;
 
-    /// How long a shutdown waits for what still runs.
+    /// How long a shutdown, or the end of a proxy that was upgraded, waits for what still runs.
     shutdown_grace: Duration = env::SHUTDOWN_GRACE, "30s", parse::duration;
+
+    /// `true`: `POST /shutdown` from loopback ends the proxy, as `weft-proxy await --shutdown` asks at the end of a job.
+    admin_shutdown: bool = env::ADMIN_SHUTDOWN, "false", parse::switch;
+
+    /// Unix socket where a new proxy of the same user takes the listeners over (`weft-proxy --take-over`). Its folder must
+    /// be closed to other users. Not set: no hot upgrade.
+    upgrade_socket: Option<PathBuf> = env::UPGRADE_SOCKET, "", parse::path;
 
     /// Ports never treated as HTTP, in either direction: `25,3306,6000-6010`.
     opaque_ports: Vec<(u16, u16)> = env::OPAQUE_PORTS, "", parse::ports;

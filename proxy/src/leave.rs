@@ -15,15 +15,27 @@
 //! that is not idempotent, comes on an idle HTTP/1 connection of somebody who has not heard for [`LINGER`], and crosses
 //! its close.
 
+//!
+//! After a hot upgrade ([`crate::upgrade`]) nobody has to hear anything, as another process answers at the same address:
+//!
+//! | step | begins | what happens |
+//! |---|---|---|
+//! | handed over | the new process accepts | nothing is accepted here; HTTP/2: GOAWAY; HTTP/1: `connection: close` on the next answer |
+//! | idle | [`LAST_ASK`] later, or half the grace | connections on which nothing was asked are closed |
+//! | now | grace over, or a signal | what is left is cut off |
+
 use crate::metrics::Metrics;
 use crate::tasks::Drain;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 /// Silence after which everybody is taken to have heard.
 pub const QUIET: Duration = Duration::from_secs(1);
 /// Longest wait for silence.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// How long an idle HTTP/1 connection may still ask after a hand-over. Closing it at once could cross a request.
+pub const LAST_ASK: Duration = Duration::from_secs(10);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -37,6 +49,15 @@ pub async fn leave(drain: &Drain, metrics: &Metrics) {
         sleep(LOOK).await;
     }
     drain.start();
+}
+
+/// Another process accepts: goes through the steps up to the last but one. `ended`: nothing is open any more.
+pub async fn after_hand_over(drain: &Drain, grace: Duration, ended: &watch::Receiver<bool>) {
+    let mut ended = ended.clone();
+    tokio::select! {
+        _ = ended.wait_for(|ended| *ended) => {}
+        () = sleep(LAST_ASK.min(grace / 2)) => drain.start(),
+    }
 }
 
 /// Waits until `arrivals` has not changed for [`QUIET`], at most [`LINGER`].

@@ -47,7 +47,9 @@ pub mod tap;
 // Around them.
 pub mod admin;
 pub mod app;
+pub mod command;
 pub mod config;
 pub mod leave;
 pub mod lines;
 pub mod tasks;
+pub mod upgrade;

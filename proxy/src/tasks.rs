@@ -27,18 +27,37 @@ impl Phase {
     }
 }
 
+/// Where it is, and whether another process accepts in its place.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    phase: Phase,
+    handed_over: bool,
+}
+
+/// How connections are to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With the next answer: another process serves whoever comes again.
+    Next,
+    /// As soon as nothing is under way.
+    Idle,
+}
+
 /// Starts the drain; one in the process.
 #[derive(Debug)]
-pub struct Drain(watch::Sender<Phase>);
+pub struct Drain(watch::Sender<Stage>);
 
 /// Sees the drain; cheap to clone, usable from any thread.
 #[derive(Debug, Clone)]
-pub struct DrainWatch(watch::Receiver<Phase>);
+pub struct DrainWatch(watch::Receiver<Stage>);
 
 impl Drain {
     /// A drain that has not begun, and its first watcher.
     pub fn new() -> (Self, DrainWatch) {
-        let (tx, rx) = watch::channel(Phase::Running);
+        let (tx, rx) = watch::channel(Stage {
+            phase: Phase::Running,
+            handed_over: false,
+        });
         (Self(tx), DrainWatch(rx))
     }
 
@@ -62,10 +81,15 @@ impl Drain {
         self.advance(Phase::Now);
     }
 
+    /// Another process accepts in our place; what is open here ends with its next answer.
+    pub fn hand_over(&self) {
+        self.0.send_modify(|stage| stage.handed_over = true);
+    }
+
     fn advance(&self, to: Phase) {
-        self.0.send_if_modified(|phase| {
-            let later = *phase < to;
-            *phase = (*phase).max(to);
+        self.0.send_if_modified(|stage| {
+            let later = stage.phase < to;
+            stage.phase = stage.phase.max(to);
             later
         });
     }
@@ -79,7 +103,7 @@ impl DrainWatch {
 
     /// Has the process been told to end?
     pub fn is_leaving(&self) -> bool {
-        *self.0.borrow() >= Phase::Leaving
+        self.0.borrow().phase >= Phase::Leaving
     }
 
     /// Waits until there is to be no new work in this direction.
@@ -94,12 +118,44 @@ impl DrainWatch {
 
     /// Is there to be no new work in this direction?
     pub fn is_draining(&self, direction: Direction) -> bool {
-        *self.0.borrow() >= Phase::drain(direction)
+        self.0.borrow().phase >= Phase::drain(direction)
+    }
+
+    /// Waits until another process accepts in our place.
+    pub async fn handed_over(&self) {
+        self.until(|stage| stage.handed_over).await;
+    }
+
+    /// Does another process accept in our place?
+    pub fn is_handed_over(&self) -> bool {
+        self.0.borrow().handed_over
+    }
+
+    /// Waits until nothing more is to be accepted in this direction, here.
+    pub async fn no_more(&self, direction: Direction) {
+        let until = Phase::drain(direction);
+        self.until(|stage| stage.handed_over || stage.phase >= until)
+            .await;
+    }
+
+    /// Waits until connections of this direction are to end in another way than they were last told.
+    pub async fn ending(&self, direction: Direction, told: Option<Ending>) -> Ending {
+        let idle = Phase::drain(direction);
+        let next = |stage: &Stage| told.is_none() && stage.handed_over;
+        self.until(|stage| next(stage) || stage.phase >= idle).await;
+        match self.is_draining(direction) || !next(&self.0.borrow()) {
+            true => Ending::Idle,
+            false => Ending::Next,
+        }
     }
 
     async fn reached(&self, phase: Phase) {
+        self.until(|stage| stage.phase >= phase).await;
+    }
+
+    async fn until(&self, reached: impl FnMut(&Stage) -> bool) {
         // A dropped `Drain` counts as "now": nobody is left who could say so.
-        let _ = self.0.clone().wait_for(|now| *now >= phase).await;
+        let _ = self.0.clone().wait_for(reached).await;
     }
 }
 
@@ -179,6 +235,20 @@ mod tests {
         drain.announce();
         watch.now().await;
         assert!(watch.is_draining(Outbound));
+    }
+
+    #[tokio::test]
+    async fn connections_that_were_handed_over_end_with_the_next_answer_and_then_at_once() {
+        use Direction::{Inbound, Outbound};
+        let (drain, watch) = Drain::new();
+        drain.hand_over();
+        watch.no_more(Outbound).await;
+        assert!(watch.is_handed_over() && !watch.is_draining(Inbound));
+        let told = watch.ending(Inbound, None).await;
+        assert_eq!(told, Ending::Next);
+        drain.start();
+        assert_eq!(watch.ending(Inbound, Some(told)).await, Ending::Idle);
+        assert_eq!(watch.ending(Inbound, None).await, Ending::Idle);
     }
 
     #[tokio::test]

@@ -96,6 +96,12 @@ pub(super) fn mark(value: &str) -> Parsed<Option<u32>> {
         .map_err(|_| "must be a number like 1337 or 0x539".to_owned())
 }
 
+pub(super) fn switch(value: &str) -> Parsed<bool> {
+    value
+        .parse()
+        .map_err(|_| "must be true or false".to_owned())
+}
+
 pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
     match value {
         "plain" => Ok(LogFormat::Plain),
@@ -104,7 +110,7 @@ pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
     }
 }
 
-pub(super) fn duration(value: &str) -> Parsed<Duration> {
+pub(crate) fn duration(value: &str) -> Parsed<Duration> {
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = value.split_at(digits);
     let milliseconds = match unit {

@@ -9,8 +9,9 @@ use crate::balance;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
-use crate::tasks::DrainWatch;
-use http::StatusCode;
+use crate::tasks::{DrainWatch, Ending};
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::upgrade::OnUpgrade;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -37,32 +39,35 @@ pub async fn serve(
     conn: Arc<Connection>,
     drain: DrainWatch,
 ) -> Result<(), Error> {
-    let upgrade = Arc::new(Mutex::new(None));
+    let end = Arc::new(ByEnd::default());
     let tunnel = Tunnel::default();
     let entry = Entry {
         client: balance::key_of_ip(conn.client.ip()),
         service,
-        upgrade: upgrade.clone(),
+        end: end.clone(),
         tunnel: tunnel.clone(),
     };
     match version {
         HttpVersion::Http1 => {
             let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, tunnel));
             let serving = http1().serve_connection(io, entry).with_upgrades();
-            drive(pin!(serving), &conn, &drain, |serving| {
-                serving.graceful_shutdown()
+            drive(pin!(serving), &conn, &drain, |serving, how| match how {
+                // An idle one is not closed: the client may be asking at this moment.
+                Ending::Next => end.last.store(true, Relaxed),
+                Ending::Idle => serving.graceful_shutdown(),
             })
             .await?;
         }
         HttpVersion::Http2 => {
             let serving = http2().serve_connection(TokioIo::new(io), entry);
-            drive(pin!(serving), &conn, &drain, |serving| {
+            // GOAWAY says up to where requests are served, so it may come at any time.
+            drive(pin!(serving), &conn, &drain, |serving, _| {
                 serving.graceful_shutdown()
             })
             .await?;
         }
     }
-    let granted = upgrade.lock().take();
+    let granted = end.upgrade.lock().take();
     if let Some(upgrade) = granted {
         tokio::select! {
             ended = upgrade.run() => return ended,
@@ -105,21 +110,22 @@ async fn drive<C>(
     mut serving: Pin<&mut C>,
     conn: &Connection,
     drain: &DrainWatch,
-    shut_down: impl Fn(Pin<&mut C>),
+    end: impl Fn(Pin<&mut C>, Ending),
 ) -> Result<(), Error>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut draining = pin!(drain.draining(conn.direction));
+    let mut told = None;
+    let mut ending = pin!(drain.ending(conn.direction, told));
     let mut closed = pin!(conn.closed.closed());
-    let mut shutting_down = false;
     loop {
         tokio::select! {
             biased;
             ended = serving.as_mut() => return ended.map_err(ended_badly),
-            () = &mut draining, if !shutting_down => {
-                shutting_down = true;
-                shut_down(serving.as_mut());
+            how = &mut ending, if told != Some(Ending::Idle) => {
+                told = Some(how);
+                end(serving.as_mut(), how);
+                ending.set(drain.ending(conn.direction, told));
             }
             // Dropping the codec drops what is under way; that is what the signal asks for.
             _ = &mut closed => return Ok(()),
@@ -144,9 +150,17 @@ fn ended_badly(error: hyper::Error) -> Error {
 struct Entry {
     client: u64,
     service: HttpService,
-    /// Run by the connection's own task when the codec has let go of the socket.
-    upgrade: Arc<Mutex<Option<Upgrade>>>,
+    end: Arc<ByEnd>,
     tunnel: Tunnel,
+}
+
+/// What requests and their connection tell each other about its end.
+#[derive(Default)]
+struct ByEnd {
+    /// Run by the connection's own task when the codec has let go of the socket.
+    upgrade: Mutex<Option<Upgrade>>,
+    /// The next answer is the last one (HTTP/1).
+    last: AtomicBool,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Entry {
@@ -160,12 +174,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
         let client = request.extensions_mut().remove::<OnUpgrade>();
         let wanted = client.map(|client| Wanted {
             client,
-            granted: self.upgrade.clone(),
+            granted: self.end.clone(),
             tunnel: self.tunnel.clone(),
         });
         Answer {
             inner: self.service.send(request),
             wanted,
+            last: self.end.last.load(Relaxed),
         }
     }
 }
@@ -174,12 +189,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
 struct Answer {
     inner: ServiceFuture,
     wanted: Option<Wanted>,
+    last: bool,
 }
 
 /// An upgrade the client asked for.
 struct Wanted {
     client: OnUpgrade,
-    granted: Arc<Mutex<Option<Upgrade>>>,
+    granted: Arc<ByEnd>,
     tunnel: Tunnel,
 }
 
@@ -193,10 +209,13 @@ impl Future for Answer {
             && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
         {
             wanted.tunnel.open();
-            *wanted.granted.lock() = Some(Upgrade {
+            *wanted.granted.upgrade.lock() = Some(Upgrade {
                 client: wanted.client,
                 endpoint,
             });
+        } else if self.last {
+            let fields = response.headers_mut();
+            fields.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))
     }

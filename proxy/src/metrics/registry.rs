@@ -262,6 +262,11 @@ impl Metrics {
         self.counter(&catalogue::EXHAUSTED, &[direction.label()])
     }
 
+    /// Counter of hot upgrades: `taken`, `failed`.
+    pub fn upgrades(&self, result: &'static str) -> Count {
+        self.counter(&catalogue::UPGRADES, &[result])
+    }
+
     /// Counter of what detection found: `http1`, `http2`, `tls`, `opaque`, `timeout`, `server_first`, …
     pub fn detected(&self, direction: Direction, result: &'static str) -> Count {
         self.counter(&catalogue::DETECTED, &[direction.label(), result])
