@@ -76,6 +76,18 @@ pub mod proxy_env {
     pub const LOG: &str = "WEFT_PROXY_LOG";
     /// `plain` or `json`.
     pub const LOG_FORMAT: &str = "WEFT_PROXY_LOG_FORMAT";
+    /// `common` or `json`; empty: no access log.
+    pub const ACCESS_LOG: &str = "WEFT_PROXY_ACCESS_LOG";
+    /// Which requests get a line in the access log.
+    pub const ACCESS_LOG_FILTER: &str = "WEFT_PROXY_ACCESS_LOG_FILTER";
+    /// Whether the access log shows queries.
+    pub const ACCESS_LOG_QUERY: &str = "WEFT_PROXY_ACCESS_LOG_QUERY";
+    /// `host:port` of the collector of traces.
+    pub const TRACE_COLLECTOR: &str = "WEFT_PROXY_TRACE_COLLECTOR";
+    /// Share of the requests without trace that begin one.
+    pub const TRACE_RATIO: &str = "WEFT_PROXY_TRACE_RATIO";
+    /// Name of the service in traces.
+    pub const TRACE_SERVICE: &str = "WEFT_PROXY_TRACE_SERVICE";
     /// Zone of the node.
     pub const ZONE: &str = "WEFT_PROXY_ZONE";
     /// How long a drain may take.

@@ -18,18 +18,23 @@
 //! | trust | installs new roots | control |
 //! | identity figures | tells metrics how the identity stands | control |
 //! | admin | health, metrics, configuration, orders | control |
+//! | spans | sends them to the collector, where there is one | control |
+//! | access log | writes its lines, where there is one | its own |
 //! | door | gives the listeners to a new process that asks ([`upgrade`]) | control |
 //! | signals | first: leave ([`leave`]); second: now | control (main) |
 
 use crate::accept::{self, Inherited, Listener};
 use crate::admin::Admin;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Workload};
 use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
 use crate::leave::{after_hand_over, leave};
 use crate::metrics::Metrics;
 use crate::stack::Shared;
 use crate::tasks::{Drain, DrainWatch, Tasks};
+use crate::tell::Teller;
+use crate::tell::access::{self, AccessLog};
+use crate::tell::export::{self, Exporter};
 use crate::tls::Tls;
 use crate::tls::identity::{Renewal, State};
 use crate::upgrade::{self, Door, GET_READY};
@@ -74,8 +79,8 @@ pub fn run(start: Start) -> anyhow::Result<()> {
     }
     let control = runtime()?;
     let _inside = control.enter();
-    let (app, driver) = App::new(config, log);
-    control.block_on(app.run(start, driver))
+    let (app, once) = App::new(config, log)?;
+    control.block_on(app.run(start, once))
 }
 
 /// What is shared between threads.
@@ -87,11 +92,18 @@ struct App {
     client: ControlClient,
     drain: Arc<Drain>,
     draining: DrainWatch,
+    teller: Option<Arc<Teller>>,
     log: LogHandle,
 }
 
+/// What runs once and cannot be shared.
+struct Once {
+    driver: Driver,
+    exporter: Option<Exporter>,
+}
+
 impl App {
-    fn new(config: Arc<Config>, log: LogHandle) -> (Self, Driver) {
+    fn new(config: Arc<Config>, log: LogHandle) -> anyhow::Result<(Self, Once)> {
         let metrics = Metrics::new(&config.workload.namespace);
         let tls = Tls::new(&config.trust_domain, config.trust_anchors.clone());
         let source = tls.clone();
@@ -107,6 +119,7 @@ impl App {
         };
         let (discover, driver) = Discover::new(client.clone(), whoami, metrics.clone());
         let (drain, draining) = Drain::new();
+        let (teller, exporter) = Self::teller(&config, &metrics)?;
         let app = Self {
             config,
             metrics,
@@ -115,12 +128,13 @@ impl App {
             client,
             drain: Arc::new(drain),
             draining,
+            teller,
             log,
         };
-        (app, driver)
+        Ok((app, Once { driver, exporter }))
     }
 
-    async fn run(self, start: Start, driver: Driver) -> anyhow::Result<()> {
+    async fn run(self, start: Start, once: Once) -> anyhow::Result<()> {
         let tasks = Tasks::default();
         let (admin, listeners, door, word) = match start {
             Start::Alone => {
@@ -128,11 +142,11 @@ impl App {
                 let listeners = self.listen(Vec::new())?;
                 let door = self.config.upgrade_socket.as_deref();
                 let door = door.map(Door::open).transpose()?;
-                (self.start_tasks(&tasks, driver), listeners, door, None)
+                (self.start_tasks(&tasks, once), listeners, door, None)
             }
             Start::TakeOver => {
                 let taken = upgrade::take(self.upgrade_socket()?).await?;
-                let admin = self.start_tasks(&tasks, driver);
+                let admin = self.start_tasks(&tasks, once);
                 // The old process accepts until we could.
                 get_ready(&admin).await?;
                 let listeners = self.listen(taken.listeners)?;
@@ -164,10 +178,18 @@ impl App {
             metrics: &self.metrics,
             grace: self.config.shutdown_grace,
         };
-        end.wait(workers).await
+        let ended = end.wait(workers).await;
+        if let Some(access) = self
+            .teller
+            .as_ref()
+            .and_then(|teller| teller.access.as_ref())
+        {
+            access.flush();
+        }
+        ended
     }
 
-    fn start_tasks(&self, tasks: &Tasks, driver: Driver) -> Arc<Admin> {
+    fn start_tasks(&self, tasks: &Tasks, once: Once) -> Arc<Admin> {
         let (state, identity) = watch::channel(State::Asking(None));
         let (metrics, tls) = (self.metrics.clone(), self.tls.clone());
         let figures = tell_identity(identity.clone(), metrics.clone());
@@ -185,8 +207,11 @@ impl App {
         spawn(tasks, "identity", renewal.run());
         spawn(tasks, "discovery", async move {
             tls.ready().await;
-            driver.run().await;
+            once.driver.run().await;
         });
+        if let Some(exporter) = once.exporter {
+            spawn(tasks, "spans", exporter.run());
+        }
         let log = self.log.clone();
         Arc::new(Admin {
             metrics: self.metrics.clone(),
@@ -197,6 +222,38 @@ impl App {
             may_shut_down: self.config.admin_shutdown,
             set_log: Box::new(move |filter| set_log(&log, filter)),
         })
+    }
+
+    /// Whoever is to be told about requests, and what sends spans.
+    fn teller(
+        config: &Config,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<(Option<Arc<Teller>>, Option<Exporter>)> {
+        let access = config.access_log.map(|form| {
+            let settings = access::Settings {
+                form,
+                filter: config.access_log_filter.clone(),
+                query: config.access_log_query,
+            };
+            AccessLog::start(settings, metrics, std::io::stdout())
+        });
+        let traces = config.trace_collector.as_ref().map(|collector| {
+            let Workload { namespace, pod } = config.workload.clone();
+            let service = Some(&config.trace_service).filter(|name| !name.is_empty());
+            let settings = export::Settings {
+                collector: collector.clone(),
+                mark: config.mark,
+                ratio: config.trace_ratio,
+                service: service.unwrap_or(&pod).clone(),
+                pod: (namespace, pod),
+            };
+            export::new(settings, metrics)
+        });
+        let (tracer, exporter) = traces.unzip();
+        let access = access.transpose()?;
+        let anybody = access.is_some() || tracer.is_some();
+        let teller = anybody.then(|| Arc::new(Teller { access, tracer }));
+        Ok((teller, exporter))
     }
 
     fn upgrade_socket(&self) -> anyhow::Result<&Path> {
@@ -231,11 +288,12 @@ impl App {
             self.tls.clone(),
         );
         let (config, draining) = (self.config.clone(), self.draining.clone());
+        let teller = self.teller.clone();
         let runtime = runtime()?;
         let body = move || {
             // Made inside the runtime: stacks and pools may start tasks of their own.
             runtime.block_on(async {
-                let shared = Shared::new(metrics, connector, discover.inbound());
+                let shared = Shared::new(metrics, connector, discover.inbound(), teller);
                 Worker::new(shared, discover, tls, config, draining)
                     .run(listeners)
                     .await;

@@ -6,6 +6,7 @@ mod parse;
 pub(crate) use parse::duration;
 
 use crate::connection::Direction;
+use crate::tell::access::{Filter, Form};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -93,6 +94,26 @@ settings! {
 
     /// Log lines as `plain` text or `json`.
     log_format: LogFormat = env::LOG_FORMAT, "plain", parse::log_format;
+
+    /// A line for each request on standard output: `common` or `json`. Not set: none.
+    access_log: Option<Form> = env::ACCESS_LOG, "", parse::access_log;
+
+    /// Which requests get a line: any of `5xx` (`4xx`, …), `errors` (made by the proxy, or broken off), `denied`,
+    /// `slower=250ms`, and `sample=0.01` for a share of the others. Not set: all.
+    access_log_filter: Filter = env::ACCESS_LOG_FILTER, "", str::parse;
+
+    /// `true`: the access log shows queries. They often carry secrets.
+    access_log_query: bool = env::ACCESS_LOG_QUERY, "false", parse::switch;
+
+    /// Collector of traces (OTLP over gRPC, not encrypted by the proxy), as `host:port`. Requests that say they are traced
+    /// get a span at each proxy. Not set: traces pass through untouched.
+    trace_collector: Option<String> = env::TRACE_COLLECTOR, "", parse::maybe_host_port;
+
+    /// Share of the requests without trace that begin one, from 0 to 1.
+    trace_ratio: f64 = env::TRACE_RATIO, "0", crate::tell::share;
+
+    /// Name of the service in traces. Not set: the name of the pod.
+    trace_service: String = env::TRACE_SERVICE, "", parse::text;
 
     /// Zone of the node.
     zone: String = env::ZONE, "", parse::text;

@@ -43,6 +43,7 @@ pub mod error;
 pub mod metrics;
 pub mod policy;
 pub mod tap;
+pub mod tell;
 
 // Around them.
 pub mod admin;

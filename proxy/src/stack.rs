@@ -3,6 +3,7 @@
 //! | line | file | what it adds | errors it makes | counts |
 //! |---|---|---|---|---|
 //! | record | `layers/record.rs` | counts the answer when its body has ended | | `weft_requests_total`, `weft_responses_total`, latency, bytes |
+//! | tell | `layers/tell.rs` | the access log and spans of traces, where asked for | | `weft_access_log_lines_total`, `weft_spans_total` |
 //! | respond | `layers/respond.rs` | makes an answer out of a failure | | `weft_errors_total` by code |
 //! | limit | `layers/limit.rs` | bounds requests in flight | E114 | `weft_requests_in_flight` |
 //! | check | `layers/check.rs` | refuses ambiguity, one canonical form, removes what the sender may not say | E101, E127 | |
@@ -12,8 +13,6 @@
 //! | fault | `layers/fault.rs` | fails on purpose | E129 | `weft_faults_total` |
 //! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113, E131 | says which edge counts |
 //! | client | `http/client.rs` | pool of connections | E106 to E109, E117, E118 | |
-//!
-//! An access log has its place below `respond`, where status, error and edge are known.
 
 use crate::balance;
 use crate::connect::Connector;
@@ -31,10 +30,12 @@ use crate::layers::record::RecordLayer;
 use crate::layers::respond::RespondLayer;
 use crate::layers::retry::{Attempt, RetryLayer};
 use crate::layers::route::Route;
+use crate::layers::tell::TellLayer;
 use crate::layers::timeout::TimeoutLayer;
 use crate::lines::Lines;
 use crate::metrics::{EdgeLabels, Group, Metrics};
 use crate::policy::{Destination, OutboundPlan};
+use crate::tell::{Place, Teller};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use tower::ServiceBuilder;
@@ -62,11 +63,18 @@ pub struct Shared {
     in_flight: [Arc<AtomicUsize>; 2],
     /// For requests to the application, whatever the connection they came on.
     budget: Arc<Budget>,
+    /// Who is told about requests; most of the time nobody.
+    teller: Option<Arc<Teller>>,
 }
 
 impl Shared {
     /// One per worker.
-    pub fn new(metrics: Arc<Metrics>, connector: Connector, inbound: InboundHandle) -> Arc<Self> {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        connector: Connector,
+        inbound: InboundHandle,
+        teller: Option<Arc<Teller>>,
+    ) -> Arc<Self> {
         let pools = Pools::new(connector.clone(), metrics.clone());
         let in_flight = [Direction::Inbound, Direction::Outbound];
         let in_flight = in_flight.map(|direction| metrics.in_flight(direction).join());
@@ -78,6 +86,7 @@ impl Shared {
             in_flight,
             lines: Arc::default(),
             budget: Budget::new(Default::default()),
+            teller,
         })
     }
 
@@ -98,6 +107,10 @@ pub fn inbound(shared: &Arc<Shared>, conn: &Arc<Connection>) -> HttpService {
             Direction::Inbound,
             shared.metrics.clone(),
         ))
+        // Where every failure has become an answer.
+        .layer(TellLayer::new(shared.teller.as_ref(), || {
+            Place::inbound(conn)
+        }))
         // Above all that can fail.
         .layer(RespondLayer::new(
             shared.metrics.clone(),
@@ -142,6 +155,10 @@ pub fn outbound(shared: &Arc<Shared>, to: &Arc<Destination>) -> HttpService {
             Direction::Outbound,
             shared.metrics.clone(),
         ))
+        // Where every failure has become an answer.
+        .layer(TellLayer::new(shared.teller.as_ref(), || {
+            Place::outbound(to.target, &called)
+        }))
         // Above all that can fail.
         .layer(RespondLayer::new(
             shared.metrics.clone(),

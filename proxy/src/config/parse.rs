@@ -2,6 +2,7 @@
 
 use super::{FixedTarget, LogFormat, Workload};
 use crate::connection::Direction;
+use crate::tell::access::Form;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::net::SocketAddr;
@@ -36,6 +37,24 @@ pub(super) fn host_port(value: &str) -> Parsed<String> {
     match port {
         Some(Ok(port)) if port > 0 => Ok(value.to_owned()),
         _ => Err("is required, as host:port".to_owned()),
+    }
+}
+
+pub(super) fn maybe_host_port(value: &str) -> Parsed<Option<String>> {
+    match value.is_empty() {
+        true => Ok(None),
+        false => host_port(value)
+            .map(Some)
+            .map_err(|_| "must be host:port".to_owned()),
+    }
+}
+
+pub(super) fn access_log(value: &str) -> Parsed<Option<Form>> {
+    match value {
+        "" => Ok(None),
+        "common" => Ok(Some(Form::Common)),
+        "json" => Ok(Some(Form::Json)),
+        _ => Err("must be common or json".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::metrics::EdgeMetrics;
 use crate::policy::BackendPlan;
 use crate::tap::Followed;
+use crate::tell::Story;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -70,6 +71,7 @@ struct AtEnd {
     permit: Option<Permit>,
     backend: Option<Arc<BackendPlan>>,
     followed: Option<Box<Followed>>,
+    story: Option<Box<Story>>,
 }
 
 /// What the attribution is told.
@@ -296,6 +298,11 @@ impl Body {
         self.at_end().followed = Some(followed);
     }
 
+    /// Tells the story of the exchange when it has ended.
+    pub(crate) fn tell(&mut self, story: Box<Story>) {
+        self.at_end().story = Some(story);
+    }
+
     /// Removes reserved names from the trailers: whoever sends them is not a peer proxy.
     pub fn remove_reserved_trailers(&mut self) {
         self.clean_trailers = true;
@@ -351,6 +358,9 @@ impl Body {
         }
         if let Some(followed) = at_end.followed {
             followed.ended(end, self.bytes, self.grpc, now);
+        }
+        if let Some(story) = at_end.story {
+            story.ended(self.bytes, self.grpc, Some(end));
         }
         if let Some(edge) = at_end.attribution {
             let answer = (self.bytes, self.grpc, end);

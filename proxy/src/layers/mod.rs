@@ -10,6 +10,7 @@ pub mod record;
 pub mod respond;
 pub mod retry;
 pub mod route;
+pub mod tell;
 pub mod timeout;
 
 use crate::error::{Error, ErrorKind};

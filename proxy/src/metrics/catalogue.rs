@@ -175,6 +175,8 @@ catalogue! {
     RATE_LIMITED = "weft_rate_limited_total", Counter, "", Process, &["rule", "audit"], "Requests beyond a rate limit, by rule (with audit: let pass nevertheless).";
     PANICS = "weft_panics_total", Counter, "", Process, &["direction"], "Connections lost to a mistake in the proxy itself.";
     EXHAUSTED = "weft_accept_exhausted_total", Counter, "", Process, &["direction"], "Times no connection could be accepted for want of descriptors or memory.";
+    ACCESS_LINES = "weft_access_log_lines_total", Counter, "", Process, &["result"], "Lines of the access log: written, dropped (whoever reads them was too slow).";
+    SPANS = "weft_spans_total", Counter, "", Process, &["result"], "Spans of traces: sent, failed (the collector did not take them), dropped (too many waited).";
     UPGRADES = "weft_upgrades_total", Counter, "", Process, &["result"], "Hot upgrades: taken (this process took the listeners over), failed (another one wanted them and did not get ready).";
     DETECTED = "weft_detections_total", Counter, "", Process, &["direction", "result"], "What the first bytes of connections were found to be.";
     IDENTITY_EXPIRY = "weft_identity_expiry_timestamp_seconds", Gauge, "seconds", Process, &[], "When the certificate ends, seconds since 1970; 0: there is none.";

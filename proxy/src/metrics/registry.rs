@@ -262,6 +262,16 @@ impl Metrics {
         self.counter(&catalogue::EXHAUSTED, &[direction.label()])
     }
 
+    /// Counter of lines of the access log: `written`, `dropped`.
+    pub fn access_lines(&self, result: &'static str) -> Count {
+        self.counter(&catalogue::ACCESS_LINES, &[result])
+    }
+
+    /// Counter of spans: `sent`, `failed`, `dropped`.
+    pub fn spans(&self, result: &'static str) -> Count {
+        self.counter(&catalogue::SPANS, &[result])
+    }
+
     /// Counter of hot upgrades: `taken`, `failed`.
     pub fn upgrades(&self, result: &'static str) -> Count {
         self.counter(&catalogue::UPGRADES, &[result])

@@ -34,7 +34,7 @@ pub(super) fn shared() -> Arc<Shared> {
         None,
         metrics.clone(),
     );
-    Shared::new(metrics, connector, discover.inbound())
+    Shared::new(metrics, connector, discover.inbound(), None)
 }
 
 /// An application that answers with `name`; the address it listens on.
