@@ -11,7 +11,7 @@ pub(crate) const CASES: &[Case] = &[(
 )];
 
 /// The folder: two pods by their addresses, a Service, and who may call whom.
-const MANIFESTS: &str = r#"
+pub(crate) const MANIFESTS: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: { name: client, namespace: vm }

@@ -9,6 +9,7 @@ mod encryption;
 mod faults;
 mod hand;
 mod kube;
+mod limits;
 mod observe;
 mod policies;
 mod protocols;
@@ -18,8 +19,10 @@ mod resilience;
 mod seeds;
 mod simulate;
 mod splits;
+mod tell;
 mod tidy;
 mod trust;
+mod upgrade;
 
 use harness::sandbox;
 use libtest_mimic::{Arguments, Trial};
@@ -63,6 +66,9 @@ fn main() -> ExitCode {
         ("resilience", resilience::CASES, true),
         ("policies", policies::CASES, true),
         ("hand", hand::CASES, true),
+        ("upgrade", upgrade::CASES, true),
+        ("tell", tell::CASES, true),
+        ("limits", limits::CASES, true),
         ("observe", observe::CASES, true),
         ("demo", demo::CASES, true),
         ("trust", trust::CASES, true),

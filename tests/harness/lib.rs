@@ -13,10 +13,12 @@
 //! A mesh is a node of the one-machine runtime: real programs, real redirection, pods as network namespaces. It is gone
 //! when the value is dropped. [`role`] is what this test program becomes inside a pod.
 
+mod collector;
 mod grpc;
 pub mod kube;
 pub mod load;
 pub mod manifests;
+mod mixed;
 pub mod role;
 pub mod sandbox;
 mod websocket;

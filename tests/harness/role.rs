@@ -32,6 +32,7 @@ pub fn play(args: &[String]) -> anyhow::Result<()> {
             "websocket-client" => super::websocket::client(to).await,
             "load" => super::load::run(&args[1..]).await,
             "hold" => super::load::hold(&args[1..]).await,
+            "mixed" => super::mixed::run(to, terminated()).await,
             _ => {
                 let port = to.parse::<u16>().context("port")?;
                 let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -56,6 +57,8 @@ async fn serve(role: &str, address: SocketAddr) -> anyhow::Result<()> {
         "websocket" => accept(address, super::websocket::serve).await,
         // Bytes come back; the other half stays open after the client's end.
         "tcp" => accept(address, tcp).await,
+        // Takes spans and prints them.
+        "collector" => accept(address, super::collector::serve).await,
         // Speaks first, as SMTP or MySQL do.
         "banner" => accept(address, banner).await,
         other => bail!("there is no role {other}"),
