@@ -5,6 +5,7 @@
 
 use crate::discover::Discover;
 use crate::metrics::Metrics;
+use crate::metrics::format::Format;
 use crate::tasks::{Drain, DrainWatch, Tasks};
 use crate::tls::identity::State;
 use bytes::Bytes;
@@ -75,7 +76,10 @@ impl Admin {
                 ),
             },
             ("/metrics", Method::GET | Method::HEAD) => {
-                typed("text/plain; version=0.0.4", self.metrics.render())
+                let accept = request.headers().get_all(header::ACCEPT).iter();
+                let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
+                let format = Format::accepted(&accept.join(","));
+                typed(format.content_type(), self.metrics.render_as(format))
             }
             ("/config" | "/shutdown" | "/log-level", _) if !local => text(
                 StatusCode::FORBIDDEN,

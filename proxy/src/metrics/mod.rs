@@ -14,6 +14,7 @@
 pub mod bundle;
 pub mod catalogue;
 mod family;
+pub mod format;
 pub mod histogram;
 pub mod labels;
 mod process;

@@ -5,6 +5,7 @@ use super::bundle::{
 };
 use super::catalogue::{self, Metric};
 use super::family::{CAP, Family};
+use super::format::Format;
 use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
 use super::rare::{Rare, RareKey};
 use crate::connection::{Direction, NoTls};
@@ -328,8 +329,13 @@ impl Metrics {
 
     /// Everything as text, in the Prometheus format. Forgets series unused for long.
     pub fn render(&self) -> String {
+        self.render_as(Format::Prometheus)
+    }
+
+    /// The same in another format.
+    pub fn render_as(&self, format: Format) -> String {
         self.sweep(Instant::now());
-        super::render::render(self)
+        super::render::render(self, format)
     }
 
     pub(super) fn sweep(&self, now: Instant) {

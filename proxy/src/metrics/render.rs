@@ -2,6 +2,7 @@
 
 use super::bundle::{BackendMetrics, ConnectionMetrics, EdgeMetrics};
 use super::catalogue::{self as names, Kind, Metric, Tier};
+use super::format::Format;
 use super::labels::{ConnectionLabels, EdgeLabels, yes_no};
 use super::process::Process;
 use super::registry::Metrics;
@@ -27,7 +28,7 @@ pub(super) struct Scrape<'a> {
 }
 
 /// The whole text.
-pub(super) fn render(metrics: &Metrics) -> String {
+pub(super) fn render(metrics: &Metrics, format: Format) -> String {
     let scrape = Scrape {
         metrics,
         workload: metrics.workload.load_full(),
@@ -35,7 +36,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
         connections: metrics.connections.all(),
         backends: metrics.backends.all(),
     };
-    let mut text = Text::default();
+    let mut text = Text::new(format);
     scrape.edges(&mut text);
     scrape.connections(&mut text);
     scrape.backends(&mut text);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::bundle::Code;
+use super::super::format::Format;
 use super::super::labels::{ConnectionLabels, EdgeLabels, Group, OTHER, Side};
 use super::super::registry::Metrics;
 use crate::connection::Direction;
@@ -291,4 +292,38 @@ fn counting_from_many_threads_loses_nothing() {
         value(&all, "weft_responses_total", &[("grpc_status", "0")]),
         [40_000.0]
     );
+}
+
+#[test]
+fn openmetrics_says_the_same_under_its_own_rules() {
+    let metrics = Metrics::new("shop");
+    let plain = parse(&metrics.render());
+    let text = metrics.render_as(Format::OpenMetrics);
+    let body = text.strip_suffix("# EOF\n").unwrap();
+    assert!(!body.contains("# EOF"));
+    let (mut family, mut kind, mut names) = ("", "", HashSet::new());
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            family = rest.split_once(' ').unwrap().0;
+            assert!(names.insert(family), "{family} has two groups");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            kind = rest.strip_prefix(family).unwrap().trim();
+            assert!(kind != "counter" || !family.ends_with("_total"), "{line}");
+        } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+            let (of, unit) = rest.split_once(' ').unwrap();
+            assert!(of == family && of.ends_with(&format!("_{unit}")), "{line}");
+        } else {
+            let (name, _) = split(line.rsplit_once(' ').unwrap().0);
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                _ => &["_bucket", "_sum", "_count"],
+            };
+            let fits = |suffix: &&str| name == format!("{family}{suffix}");
+            assert!(suffixes.iter().any(|suffix| fits(suffix)), "{line}");
+            assert!(plain.contains_key(&name), "{line}");
+        }
+    }
+    assert!(body.contains("# UNIT weft_response_latency_seconds seconds"));
+    assert!(!body.contains("# UNIT response_latency_ms"));
 }

@@ -1,6 +1,7 @@
-//! The Prometheus text format (0.0.4), written into one string.
+//! The Prometheus text format (0.0.4) and OpenMetrics (1.0), written into one string.
 
-use super::catalogue::Metric;
+use super::catalogue::{Kind, Metric};
+use super::format::Format;
 use super::histogram::{BOUNDS_US, Snapshot};
 use std::fmt::{Display, Write};
 
@@ -11,17 +12,32 @@ pub(super) type Label<'a> = (&'a str, &'a str);
 #[derive(Default)]
 pub(super) struct Text {
     out: String,
+    format: Format,
 }
 
 impl Text {
+    pub(super) fn new(format: Format) -> Self {
+        let out = String::new();
+        Self { out, format }
+    }
+
     /// Name, kind and help of what follows. All samples of a metric stand together.
     pub(super) fn head(&mut self, metric: &Metric) {
-        let (name, kind) = (metric.name, metric.kind.label());
+        let (mut name, kind) = (metric.name, metric.kind.label());
+        if self.format == Format::OpenMetrics && metric.kind == Kind::Counter {
+            name = name.strip_suffix("_total").unwrap_or(name);
+        }
         let _ = writeln!(
             self.out,
             "# HELP {name} {}\n# TYPE {name} {kind}",
             metric.help
         );
+        // A unit may only be said of a name that ends with it.
+        let unit = metric.unit;
+        let ends = !unit.is_empty() && name.strip_suffix(unit).is_some_and(|at| at.ends_with('_'));
+        if self.format == Format::OpenMetrics && ends {
+            let _ = writeln!(self.out, "# UNIT {name} {unit}");
+        }
     }
 
     pub(super) fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
@@ -50,7 +66,10 @@ impl Text {
         let _ = writeln!(self.out, " {cumulative}");
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(super) fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.out.push_str("# EOF\n");
+        }
         self.out
     }
 
