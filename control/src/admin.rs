@@ -1,6 +1,7 @@
-//! What an operator can look at: `/live`, `/ready`, `/metrics`, `/status`, `/problems`, and with a token `/api/v1/`
-//! ([`crate::traffic::api`]). Nothing here changes anything; it listens on loopback all the same unless told otherwise.
+//! What an operator can look at: the dashboard at `/`, `/live`, `/ready`, `/metrics`, `/status`, `/problems`, and with a
+//! token `/api/v1/` ([`crate::traffic::api`]). Nothing here changes anything; it listens on loopback all the same unless told otherwise.
 
+use crate::dashboard;
 use crate::index::Numbers;
 use crate::manifest::{Problem, Severity};
 use crate::serve::Shared;
@@ -111,7 +112,17 @@ impl Admin {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
         }
-        match request.uri().path() {
+        // Programs may come by any name; what a browser could be made to read is only shown to one that meant to come here.
+        let path = request.uri().path();
+        let open = ["/live", "/ready", "/metrics"].contains(&path);
+        if !open && dashboard::may_be_rebound(request.headers()) {
+            let text = "ask by an address, or by a name inside the cluster\n";
+            return self::text(StatusCode::MISDIRECTED_REQUEST, text.into());
+        }
+        if let Some(file) = dashboard::file(path) {
+            return file;
+        }
+        match path {
             "/live" => text(StatusCode::OK, "live\n".into()),
             "/ready" if *self.ready.borrow() => text(StatusCode::OK, "ready\n".into()),
             "/ready" => text(
@@ -134,7 +145,7 @@ impl Admin {
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /live /ready /metrics /status /problems and /api/v1/\n".into(),
+                "there are / /live /ready /metrics /status /problems and /api/v1/\n".into(),
             ),
         }
     }

@@ -143,6 +143,23 @@ async fn nothing_can_be_changed_here() {
 }
 
 #[tokio::test]
+async fn the_dashboard_is_here_and_not_for_names_of_strangers() {
+    let story = story();
+    let of = |path: &str, host: &str| {
+        let request = Request::get(path).header(header::HOST, host);
+        story.admin.answer(&request.body(()).unwrap())
+    };
+    let page = of("/", "127.0.0.1:8085");
+    assert_eq!(page.status(), 200);
+    assert_eq!(page.headers()[header::CACHE_CONTROL], "no-store");
+    for path in ["/", "/page.js", "/status", "/problems"] {
+        assert_eq!(of(path, "evil.example").status(), 421, "{path}");
+        assert_eq!(of(path, "weft-control:8085").status(), 200, "{path}");
+    }
+    assert_eq!(of("/metrics", "metrics.example").status(), 200);
+}
+
+#[tokio::test]
 async fn problems_are_told_by_file_and_line() {
     let story = story();
     let (_, text) = ask(&story.admin, Method::GET, "/problems").await;

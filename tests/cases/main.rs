@@ -4,12 +4,14 @@
 mod access;
 mod basics;
 mod conformance;
+mod dashboard;
 mod demo;
 mod encryption;
 mod faults;
 mod hand;
 mod kube;
 mod limits;
+mod monitoring;
 mod observe;
 mod policies;
 mod protocols;
@@ -70,9 +72,11 @@ fn main() -> ExitCode {
         ("tell", tell::CASES, true),
         ("limits", limits::CASES, true),
         ("observe", observe::CASES, true),
+        ("dashboard", dashboard::CASES, true),
         ("demo", demo::CASES, true),
         ("trust", trust::CASES, true),
         ("refusals", refusals::CASES, true),
+        ("monitoring", monitoring::CASES, true),
         ("kube", kube::CASES, true),
     ];
     let mut trials = Vec::new();

@@ -13,6 +13,7 @@
 //! A mesh is a node of the one-machine runtime: real programs, real redirection, pods as network namespaces. It is gone
 //! when the value is dropped. [`role`] is what this test program becomes inside a pod.
 
+pub mod browser;
 mod collector;
 mod grpc;
 pub mod kube;

@@ -5,6 +5,7 @@
 //! | `/api/v1/traffic` | the whole [`Report`] |
 //! | `/api/v1/edges` | who calls whom ([`edges`]) |
 //! | `/api/v1/authz` | permissions and denials ([`authz`]) |
+//! | `/api/v1/dashboard` | what the dashboard shows, of one moment ([`Document`]) |
 //! | `/api/v1/why` | `service` of `namespace`, explained ([`why`]) |
 //! | `/api/v1/tap` | a stream of lines ([`show::Line`]): requests as they pass, of the pods of `resource` in `namespace` that fit `method`, `path`, `peer`, `service`, `header`, `status`, `denied`, `direction`; `max-rps` of each proxy; `headers` and `secrets` show fields |
 //! | `/api/v1/stat` | rows of `resource` (`deploy`, `svc/web`, …), narrowed by `namespace`, `label` (`k=v`, may be repeated), `from`, `to` |
@@ -18,6 +19,7 @@ use super::show::{self, Wanted};
 use super::table::LONGEST;
 use super::{Report, TrafficSource, authz, edges, why};
 use crate::admin::Overview;
+use crate::dashboard::document::Document;
 use crate::serve::Shared;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -96,6 +98,10 @@ impl Api {
         match request.uri().path().strip_prefix(PREFIX) {
             Some("traffic") => json(&self.traffic(asked.window)),
             Some("stat") => self.stat(asked),
+            Some("dashboard") => json(&Document::new(
+                &self.traffic(asked.window),
+                &self.overview.facts(),
+            )),
             Some("why") => self.why(&asked),
             Some("edges") => {
                 let report = self.traffic(asked.window);
@@ -108,7 +114,7 @@ impl Api {
             }
             _ => error(
                 StatusCode::NOT_FOUND,
-                "there are traffic, stat, edges, authz, why and tap below /api/v1/",
+                "there are traffic, stat, edges, authz, why, dashboard and tap below /api/v1/",
             ),
         }
     }

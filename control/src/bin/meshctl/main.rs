@@ -9,6 +9,7 @@ mod inject;
 mod install;
 mod local;
 mod manifests;
+mod monitoring;
 mod observe;
 mod simulate;
 mod token;
@@ -52,6 +53,8 @@ enum Command {
     Tap(Box<observe::tap::TapArgs>),
     Top(Box<observe::top::TopArgs>),
     Diagnostics(observe::diagnostics::DiagnosticsArgs),
+    Dashboard(observe::dashboard::DashboardArgs),
+    Monitoring(monitoring::MonitoringArgs),
     /// Print the version
     Version,
     /// Print a completion script
@@ -119,6 +122,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tap(args) => observe::finish(observe::tap::run(&args)),
         Command::Top(args) => observe::finish(observe::top::run(&args)),
         Command::Diagnostics(args) => observe::finish(observe::diagnostics::run(&args)),
+        Command::Dashboard(args) => observe::finish(observe::dashboard::run(args)),
+        Command::Monitoring(args) => monitoring::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Version => {
             println!("meshctl {}", weft_proxy_api::names::VERSION);
             Ok(ExitCode::SUCCESS)

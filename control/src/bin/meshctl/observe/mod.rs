@@ -1,7 +1,8 @@
 //! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`,
-//! `why`, `tap`, `top`, `diagnostics`. The controller is asked, no Prometheus.
+//! `why`, `tap`, `top`, `diagnostics`, `dashboard`. The controller is asked, no Prometheus.
 
 mod connect;
+pub(crate) mod dashboard;
 pub(crate) mod diagnostics;
 pub(crate) mod edges;
 pub(crate) mod stat;

@@ -1,0 +1,174 @@
+//! The dashboard, in a real browser: what it shows follows the traffic, and nothing is wrong in its console.
+
+use crate::Case;
+use anyhow::{Context, bail, ensure};
+use harness::browser::Browser;
+use harness::{Access, Mesh, echo, eventually, program};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "the_graph_follows_the_traffic",
+        &["chromium", "curl"],
+        follows,
+    ),
+    ("strangers_are_refused", &[], refused),
+];
+
+/// `meshctl dashboard`, until dropped.
+struct Dashboard {
+    child: Child,
+    /// As printed.
+    url: String,
+}
+
+impl Dashboard {
+    fn start(mesh: &Mesh) -> anyhow::Result<Self> {
+        let mut child = Command::new(program("meshctl")?)
+            .args(["dashboard", "--port", "0", "--state"])
+            .arg(mesh.client().state())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        let url = line.split(' ').next_back().unwrap_or_default().trim();
+        let url = url.to_owned();
+        let this = Self { child, url };
+        ensure!(this.url.starts_with("http://127.0.0.1:"), "{line}");
+        Ok(this)
+    }
+
+    /// The whole answer to a GET.
+    fn get(&self, path: &str, fields: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.host()?)?;
+        let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn host(&self) -> anyhow::Result<&str> {
+        let (host, _) = self.url["http://".len()..]
+            .split_once('/')
+            .context("no path")?;
+        Ok(host)
+    }
+
+    fn key(&self) -> anyhow::Result<&str> {
+        Ok(self.url.split_once("#key=").context("no key")?.1)
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until the expression is true.
+fn becomes(page: &mut Browser, what: &str, expression: &str) -> anyhow::Result<()> {
+    eventually(what, || {
+        let value = page.evaluate(expression)?;
+        if value != true {
+            let shown = page.evaluate("document.body.innerText")?;
+            bail!("{value}; shown: {shown}");
+        }
+        Ok(())
+    })
+}
+
+fn follows() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
+    let dashboard = Dashboard::start(&mesh)?;
+    let mut page = Browser::open(&dashboard.url)?;
+    let line = "document.querySelector(\".edge[data-name='default/deploy/client default/deploy/web'] text\")";
+    becomes(
+        &mut page,
+        "both workloads are shown",
+        "document.querySelectorAll('.node').length === 2",
+    )?;
+    becomes(&mut page, "no calls yet", &format!("{line} === null"))?;
+    ensure!(
+        page.evaluate("location.hash")? == "#graph",
+        "the key does not stay in the address"
+    );
+    let calls = |path: &str| {
+        let url = format!("http://web:8080{path}");
+        mesh.exec("client", &["curl", "-s", "-o", "/dev/null", &url])
+    };
+    calls("/[1-100]")?;
+    becomes(
+        &mut page,
+        "the calls are shown with their rate",
+        &format!("/[1-9].*[/]s/.test({line}?.textContent)"),
+    )?;
+    becomes(
+        &mut page,
+        "they are secured",
+        &format!("!{line}.parentNode.classList.contains('plain')"),
+    )?;
+    becomes(
+        &mut page,
+        "and end when they end",
+        &format!("{line}.textContent === ''"),
+    )?;
+    let start = "document.getElementById('tab-tap').click();
+        document.querySelector('#tap [name=resource]').value = 'deploy/web';
+        document.getElementById('tap-toggle').click()";
+    page.evaluate(start)?;
+    becomes(
+        &mut page,
+        "the tap has begun",
+        "document.getElementById('tap-state').textContent.includes('seen')",
+    )?;
+    calls("/tapped/[1-5]?token=secret")?;
+    becomes(
+        &mut page,
+        "the tap shows requests",
+        "document.querySelectorAll('#tap-table tbody tr').length === 5
+            && document.getElementById('tap-table').textContent.includes('GET /tapped/5')",
+    )?;
+    ensure!(
+        page.evaluate("document.body.textContent.includes('secret')")? == false,
+        "queries are not shown"
+    );
+    page.evaluate("document.getElementById('tap-toggle').click()")?;
+    becomes(
+        &mut page,
+        "the tap ends",
+        "document.getElementById('tap-state').textContent === 'stopped'",
+    )?;
+    ensure!(page.errors().is_empty(), "{:#?}", page.errors());
+    Ok(())
+}
+
+fn refused() -> anyhow::Result<()> {
+    let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1)])?;
+    let dashboard = Dashboard::start(&mesh)?;
+    let (host, key) = (dashboard.host()?, dashboard.key()?);
+    let here = format!("host: {host}\r\n");
+    let keyed = format!("{here}authorization: Bearer {key}\r\n");
+    let api = "/api/v1/dashboard";
+    for (path, fields, status) in [
+        ("/", here.as_str(), "200"),
+        ("/", "host: evil.example\r\n", "421"),
+        (api, &here, "401"),
+        (api, &keyed, "200"),
+        (api, &keyed.replace(key, "x"), "401"),
+        (api, &keyed.replace(host, "evil.example"), "421"),
+        ("/api/v1/stat?resource=thing", &keyed, "400"),
+        ("/nothing", &keyed, "404"),
+    ] {
+        let answer = dashboard.get(path, fields)?;
+        let seen = answer.split(' ').nth(1);
+        ensure!(seen == Some(status), "{path} {fields}: {answer}");
+        let guarded = answer.contains("content-security-policy: default-src 'none'");
+        ensure!(guarded, "{path} {fields}: {answer}");
+    }
+    Ok(())
+}
