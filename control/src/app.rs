@@ -139,7 +139,8 @@ async fn run_and_tell(
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
-    let watched = watched(config.source, client, &index, &shared, &mut tasks);
+    let mut ending = JoinSet::new();
+    let watched = watched(config.source, client, &index, &shared, &mut ending);
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
     tasks.spawn(follow_authority(
@@ -149,10 +150,14 @@ async fn run_and_tell(
     ));
     let mut synced = index.synced();
     tokio::pin!(stop);
-    tokio::select! {
-        () = &mut stop => return Ok(()),
+    let stopped = tokio::select! {
+        () = &mut stop => true,
         Some(ended) = tasks.join_next() => bail!("a task ended: {ended:?}"),
-        synced = synced.wait_for(|synced| *synced) => { synced.context("the index is gone")?; }
+        synced = synced.wait_for(|synced| *synced) => !*synced.context("the index is gone")?,
+    };
+    if stopped {
+        leave(&shared, ending).await;
+        return Ok(());
     }
     let listener = listener.into_tokio()?;
     let facts = index.facts();
@@ -161,9 +166,16 @@ async fn run_and_tell(
         admin,
         facts,
     });
-    serve_until(stop, shared, listener, own, &mut tasks).await?;
+    serve_until(stop, shared.clone(), listener, own, &mut tasks).await?;
+    leave(&shared, ending).await;
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Waits for what has something to give back: the Lease goes to the next replica at once.
+async fn leave(shared: &Shared, mut ending: JoinSet<()>) {
+    shared.stopping.send_replace(true);
+    while ending.join_next().await.is_some() {}
 }
 
 /// Starts what the API server asks: the webhook, and the metrics API that shows the same certificate.
@@ -313,13 +325,13 @@ struct Watched {
     events: mpsc::Receiver<Vec<Event>>,
 }
 
-/// Starts the source; and, where the API server is it, what writes there how its objects fare.
+/// Starts the source; and, where the API server is it, what writes there how its objects fare, and ends by itself.
 fn watched(
     source: Source,
     client: Option<Client>,
     index: &Arc<Index>,
     shared: &Arc<Shared>,
-    tasks: &mut JoinSet<()>,
+    ending: &mut JoinSet<()>,
 ) -> Watched {
     let (tx, events) = mpsc::channel(EVENT_BATCHES);
     let source = match (source, client) {
@@ -332,7 +344,7 @@ fn watched(
                 ledger: Arc::clone(&ledger),
                 proxies: shared.proxies.clone(),
             };
-            tasks.spawn(writer.run(shared.stopping.subscribe()));
+            ending.spawn(writer.run(shared.stopping.subscribe()));
             crate::source::kube::watch(client, tx, ledger)
         }
         (Source::Folders(dirs), _) => dir::watch(dirs, tx),

@@ -20,6 +20,18 @@ impl Drop for Replica {
     }
 }
 
+impl Replica {
+    /// Asks it to end, and waits until it has.
+    fn end(mut self) -> Result<()> {
+        let pid = self.0.id().to_string();
+        let said = Command::new("kill").args(["-TERM", &pid]).status()?;
+        ensure!(said.success(), "cannot end {pid}");
+        let status = self.0.wait()?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+}
+
 fn replica(kubeconfig: &Path, log: &Path) -> Result<Replica> {
     let log = std::fs::File::create(log)?;
     let anywhere = "127.0.0.1:0";
@@ -79,7 +91,7 @@ pub(super) fn told() -> Result<()> {
     let log = |name: &str| kube.folder().join(name);
     let first = replica(&kubeconfig, &log("one.log"))?;
     let leader = eventually("somebody writes status", || holder(&kube))?;
-    let _second = replica(&kubeconfig, &log("two.log"))?;
+    let second = replica(&kubeconfig, &log("two.log"))?;
 
     kube.apply(SPLIT)?;
     becomes(&kube, "Accepted", "True", "")?;
@@ -119,5 +131,9 @@ pub(super) fn told() -> Result<()> {
             "{next}: {}",
             std::fs::read_to_string(log("two.log")).unwrap_or_default()
         )
-    })
+    })?;
+    second.end()?;
+    let held = holder(&kube);
+    ensure!(held.is_err(), "the Lease is given back: {held:?}");
+    Ok(())
 }
