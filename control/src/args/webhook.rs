@@ -14,10 +14,14 @@ const MAX_CA_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// As typed.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Webhook, with --kubernetes")]
-pub(super) struct WebhookArgs {
+#[group(skip)] // its name would be that of the other settings, and clap takes a name once
+pub(super) struct Typed {
     /// Address of the webhook that injects pods, converts SMI objects and refuses broken ones [default: none]
     #[arg(long, env = env::WEBHOOK_ADDR, value_name = "ADDR")]
     webhook_addr: Option<String>,
+    /// Address of the aggregated API metrics.smi-spec.io; it shows the webhook's certificate [default: none]
+    #[arg(long, env = env::METRICS_API_ADDR, value_name = "ADDR")]
+    metrics_api_addr: Option<String>,
     /// Life of the authority that signs the webhook's certificates; it is replaced after two thirds of it
     #[arg(long, value_name = "TIME", default_value = DEFAULT_CA_TTL)]
     webhook_ca_ttl: String,
@@ -45,6 +49,8 @@ enum SidecarArg {
 pub struct Webhook {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where the aggregated API of traffic metrics listens, if it is served.
+    pub metrics_api: Option<SocketAddr>,
     /// Life of the authority of its certificates.
     pub ca_ttl: Duration,
     /// How the proxy of an injected pod is run.
@@ -72,7 +78,7 @@ impl Webhook {
     }
 }
 
-impl WebhookArgs {
+impl Typed {
     /// `None`: there is no webhook.
     pub(super) fn mean(
         self,
@@ -81,6 +87,13 @@ impl WebhookArgs {
         trust_domain: &str,
         note: &mut impl FnMut(&str, String),
     ) -> Option<Webhook> {
+        let metrics_api = self
+            .metrics_api_addr
+            .as_deref()
+            .map(|text| super::read(text, "metrics-api-addr", parse_address, note));
+        if metrics_api.is_some() && self.webhook_addr.is_none() {
+            note("metrics-api-addr", "needs --webhook-addr".into());
+        }
         let address = super::read(&self.webhook_addr?, "webhook-addr", parse_address, note);
         if !kubernetes {
             note("webhook-addr", "is for --kubernetes only".into());
@@ -96,6 +109,7 @@ impl WebhookArgs {
         let service = format!("{}.{namespace}.svc.cluster.local", names::CONTROL_ACCOUNT);
         let webhook = Webhook {
             address: address?,
+            metrics_api: metrics_api.flatten(),
             ca_ttl: ca_ttl?,
             sidecar: match self.inject_sidecar {
                 SidecarArg::Native => Sidecar::Native,
