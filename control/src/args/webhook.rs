@@ -14,8 +14,7 @@ const MAX_CA_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// As typed.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Webhook, with --kubernetes")]
-#[group(skip)] // its name would be that of the other settings, and clap takes a name once
-pub(super) struct Typed {
+pub(super) struct WebhookArgs {
     /// Address of the webhook that injects pods, converts SMI objects and refuses broken ones [default: none]
     #[arg(long, env = env::WEBHOOK_ADDR, value_name = "ADDR")]
     webhook_addr: Option<String>,
@@ -78,7 +77,7 @@ impl Webhook {
     }
 }
 
-impl Typed {
+impl WebhookArgs {
     /// `None`: there is no webhook.
     pub(super) fn mean(
         self,
