@@ -66,7 +66,7 @@ impl Keeper {
                 tracing::warn!("the webhook's certificates: {failure}");
             }
             last = failure;
-            sleep(EVERY).await;
+            sleep(EVERY.min(self.life / 30)).await;
         }
     }
 

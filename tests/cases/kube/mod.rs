@@ -1,6 +1,7 @@
 //! Against a real Kubernetes API server.
 
 mod identity;
+mod install;
 mod mesh;
 mod metrics;
 mod smi;
@@ -37,6 +38,26 @@ pub(crate) const CASES: &[Case] = &[
         identity::review,
     ),
     ("status_is_told_and_its_writer_replaced", &[], status::told),
+    (
+        "install::what_is_printed_converges_and_goes_again",
+        &[],
+        install::converges,
+    ),
+    (
+        "install::pods_are_injected_by_the_real_call",
+        &[],
+        install::injects,
+    ),
+    (
+        "install::objects_are_converted_and_refused_by_the_real_call",
+        &[],
+        install::converts,
+    ),
+    (
+        "install::the_authority_of_the_webhook_changes_without_a_gap",
+        &[],
+        install::rotates,
+    ),
     (
         "a_mesh_obeys_kubectl_within_a_second",
         &["curl"],
