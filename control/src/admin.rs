@@ -199,6 +199,10 @@ fn certificate_metrics(page: &mut Page, counters: &Counters, own_expiry: u64) {
         refused = refused.one("reason", reason, count);
     }
     page.bare("certificate_expiry_timestamp_seconds", own_expiry);
+    let mut answers = page.family("webhook_answers_total");
+    for (outcome, count) in counters.webhook_answers() {
+        answers = answers.one("outcome", outcome, count);
+    }
 }
 
 fn fact_metrics(page: &mut Page, facts: &Facts) {
@@ -271,6 +275,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "certificate_expiry_timestamp_seconds",
         "gauge",
         "When the controller's own certificate expires.",
+    ),
+    (
+        "webhook_answers_total",
+        "counter",
+        "Answers of the webhook, by outcome (injected, passed, refused, converted, malformed, failed).",
     ),
     ("connections_total", "counter", "Connections accepted."),
     (

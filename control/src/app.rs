@@ -187,7 +187,8 @@ async fn answer_the_server(
     reports: Api,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
-    let serving = webhook::start::start(config, client.clone(), state, index, tasks).await?;
+    let knowing = (index, &reports.shared);
+    let serving = webhook::start::start(config, client.clone(), state, knowing, tasks).await?;
     let address = config.webhook.as_ref().and_then(|it| it.metrics_api);
     if let (Some(serving), Some(address)) = (serving, address) {
         metrics_api::start::start(address, client, reports, serving, tasks).await?;

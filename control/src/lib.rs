@@ -13,6 +13,7 @@ pub mod analyze;
 pub mod app;
 pub mod args;
 pub mod ca;
+pub mod check;
 pub mod crd;
 pub mod dashboard;
 pub mod demo;

@@ -175,6 +175,16 @@ fn tables() -> anyhow::Result<String> {
     )?;
     writeln!(
         text,
+        "\n## Values of an installation\n\n`meshctl install --set KEY=VALUE`, or in a file for `--values`; the same in the Helm chart.\n\n{}",
+        weft_control::install::values::table().trim_end()
+    )?;
+    writeln!(
+        text,
+        "\n## When a check fails\n\n{}",
+        weft_control::check::hints::table().trim_end()
+    )?;
+    writeln!(
+        text,
         "\n## Errors the proxy makes\n\n`meshctl explain CODE` says what to do.\n\n| code | name | HTTP | gRPC | meaning |\n|---|---|---|---|---|"
     )?;
     for entry in weft_proxy_api::errors::ALL {

@@ -2,9 +2,10 @@
 //! chart. Pure.
 //!
 //! * [`values`]: what can be chosen; [`objects`]: what is made of it, in the order in which it has to be applied.
-//! * [`text`]: as YAML; [`removal`]: everything that has to go again;
+//! * [`text`]: as YAML; [`chart`]: as a chart; [`removal`]: everything that has to go again;
 //!   [`live`]: what is there.
 
+pub mod chart;
 pub mod live;
 pub mod objects;
 pub mod removal;

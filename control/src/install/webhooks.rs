@@ -24,7 +24,7 @@ pub(super) fn objects(source: &impl Source) -> Vec<Value> {
 
 fn injector(source: &impl Source) -> Value {
     let annotation = format!(
-        "object.metadata.?annotations['{}'].orValue('')",
+        "object.metadata.?annotations[?'{}'].orValue('')",
         keys::INJECT
     );
     let says = |word: &str| format!("{annotation} == '{word}'");

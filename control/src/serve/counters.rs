@@ -48,12 +48,23 @@ pub struct Counters {
     /// Traffic summaries taken in.
     pub summaries: Counter,
     refused: Mutex<BTreeMap<&'static str, u64>>,
+    webhook: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
     /// Counts a certificate that was not signed. `reason` is one of a fixed list of labels.
     pub fn certificate_refused(&self, reason: &'static str) {
         *self.refused.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts an answer of the webhook. `outcome` is one of a fixed list of labels.
+    pub fn webhook_answered(&self, outcome: &'static str) {
+        *self.webhook.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// Answers of the webhook, by outcome.
+    pub fn webhook_answers(&self) -> BTreeMap<&'static str, u64> {
+        self.webhook.lock().clone()
     }
 
     /// Certificates not signed, by reason.

@@ -25,6 +25,7 @@ mod tests;
 use crate::index::Index;
 use crate::inject::{Settings as Injection, Trust};
 use crate::manifest::{Kind, Object, ObjectKey};
+use crate::serve::Shared;
 use crate::smi::convert;
 use crate::state::{Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::Result;
@@ -49,6 +50,7 @@ const NAMESPACE_LIMIT: Duration = Duration::from_secs(3);
 /// Answers reviews.
 pub struct Webhook {
     index: Arc<Index>,
+    shared: Arc<Shared>,
     client: Client,
     state: StateDir,
     injection: Injection,
@@ -59,6 +61,7 @@ impl Webhook {
     /// `state` has the roots that injected proxies trust at first; pods of `own_namespace` are never injected.
     pub fn new(
         index: Arc<Index>,
+        shared: Arc<Shared>,
         client: Client,
         state: StateDir,
         injection: Injection,
@@ -66,6 +69,7 @@ impl Webhook {
     ) -> Self {
         Self {
             index,
+            shared,
             client,
             state,
             injection,
@@ -116,7 +120,7 @@ impl Webhook {
 
     async fn convert(body: Vec<u8>) -> Answer {
         compute(move || match convert::review(&body) {
-            Ok(json) => Answer::json(json),
+            Ok(json) => Answer::json(json, "converted"),
             Err(error) => Answer::refused(&error.to_string()),
         })
         .await
@@ -165,11 +169,14 @@ impl Handler for Webhook {
     }
 
     async fn answer(self: Arc<Self>, path: &str, body: Vec<u8>) -> Answer {
-        match path {
+        let shared = self.shared.clone();
+        let answer = match path {
             webhook_paths::INJECT => self.inject(body, Asked::ByAnnotation).await,
             webhook_paths::INJECT_NAMESPACE => self.inject(body, Asked::ByLabel).await,
             webhook_paths::VALIDATE => Self::validate(body).await,
             _ => Self::convert(body).await,
-        }
+        };
+        shared.counters.webhook_answered(answer.outcome);
+        answer
     }
 }

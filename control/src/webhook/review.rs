@@ -110,9 +110,10 @@ impl Review {
 
     /// Answers it.
     pub fn answer(&self, decide: impl FnOnce(&Request) -> Response) -> Answer {
-        let response = decide(&self.0).to_json(&self.0.uid);
-        let review = json!({"apiVersion": API_VERSION, "kind": KIND, "response": response});
-        Answer::json(review.to_string().into_bytes())
+        let response = decide(&self.0);
+        let json = response.to_json(&self.0.uid);
+        let review = json!({"apiVersion": API_VERSION, "kind": KIND, "response": json});
+        Answer::json(review.to_string().into_bytes(), response.outcome())
     }
 }
 
@@ -152,6 +153,14 @@ impl Response {
     /// Does the object pass?
     pub fn is_allowed(&self) -> bool {
         self.refusal.is_none()
+    }
+
+    fn outcome(&self) -> &'static str {
+        match (self.is_allowed(), self.patch.is_empty()) {
+            (false, _) => "refused",
+            (true, true) => "passed",
+            (true, false) => "injected",
+        }
     }
 
     fn to_json(&self, uid: &str) -> Value {

@@ -47,14 +47,17 @@ pub struct Answer {
     pub code: StatusCode,
     /// JSON.
     pub body: Vec<u8>,
+    /// What it comes to, for metrics.
+    pub outcome: &'static str,
 }
 
 impl Answer {
     /// A JSON text.
-    pub fn json(body: Vec<u8>) -> Self {
+    pub fn json(body: Vec<u8>, outcome: &'static str) -> Self {
         Self {
             code: StatusCode::OK,
             body,
+            outcome,
         }
     }
 
@@ -65,7 +68,10 @@ impl Answer {
 
     /// We are to blame.
     pub fn failed(message: &str) -> Self {
-        Self::status(StatusCode::INTERNAL_SERVER_ERROR, message)
+        Self {
+            outcome: "failed",
+            ..Self::status(StatusCode::INTERNAL_SERVER_ERROR, message)
+        }
     }
 
     /// A failure in the form of the Kubernetes API (`Status`).
@@ -78,6 +84,7 @@ impl Answer {
         Self {
             code,
             body: status.to_string().into_bytes(),
+            outcome: "malformed",
         }
     }
 }

@@ -5,6 +5,7 @@ use super::serving::Serving;
 use super::{Webhook, server};
 use crate::args::{Config, Source};
 use crate::index::Index;
+use crate::serve::Shared;
 use crate::state::StateDir;
 use anyhow::{Context, Result, anyhow};
 use kube::Client;
@@ -18,7 +19,7 @@ pub async fn start(
     config: &Config,
     client: Client,
     state: &StateDir,
-    index: &Arc<Index>,
+    (index, shared): (&Arc<Index>, &Arc<Shared>),
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Arc<Serving>>> {
     let (Some(settings), Source::Kubernetes(source)) = (&config.webhook, &config.source) else {
@@ -40,6 +41,7 @@ pub async fn start(
     };
     let webhook = Arc::new(Webhook::new(
         index.clone(),
+        shared.clone(),
         client,
         state.clone(),
         injection,

@@ -170,8 +170,7 @@ pub(super) fn converges() -> Result<()> {
     )
     .with_context(|| log(&kube))?;
     settled(&text, "with a controller")?;
-    drop(controller);
-    gone(&kube)
+    gone(&kube, controller)
 }
 
 fn trusted(kube: &Kube) -> Result<()> {
@@ -202,16 +201,20 @@ fn trusted(kube: &Kube) -> Result<()> {
     Ok(())
 }
 
-fn gone(kube: &Kube) -> Result<()> {
+fn gone(kube: &Kube, controller: Controller) -> Result<()> {
     let kubeconfig = kube.kubeconfig().display().to_string();
     let uninstall = ["uninstall", "--kubeconfig", &kubeconfig];
-    let text = meshctl(&uninstall)?;
-    for made in ["weft-ca", "weft-webhook-ca", "weft-control-status"] {
-        ensure!(
-            text.contains(&format!("name: {made}\n")),
-            "{made} in {text}"
-        );
-    }
+    let text = eventually("all that the controller makes is there", || {
+        let text = meshctl(&uninstall)?;
+        for made in ["weft-ca", "weft-webhook-ca", "weft-control-status"] {
+            ensure!(
+                text.contains(&format!("name: {made}\n")),
+                "{made} in {text}"
+            );
+        }
+        Ok(text)
+    })?;
+    drop(controller);
     // Nothing here takes a namespace's finalizer away, so it is not waited for.
     kube.kubectl_with(&["delete", "--wait=false", "-f", "-"], &text)?;
     eventually("nothing is left but the namespace, which goes", || {
@@ -448,4 +451,55 @@ fn short_lived(
     super::with_runtime(weft_control::app::run(config, async {
         let _ = stopped.await;
     }))
+}
+
+/// `meshctl check` before, while all is well, and while it is not.
+pub(super) fn checks() -> Result<()> {
+    let fresh = Kube::up()?;
+    let (works, report) = check(&fresh, &["--pre"])?;
+    ensure!(works, "{report:#}");
+    drop(fresh);
+
+    let (kube, _controller) = installed(&[])?;
+    let (works, report) = check(&kube, &[])?;
+    ensure!(!works && wrong(&report) == ["replicas"], "{report:#}");
+    let deployment = ["deployment", CONTROL_ACCOUNT, "-n", SYSTEM_NAMESPACE];
+    kube.set_status(&deployment, &json!({"replicas": 2, "readyReplicas": 2}))?;
+    let (works, report) = check(&kube, &[])?;
+    ensure!(works && wrong(&report).is_empty(), "{report:#}");
+    kube.kubectl(&["delete", "mutatingwebhookconfiguration", "weft-injector"])?;
+    let (works, report) = check(&kube, &[])?;
+    ensure!(!works, "{report:#}");
+    ensure!(
+        wrong(&report).contains(&"injection-works".to_owned()),
+        "{report:#}"
+    );
+    let (_, report) = check(&kube, &["--pre"])?;
+    let text = report.to_string();
+    ensure!(
+        text.contains("installed in weft-system already"),
+        "{report:#}"
+    );
+    Ok(())
+}
+
+/// Does it end with 0, and what does it say?
+fn check(kube: &Kube, more: &[&str]) -> Result<(bool, Value)> {
+    let output = Command::new(program("meshctl")?)
+        .args(["check", "-o", "json", "--kubeconfig"])
+        .arg(kube.kubeconfig())
+        .args(more)
+        .output()?;
+    let report = serde_json::from_slice(&output.stdout);
+    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.success(), report.with_context(said)?))
+}
+
+fn wrong(report: &Value) -> Vec<String> {
+    let sections = report["categories"].as_array().into_iter().flatten();
+    let checks = sections.flat_map(|it| it["checks"].as_array().into_iter().flatten());
+    let wrong = checks.filter(|check| check["result"] == "error");
+    wrong
+        .filter_map(|check| check["id"].as_str().map(str::to_owned))
+        .collect()
 }

@@ -54,6 +54,11 @@ pub(crate) const CASES: &[Case] = &[
         install::converts,
     ),
     (
+        "install::a_check_says_what_works_and_what_does_not",
+        &[],
+        install::checks,
+    ),
+    (
         "install::the_authority_of_the_webhook_changes_without_a_gap",
         &[],
         install::rotates,

@@ -4,10 +4,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use weft_control::install::removal::{Keep, objects_to_delete};
-use weft_control::install::{self, Install, Values, text, values};
+use weft_control::install::{self, Install, Values, chart, text, values};
 use weft_control::kube::connect;
 use weft_proxy_api::names;
 
@@ -19,6 +19,9 @@ pub(crate) struct InstallArgs {
     /// Only the CustomResourceDefinitions
     #[arg(long)]
     crds: bool,
+    /// Write the installation as a Helm chart into this folder, and print nothing
+    #[arg(long, value_name = "DIR")]
+    chart: Option<PathBuf>,
     /// List the values and end
     #[arg(long)]
     values_help: bool,
@@ -145,6 +148,9 @@ pub(crate) fn install(args: &InstallArgs) -> Result<ExitCode> {
     if args.values_help {
         return print(&values::table());
     }
+    if let Some(folder) = &args.chart {
+        return write_chart(folder);
+    }
     let install = args.chosen.install(Values::default())?;
     let objects = match args.crds {
         true => install
@@ -155,6 +161,17 @@ pub(crate) fn install(args: &InstallArgs) -> Result<ExitCode> {
         false => install.render(),
     };
     print(&text::yaml(&objects))
+}
+
+fn write_chart(folder: &Path) -> Result<ExitCode> {
+    for (path, text) in chart::files() {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, text))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads the values of the installation that is there.

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod ca;
+mod check;
 mod demo;
 mod describe;
 mod explain;
@@ -36,6 +37,7 @@ enum Command {
     Install(install::InstallArgs),
     Upgrade(install::UpgradeArgs),
     Uninstall(install::UninstallArgs),
+    Check(Box<check::CheckArgs>),
     Token(token::TokenArgs),
     Ca(ca::CaArgs),
     Explain(explain::ExplainArgs),
@@ -105,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Install(args) => install::install(&args),
         Command::Upgrade(args) => install::upgrade(&args),
         Command::Uninstall(args) => install::uninstall(&args),
+        Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Ca(args) => ca::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => Ok(explain::run(&args)),

@@ -1,7 +1,7 @@
 //! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`,
 //! `why`, `tap`, `top`, `diagnostics`, `dashboard`. The controller is asked, no Prometheus.
 
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod dashboard;
 pub(crate) mod diagnostics;
 pub(crate) mod edges;

@@ -1,0 +1,318 @@
+//! An installation: is all of it there and right, and does the webhook answer?
+
+use super::Asked;
+use super::report::{Section, Verdict};
+use crate::install::live::{Change, path};
+use crate::install::{CONFIG_MAP, Install};
+use crate::kube::secret::CA_SECRET;
+use crate::webhook::authority::Authorities;
+use crate::webhook::keeper::{INJECTOR, VALIDATOR, WEBHOOK_CA_SECRET};
+use anyhow::{Context, Result};
+use k8s_openapi::ByteString;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use time::OffsetDateTime;
+use weft_proxy_api::names::{self, CONTROL_ACCOUNT, keys};
+
+/// Certificates that end sooner than this are worth a look.
+const SOON: time::Duration = time::Duration::days(60);
+/// The webhook's authority is replaced when a third of its life is left; sooner than this nobody has.
+const LATE: time::Duration = time::Duration::days(7);
+
+pub(super) async fn controller(asked: &Asked) -> Section {
+    let mut section = Section::new("weft-control");
+    let namespace = &asked.namespace;
+    let config = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}");
+    let config = asked.get(&config).await;
+    let found = match &config {
+        Ok(Some(_)) => Verdict::fine(),
+        Ok(None) => Verdict::failure(format!("there is no ConfigMap {CONFIG_MAP} in {namespace}")),
+        Err(error) => Verdict::failure(format!("{error:#}")),
+    };
+    section.add("installed", "the mesh is installed", found);
+    let Ok(Some(config)) = config else {
+        return section;
+    };
+    section.add(
+        "same-version",
+        "it is of the version of this meshctl",
+        version(&config),
+    );
+    let changes = changes(asked).await;
+    let (rights, others): (Vec<_>, Vec<_>) = match &changes {
+        Ok(changes) => changes
+            .iter()
+            .partition(|(title, _)| title.contains("Role")),
+        Err(_) => Default::default(),
+    };
+    let lines = |changes: Vec<&(String, Change)>| {
+        let lines = changes
+            .into_iter()
+            .map(|(title, change)| format!("{title}: {change}"));
+        lines.collect::<Vec<_>>()
+    };
+    let rendered = match &changes {
+        Ok(_) => Verdict::unless(lines(others), || {
+            Verdict::warning("somebody has changed or removed what was installed")
+        }),
+        Err(error) => Verdict::failure(format!("{error:#}")),
+    };
+    section.add(
+        "as-rendered",
+        "its objects are as they were printed",
+        rendered,
+    );
+    let rights = Verdict::unless(lines(rights), || Verdict::failure("rights were taken away"));
+    section.add("rights", "the controller has the rights it needs", rights);
+    let served = definitions(asked).await;
+    section.add(
+        "definitions-served",
+        "all kinds are served in all versions",
+        served.into(),
+    );
+    section.add(
+        "replicas",
+        "its replicas are ready",
+        replicas(asked).await.into(),
+    );
+    let metrics = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.metrics.smi-spec.io";
+    if let Ok(Some(service)) = asked.get(metrics).await {
+        section.add(
+            "metrics-api",
+            "the metrics API of SMI answers",
+            available(&service),
+        );
+    }
+    section
+}
+
+fn version(config: &Value) -> Verdict {
+    match config["data"]["version"].as_str() {
+        Some(names::VERSION) => Verdict::fine(),
+        other => {
+            let other = other.unwrap_or("unknown");
+            Verdict::warning(format!("it is {other}, and meshctl is {}", names::VERSION))
+        }
+    }
+}
+
+async fn changes(asked: &Asked) -> Result<Vec<(String, Change)>> {
+    let install = Install {
+        namespace: asked.namespace.clone(),
+        values: asked.live.values(&asked.namespace).await?,
+    };
+    asked.live.changes(&install.render()).await
+}
+
+async fn definitions(asked: &Asked) -> Result<Verdict> {
+    let mut wrong = Vec::new();
+    let wanted = Install::default().render();
+    for wanted in wanted
+        .iter()
+        .filter(|it| it["kind"] == "CustomResourceDefinition")
+    {
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+        let Some(found) = asked.live.object(wanted).await? else {
+            wrong.push(format!("{name}: not there"));
+            continue;
+        };
+        if condition(&found, "Established") != Some("True") {
+            wrong.push(format!("{name}: not established"));
+        }
+        let served = |versions: &Value, version: &Value| {
+            let mut versions = versions.as_array().into_iter().flatten();
+            versions.any(|it| it["name"] == version["name"] && it["served"] == true)
+        };
+        for version in wanted["spec"]["versions"].as_array().into_iter().flatten() {
+            if !served(&found["spec"]["versions"], version) {
+                let version = version["name"].as_str().unwrap_or_default();
+                wrong.push(format!("{name}: {version} is not served"));
+            }
+        }
+    }
+    Ok(Verdict::unless(wrong, || {
+        Verdict::failure("objects of these kinds cannot be applied")
+    }))
+}
+
+fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    let mut conditions = object["status"]["conditions"].as_array()?.iter();
+    conditions.find(|it| it["type"] == name)?["status"].as_str()
+}
+
+fn available(service: &Value) -> Verdict {
+    match condition(service, "Available") {
+        Some("True") => Verdict::fine(),
+        _ => Verdict::warning("the APIService is not available"),
+    }
+}
+
+async fn replicas(asked: &Asked) -> Result<Verdict> {
+    let url = format!(
+        "/apis/apps/v1/namespaces/{}/deployments/{CONTROL_ACCOUNT}",
+        asked.namespace
+    );
+    let found = asked.get(&url).await?;
+    let found = found.context("there is no Deployment of the controller")?;
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let (wanted, ready) = (
+        count(&found["spec"]["replicas"]),
+        count(&found["status"]["readyReplicas"]),
+    );
+    let message = format!("{ready} of {wanted} are ready");
+    Ok(match ready {
+        0 => Verdict::failure(message),
+        _ if ready < wanted => Verdict::warning(message),
+        _ => Verdict::fine(),
+    })
+}
+
+pub(super) async fn webhook(asked: &Asked) -> Section {
+    let mut section = Section::new("weft-webhook");
+    let authorities = authorities(asked).await;
+    let verdict = match &authorities {
+        Ok(authorities) => lasting(&authorities.bundle(), LATE, "it"),
+        Err(error) => Verdict::failure(format!("{error:#}")),
+    };
+    section.add(
+        "webhook-authority",
+        "the authority of its certificates is good",
+        verdict,
+    );
+    if let Ok(authorities) = authorities {
+        let bundle = json!(ByteString(authorities.bundle().into_bytes()));
+        let trusted = trusted(asked, &bundle).await;
+        section.add(
+            "ca-bundle",
+            "the API server trusts it everywhere",
+            trusted.into(),
+        );
+    }
+    section.add(
+        "injection-works",
+        "a pod is injected (dry run)",
+        injection(asked).await,
+    );
+    section.add(
+        "conversion-works",
+        "an object is converted (dry run)",
+        conversion(asked).await,
+    );
+    section
+}
+
+async fn authorities(asked: &Asked) -> Result<Authorities> {
+    let data = secret(asked, WEBHOOK_CA_SECRET).await?;
+    Authorities::from_data(&data)
+}
+
+async fn secret(asked: &Asked, name: &str) -> Result<BTreeMap<String, ByteString>> {
+    let url = format!("/api/v1/namespaces/{}/secrets/{name}", asked.namespace);
+    let secret = asked.get(&url).await?;
+    let mut secret = secret.with_context(|| format!("there is no Secret {name}"))?;
+    serde_json::from_value(secret["data"].take()).context("its data cannot be read")
+}
+
+/// Does the first certificate of a PEM text last?
+fn lasting(pem: &str, soon: time::Duration, what: &str) -> Verdict {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
+        return Verdict::failure(format!("{what} is not a certificate"));
+    };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
+        return Verdict::failure(format!("{what} is not a certificate"));
+    };
+    let until = certificate.validity().not_after.to_datetime();
+    match until - OffsetDateTime::now_utc() {
+        left if left.is_negative() => Verdict::failure(format!("{what} expired at {until}")),
+        left if left < soon => Verdict::warning(format!("{what} expires at {until}")),
+        _ => Verdict::fine(),
+    }
+}
+
+async fn trusted(asked: &Asked, bundle: &Value) -> Result<Verdict> {
+    let mut wrong = Vec::new();
+    for object in Install::default().render() {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let is_webhook = [INJECTOR, VALIDATOR].contains(&name);
+        if !is_webhook && object["kind"] != "CustomResourceDefinition" {
+            continue;
+        }
+        let found = asked.live.object(&object).await?.unwrap_or_default();
+        let hooks = found["webhooks"].as_array().into_iter().flatten();
+        let conversion = found["spec"]["conversion"].get("webhook");
+        let mut configs = hooks.chain(conversion).map(|hook| &hook["clientConfig"]);
+        if configs.any(|config| config["caBundle"] != *bundle) {
+            wrong.push(path(&object));
+        }
+    }
+    Ok(Verdict::unless(wrong, || {
+        Verdict::failure("caBundle is not that of the Secret")
+    }))
+}
+
+/// By the whole way: the API server asks the webhook.
+async fn injection(asked: &Asked) -> Verdict {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "weft-check-", "annotations": {keys::INJECT: "enabled"}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "check", "image": "weft.mesh/check"}],
+        },
+    });
+    let url = "/api/v1/namespaces/default/pods?dryRun=All";
+    match asked.post(url, &pod).await {
+        Ok(pod)
+            if pod["metadata"]["annotations"]
+                .get(keys::INJECTED_AT_VERSION)
+                .is_some() =>
+        {
+            Verdict::fine()
+        }
+        Ok(_) => Verdict::failure("the pod came back without a sidecar"),
+        Err(error) => tried(&error),
+    }
+}
+
+async fn conversion(asked: &Asked) -> Verdict {
+    let split = json!({
+        "apiVersion": "split.smi-spec.io/v1alpha1", "kind": "TrafficSplit",
+        "metadata": {"generateName": "weft-check-"},
+        "spec": {"service": "weft-check", "backends": [{"service": "weft-check", "weight": "1"}]},
+    });
+    let url = "/apis/split.smi-spec.io/v1alpha1/namespaces/default/trafficsplits?dryRun=All";
+    match asked.post(url, &split).await {
+        Ok(_) => Verdict::fine(),
+        Err(error) => tried(&error),
+    }
+}
+
+/// Whoever may not try has not found anything out.
+fn tried(error: &anyhow::Error) -> Verdict {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if status.code == 403 => {
+            Verdict::warning(format!("it could not be tried: {}", status.message))
+        }
+        Some(kube::Error::Api(status)) => Verdict::failure(status.message.clone()),
+        _ => Verdict::failure(format!("{error:#}")),
+    }
+}
+
+pub(super) async fn authority(asked: &Asked) -> Section {
+    let mut section = Section::new("weft-identity");
+    let verdict = secret(asked, CA_SECRET).await.map(|data| {
+        let pem = data
+            .get("ca.crt")
+            .map(|pem| pem.0.clone())
+            .unwrap_or_default();
+        lasting(&String::from_utf8_lossy(&pem), SOON, "the issuer")
+    });
+    section.add(
+        "mesh-authority",
+        "the certificate authority of the mesh is good",
+        verdict.into(),
+    );
+    section
+}
