@@ -12,6 +12,7 @@ pub mod removal;
 pub mod text;
 pub mod values;
 
+mod metrics;
 mod rbac;
 mod webhooks;
 mod workload;

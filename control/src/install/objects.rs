@@ -1,6 +1,6 @@
 //! All objects of an installation, in order: what others refer to comes first.
 
-use super::{CONFIG_KEY, CONFIG_MAP, Source, rbac, webhooks, workload};
+use super::{CONFIG_KEY, CONFIG_MAP, Source, metrics, rbac, webhooks, workload};
 use crate::crd::{self, Conversion};
 use serde_json::{Value, json};
 use weft_proxy_api::names;
@@ -33,6 +33,8 @@ pub(crate) fn all(source: &impl Source) -> Vec<Part> {
             .into_iter()
             .map(when("podMonitor")),
     );
+    let api = metrics::objects(source).into_iter();
+    parts.extend(api.map(when("metricsApi")));
     // Last: nothing is sent to a webhook before what answers it was applied.
     parts.extend(webhooks::objects(source).into_iter().map(always));
     parts

@@ -55,6 +55,7 @@ fn what_others_refer_to_comes_first_and_nothing_comes_twice() {
         "PodDisruptionBudget/",
         "Deployment/",
         "PodMonitor/",
+        "APIService/",
         "MutatingWebhookConfiguration/",
         "ValidatingWebhookConfiguration/",
     ];

@@ -79,6 +79,12 @@ pub const ROWS: &[Row] = &[
         "Install the CustomResourceDefinitions of SMI and ServicePolicy.",
     ),
     row(
+        "metricsApi",
+        Form::Flag,
+        "true",
+        "The aggregated API metrics.smi-spec.io, for `kubectl get --raw` and dashboards.",
+    ),
+    row(
         "podMonitor",
         Form::Flag,
         "false",

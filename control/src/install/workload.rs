@@ -21,7 +21,11 @@ fn service(source: &impl Source) -> Value {
         "spec": {
             "type": "ClusterIP",
             "selector": selector(),
-            "ports": [port("grpc", ports::CONTROL), port("https-webhook", ports::WEBHOOK)],
+            "ports": [
+                port("grpc", ports::CONTROL),
+                port("https-webhook", ports::WEBHOOK),
+                port("https-metrics", ports::METRICS_API),
+            ],
         },
     })
 }
@@ -88,7 +92,12 @@ fn container(source: &impl Source) -> Value {
         "command": [CONTROL_ACCOUNT],
         "args": arguments(source),
         "env": environment(source),
-        "ports": [port("grpc", ports::CONTROL), port("https-webhook", ports::WEBHOOK), port("admin", ports::CONTROL_ADMIN)],
+        "ports": [
+            port("grpc", ports::CONTROL),
+            port("https-webhook", ports::WEBHOOK),
+            port("https-metrics", ports::METRICS_API),
+            port("admin", ports::CONTROL_ADMIN),
+        ],
         "startupProbe": probe("/ready", 1, 120),
         "readinessProbe": probe("/ready", 5, 2),
         "livenessProbe": probe("/live", 10, 6),
@@ -139,6 +148,7 @@ fn environment(source: &impl Source) -> Vec<Value> {
         fixed(env::CERT_TTL, source.text("certTtl")),
         fixed(env::LOG, source.text("logLevel")),
         fixed(env::WEBHOOK_ADDR, any(ports::WEBHOOK)),
+        fixed(env::METRICS_API_ADDR, any(ports::METRICS_API)),
         // Probes and Prometheus come from other hosts; what it shows of the traffic needs a token.
         fixed(env::ADMIN_ADDR, any(ports::CONTROL_ADMIN)),
     ]

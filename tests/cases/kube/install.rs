@@ -36,7 +36,8 @@ fn meshctl(words: &[&str]) -> Result<String> {
 
 /// An installation whose Service leads to this port of the host.
 fn install(port: u16) -> Result<String> {
-    let text = meshctl(&["install"])?.replace("8443", &port.to_string());
+    let text = meshctl(&["install", "--set", "metricsApi=false"])?;
+    let text = text.replace("8443", &port.to_string());
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": CONTROL_ACCOUNT, "namespace": SYSTEM_NAMESPACE},
@@ -231,13 +232,15 @@ fn gone(kube: &Kube, controller: Controller) -> Result<()> {
         namespace["metadata"]["deletionTimestamp"].is_string(),
         "{namespace}"
     );
-    let kinds = "crd,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
+    let kinds = "crd,apiservices,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingwebhookconfigurations";
     let left = kube.kubectl(&["get", kinds, "-o", "name"])?;
     let ours: Vec<&str> = left
         .lines()
         .filter(|name| name.contains("weft") || name.contains("smi-spec"))
         .collect();
     ensure!(ours.is_empty(), "{ours:?}");
+    let left = kube.kubectl(&["get", "rolebindings", "-n", "kube-system", "-o", "name"])?;
+    ensure!(!left.contains("weft"), "{left}");
     let inside = "secrets,configmaps,leases,serviceaccounts,roles,rolebindings,services,deployments,poddisruptionbudgets,endpointslices";
     let left = kube.kubectl(&["get", inside, "-n", SYSTEM_NAMESPACE, "-o", "name"])?;
     ensure!(left.trim().is_empty(), "{left}");
