@@ -110,6 +110,7 @@ pub fn remedy(id: &str) -> &'static str {
 pub fn table() -> String {
     let mut text = String::from("| check | what to do |\n|---|---|\n");
     for (id, remedy) in HINTS {
+        let remedy = remedy.replace('|', "\\|");
         text.push_str(&format!("| <a id=\"check-{id}\"></a>`{id}` | {remedy} |\n"));
     }
     text

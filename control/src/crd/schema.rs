@@ -12,7 +12,11 @@ pub(super) fn map(required: &[&str], properties: Properties<'_>) -> Value {
         .iter()
         .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
         .collect();
-    let mut schema = json!({"type": "object", "properties": properties});
+    let mut schema = json!({"type": "object"});
+    // What is empty the API server leaves out, and kubectl would put it in again every time.
+    if !properties.is_empty() {
+        schema["properties"] = properties.into();
+    }
     if !required.is_empty() {
         schema["required"] = json!(required);
     }

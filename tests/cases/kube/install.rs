@@ -148,12 +148,12 @@ pub(super) fn converges() -> Result<()> {
     let text = meshctl(&["install"])?;
     apply(&kube, &text)?;
     let settled = |text: &str, when: &str| -> Result<()> {
-        let again = kube.apply(text)?;
-        let changed: Vec<&str> = again
-            .lines()
-            .filter(|it| !it.ends_with(" unchanged"))
-            .collect();
-        ensure!(changed.is_empty(), "{when}: {changed:?}");
+        let before = versions(&kube, text)?;
+        kube.apply(text)?;
+        ensure!(
+            versions(&kube, text)? == before,
+            "{when}: something was written"
+        );
         // It ends with 1 where there is a difference.
         kube.kubectl_with(&["diff", "-f", "-"], text)
             .map(drop)
@@ -172,6 +172,28 @@ pub(super) fn converges() -> Result<()> {
     .with_context(|| log(&kube))?;
     settled(&text, "with a controller")?;
     gone(&kube, controller)
+}
+
+/// Which state of each object there is; status and leases change by themselves.
+fn versions(kube: &Kube, text: &str) -> Result<Vec<(String, Value)>> {
+    let said = kube.kubectl_with(&["get", "-o", "json", "-f", "-"], text)?;
+    let list: Value = serde_json::from_str(&said)?;
+    let items = list["items"].as_array().context("a list")?.iter();
+    let version = |object: &Value| {
+        let metadata = &object["metadata"];
+        let name = format!("{} {}", object["kind"], metadata["name"]);
+        (
+            name,
+            json!([
+                metadata["generation"],
+                metadata["labels"],
+                metadata["annotations"],
+                object["spec"],
+                object["webhooks"]
+            ]),
+        )
+    };
+    Ok(items.map(version).collect())
 }
 
 fn trusted(kube: &Kube) -> Result<()> {
