@@ -405,6 +405,22 @@ async fn a_drain_lets_the_last_request_finish() {
     proxy.serving.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn after_a_hand_over_an_idle_connection_gets_one_more_answer() {
+    let (client, _) = application(echo, HttpVersion::Http1);
+    let mut proxy = proxy(client, HttpVersion::Http1);
+    proxy.drain.hand_over();
+    // The connection's task runs once, and hears it.
+    tokio::task::yield_now().await;
+    proxy.send("GET /next HTTP/1.1\r\nHost: w\r\n\r\n").await;
+    let answer = proxy.rest().await;
+    assert!(
+        answer.contains("connection: close\r\n") && answer.contains("/next"),
+        "{answer}"
+    );
+    proxy.serving.await.unwrap().unwrap();
+}
+
 /// A client of the proxy that speaks HTTP/2 through a pool of its own.
 fn http2_client(upstream: Client) -> Client {
     Client::memory(move |_| {
