@@ -179,7 +179,7 @@ fn every_panel() -> anyhow::Result<()> {
         let past = format!("http://{bare}:8080/[1-5]");
         mesh.node(&["curl", "-s", "-o", "/dev/null", &past])?;
         let mut last = Vec::new();
-        for one in open.drain(..).collect::<Vec<_>>() {
+        for one in std::mem::take(&mut open) {
             let question = one
                 .2
                 .replace("$__rate_interval", "30s")

@@ -141,6 +141,8 @@ impl Cluster {
         if !self.synced {
             return;
         }
+        // New pods begin with the roots of today, whatever made them necessary.
+        self.publish_configs();
         self.bury();
         let desired = self.desired();
         self.resolve_services();

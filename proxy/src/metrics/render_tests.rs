@@ -320,7 +320,7 @@ fn openmetrics_says_the_same_under_its_own_rules() {
                 _ => &["_bucket", "_sum", "_count"],
             };
             let fits = |suffix: &&str| name == format!("{family}{suffix}");
-            assert!(suffixes.iter().any(|suffix| fits(suffix)), "{line}");
+            assert!(suffixes.iter().any(fits), "{line}");
             assert!(plain.contains_key(&name), "{line}");
         }
     }
