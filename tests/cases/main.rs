@@ -49,8 +49,8 @@ fn main() -> ExitCode {
         };
     }
     let mut arguments = Arguments::from_args();
-    // Each case runs half a dozen programs; more at once would only wait for each other.
-    arguments.test_threads.get_or_insert(2);
+    // Each case runs half a dozen programs and some count failures under load: two at once disturb each other.
+    arguments.test_threads.get_or_insert(1);
     let no_namespaces = sandbox::unavailable();
     let no_kube = harness::kube::missing();
     let groups = [
