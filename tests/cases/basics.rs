@@ -2,7 +2,9 @@
 
 use crate::Case;
 use anyhow::ensure;
-use harness::{Access, Mesh, echo, eventually, tcp_server, unmeshed};
+use harness::{Access, Mesh, echo, eventually, program, tcp_server, unmeshed};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -12,7 +14,25 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("unmeshed_pods_still_talk", &["curl"], unmeshed_pods),
     ("admin_says_little_and_obeys_only_the_pod", &["curl"], admin),
+    ("a_reader_that_leaves_ends_meshctl_quietly", &[], leaves),
 ];
+
+/// `meshctl … | head -1`: more is printed than a pipe holds.
+fn leaves() -> anyhow::Result<()> {
+    let mut child = Command::new(program("meshctl")?)
+        .args(["completion", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    drop(child.stdout.take());
+    let ended = child.wait_with_output()?;
+    ensure!(
+        ended.status.signal() == Some(nix::libc::SIGPIPE),
+        "{ended:?}"
+    );
+    ensure!(ended.stderr.is_empty(), "{ended:?}");
+    Ok(())
+}
 
 fn between_meshed() -> anyhow::Result<()> {
     let mesh = Mesh::up(

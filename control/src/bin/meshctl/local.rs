@@ -172,7 +172,7 @@ pub(crate) fn run(args: LocalArgs) -> Result<ExitCode> {
         args.command,
         Command::Get { .. } | Command::Status { .. } | Command::Logs { .. }
     ) {
-        end_with_reader()?;
+        crate::end_with_reader();
     }
     match args.command {
         Command::Up(_) => {}
@@ -251,14 +251,6 @@ pub(crate) fn run(args: LocalArgs) -> Result<ExitCode> {
         Command::Wait { timeout } => client.wait(Duration::from_secs(timeout))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `… | head -1` ends us quietly, as it ends any program that prints.
-fn end_with_reader() -> Result<()> {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: the default action runs no code of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-    Ok(())
 }
 
 fn apply(client: &Client, paths: &[PathBuf]) -> Result<()> {

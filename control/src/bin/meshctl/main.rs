@@ -74,13 +74,28 @@ fn main() -> ExitCode {
     if let Some(code) = weft_control::local::dispatch() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    match run(cli().command) {
+    let command = cli().command;
+    // The others have pods or a page to look after when their reader leaves.
+    if !matches!(
+        command,
+        Command::Demo(_) | Command::Local(_) | Command::Dashboard(_)
+    ) {
+        end_with_reader();
+    }
+    match run(command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meshctl: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// `… | head -1` ends us quietly, as it ends any program that prints.
+fn end_with_reader() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action runs no code of ours. Without it a print panics in place of ending us, which is untidy.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 /// The command line; started as `kubectl-mesh` (by kubectl), the help says `kubectl mesh`.

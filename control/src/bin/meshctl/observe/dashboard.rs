@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,8 +70,12 @@ pub(crate) fn run(args: DashboardArgs) -> Result<ExitCode> {
             key: key()?,
             hosts,
         };
-        println!("The dashboard is at http://{at}/#key={}", site.key);
-        println!("Ctrl-C ends it.");
+        // A reader that has its line and leaves does not end the page.
+        let _ = writeln!(
+            std::io::stdout(),
+            "The dashboard is at http://{at}/#key={}\nCtrl-C ends it.",
+            site.key
+        );
         tokio::select! {
             () = serve(Arc::new(site), listener) => {}
             stopped = tokio::signal::ctrl_c() => stopped?,
