@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU8, Ordering};
+use tokio::sync::Notify;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::policy::inbound::Caller;
 
@@ -61,9 +62,16 @@ pub enum CloseReason {
     Shutdown,
 }
 
-/// Tells the parts of one connection to end; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct CloseSignal(Arc<watch::Sender<Option<CloseReason>>>);
+/// Tells the parts of one connection to end; cheap to clone, and small, as every connection has one.
+#[derive(Debug, Clone, Default)]
+pub struct CloseSignal(Arc<Closing>);
+
+#[derive(Debug, Default)]
+struct Closing {
+    /// 0: not fired; else one more than the place of the reason in [`CloseReason::ALL`].
+    reason: AtomicU8,
+    fired: Notify,
+}
 
 impl Direction {
     /// Label for metrics and logs.
@@ -107,6 +115,9 @@ impl NoTls {
 }
 
 impl CloseReason {
+    /// All of them, in the order of their declaration.
+    const ALL: [CloseReason; 2] = [CloseReason::Withdrawn, CloseReason::Shutdown];
+
     /// Label for metrics and logs.
     pub fn label(self) -> &'static str {
         match self {
@@ -119,35 +130,37 @@ impl CloseReason {
 impl CloseSignal {
     /// A signal that has not fired.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self::default()
     }
 
     /// Ends the connection; the first reason stays.
     pub fn close(&self, why: CloseReason) {
-        self.0
-            .send_if_modified(|reason| reason.is_none() && reason.replace(why).is_none());
+        let (first, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let set = self
+            .0
+            .reason
+            .compare_exchange(0, why as u8 + 1, first, relaxed);
+        if set.is_ok() {
+            self.0.fired.notify_waiters();
+        }
     }
 
     /// Why it fired, if it did.
     pub fn reason(&self) -> Option<CloseReason> {
-        *self.0.borrow()
+        let reason = self.0.reason.load(Ordering::Acquire).checked_sub(1)?;
+        CloseReason::ALL.get(usize::from(reason)).copied()
     }
 
     /// Waits until it fires.
     pub async fn closed(&self) -> CloseReason {
-        let mut receiver = self.0.subscribe();
-        let fired = receiver
-            .wait_for(Option::is_some)
-            .await
-            .map(|reason| *reason);
-        // The sender lives as long as `self`, so there is no other error to tell apart.
-        fired.ok().flatten().unwrap_or(CloseReason::Shutdown)
-    }
-}
-
-impl Default for CloseSignal {
-    fn default() -> Self {
-        Self::new()
+        loop {
+            // Made before the reason is looked at: a firing in between wakes it all the same.
+            let fired = self.0.fired.notified();
+            if let Some(reason) = self.reason() {
+                return reason;
+            }
+            fired.await;
+        }
     }
 }
 
@@ -163,5 +176,16 @@ mod tests {
         signal.close(CloseReason::Withdrawn);
         signal.clone().close(CloseReason::Shutdown);
         assert_eq!(signal.closed().await, CloseReason::Withdrawn);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told() {
+        let signal = CloseSignal::new();
+        let close = async { signal.close(CloseReason::Shutdown) };
+        let (first, second, ()) = tokio::join!(signal.closed(), signal.closed(), close);
+        assert_eq!(
+            (first, second),
+            (CloseReason::Shutdown, CloseReason::Shutdown)
+        );
     }
 }
