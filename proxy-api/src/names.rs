@@ -96,6 +96,8 @@ pub mod proxy_env {
     pub const ADMIN_SHUTDOWN: &str = "WEFT_PROXY_ADMIN_SHUTDOWN";
     /// Where a new proxy takes the listeners over.
     pub const UPGRADE_SOCKET: &str = "WEFT_PROXY_UPGRADE_SOCKET";
+    /// Whether connections of bytes between two proxies share a tunnel.
+    pub const TUNNELS: &str = "WEFT_PROXY_TUNNELS";
     /// Ports never treated as HTTP, in either direction.
     pub const OPAQUE_PORTS: &str = "WEFT_PROXY_OPAQUE_PORTS";
     /// Listeners with a fixed original destination, for hosts without redirection.
@@ -210,6 +212,8 @@ pub mod alpn {
     pub const HTTP2: &[u8] = b"weft-h2";
     /// Bytes.
     pub const OPAQUE: &[u8] = b"weft-opaque";
+    /// Several connections of bytes, as streams.
+    pub const TUNNEL: &[u8] = b"weft-tunnel";
 }
 
 /// Header fields of Weft. All start with `weft-`, and are removed from anyone but an authenticated peer proxy.

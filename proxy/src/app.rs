@@ -106,6 +106,9 @@ impl App {
     fn new(config: Arc<Config>, log: LogHandle) -> anyhow::Result<(Self, Once)> {
         let metrics = Metrics::new(&config.workload.namespace);
         let tls = Tls::new(&config.trust_domain, config.trust_anchors.clone());
+        if !config.tunnels {
+            tls.refuse_tunnels();
+        }
         let source = tls.clone();
         let client = ControlClient::new(
             config.control_addr.clone(),

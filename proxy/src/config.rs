@@ -128,6 +128,9 @@ settings! {
     /// be closed to other users. Not set: no hot upgrade.
     upgrade_socket: Option<PathBuf> = env::UPGRADE_SOCKET, "", parse::path;
 
+    /// `false`: connections of bytes between two proxies share no tunnel; each is one of its own.
+    tunnels: bool = env::TUNNELS, "true", parse::switch;
+
     /// Ports never treated as HTTP, in either direction: `25,3306,6000-6010`.
     opaque_ports: Vec<(u16, u16)> = env::OPAQUE_PORTS, "", parse::ports;
 

@@ -77,12 +77,31 @@ impl Connector {
     /// An endpoint that is this very pod is called in plain: our packets to our own addresses never leave the machine
     /// and are not redirected, so they reach the application itself, which knows no mutual TLS.
     pub async fn connect(&self, to: &Endpoint, alpn: Alpn) -> Result<Io, Error> {
-        match &to.identity {
-            Some(identity) if !(self.0.redirected && addresses::is_own(to.address.ip())) => {
-                self.connect_mutual(to.address, identity, alpn).await
-            }
-            _ => self.connect_plain(to.address).await,
+        self.connect_offering(to, alpn).await.map(|(io, _)| io)
+    }
+
+    /// The same, and what was agreed on: a tunnel may be refused in favour of bytes.
+    pub async fn connect_offering(&self, to: &Endpoint, alpn: Alpn) -> Result<(Io, Alpn), Error> {
+        match self.expects(to) {
+            Some(identity) => self.connect_mutual(to.address, identity, alpn).await,
+            None => Ok((self.connect_plain(to.address).await?, alpn)),
         }
+    }
+
+    /// Who must prove to be there; `None`: it is called in plain.
+    pub fn expects<'a>(&self, to: &'a Endpoint) -> Option<&'a SpiffeId> {
+        let own = self.0.redirected && addresses::is_own(to.address.ip());
+        to.identity.as_ref().filter(|_| !own)
+    }
+
+    /// May connections of bytes share one?
+    pub fn may_tunnel(&self) -> bool {
+        self.0.tls.may_tunnel()
+    }
+
+    /// Of our certificate and roots.
+    pub fn epoch(&self) -> u64 {
+        self.0.tls.epoch()
     }
 
     /// To the local application, or to something outside of the mesh.
@@ -95,7 +114,7 @@ impl Connector {
         to: SocketAddr,
         identity: &SpiffeId,
         alpn: Alpn,
-    ) -> Result<Io, Error> {
+    ) -> Result<(Io, Alpn), Error> {
         // Asked before the connection is opened: without an identity of our own it would be of no use.
         let config = self
             .0
@@ -106,11 +125,15 @@ impl Connector {
         let handshake =
             TlsConnector::from(config).connect(ServerName::IpAddress(to.ip().into()), tcp);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(alpn.as_bytes()) => {
-                Ok(Io::TlsClient(Box::new(tls)))
+            Ok(Ok(tls)) => {
+                // rustls has seen to it that what was agreed on had been offered.
+                let agreed = tls.get_ref().1.alpn_protocol().and_then(Alpn::from_bytes);
+                let agreed = agreed.ok_or_else(|| {
+                    Error::new(ErrorKind::TlsHandshake)
+                        .with_detail("the endpoint speaks TLS, but is no proxy")
+                })?;
+                Ok((Io::TlsClient(Box::new(tls)), agreed))
             }
-            Ok(Ok(_)) => Err(Error::new(ErrorKind::TlsHandshake)
-                .with_detail("the endpoint speaks TLS, but is no proxy")),
             Ok(Err(error)) => Err(self.handshake_error(to, error)),
             Err(_) => {
                 Err(Error::new(ErrorKind::TlsHandshake).with_detail("the handshake took too long"))

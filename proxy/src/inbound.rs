@@ -8,12 +8,13 @@ use crate::detect::{self, Protocol as Seen};
 use crate::error::ErrorKind;
 use crate::http::{HttpVersion, server};
 use crate::io::{Io, ReadAhead};
-use crate::outbound::{Opening, SILENCE, client_within, quiet, relay, whoever_speaks, with_prefix};
+use crate::outbound::{Opening, SILENCE, client_within, quiet, whoever_speaks, with_prefix};
 use crate::policy::InboundPlan;
 use crate::stack;
-use crate::tcp::Upstream;
+use crate::tcp::{Relay, Upstream};
 use crate::tls::Alpn;
 use crate::tls::verify::{self, PeerError};
+use crate::tunnel;
 use crate::worker::{Carries, End, Worker};
 use bytes::BytesMut;
 use rustls_pki_types::UnixTime;
@@ -31,12 +32,12 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a client may be silent where only its own words can open the way.
 const SILENT_CLIENT: Duration = Duration::from_secs(60);
 
-/// Serves one connection to the application.
+/// Serves one connection to the application; one that carries bytes is given back to be relayed.
 pub async fn serve(
     worker: &Arc<Worker>,
     mut tcp: TcpStream,
     accepted: Accepted,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     if !accepted.fixed {
         may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own)
             .map_err(End::Refused)?;
@@ -47,7 +48,7 @@ pub async fn serve(
     let label = opening.label();
     worker.metrics.detected(Direction::Inbound, label).inc();
     match opening {
-        Opening::Nobody => Ok(()),
+        Opening::Nobody => Ok(None),
         Opening::Client(Seen::Tls(hello)) if hello.is_ours() => {
             mutual(worker, tcp, bytes, accepted).await
         }
@@ -71,7 +72,7 @@ pub async fn serve(
             admit_bytes(worker, &conn).await?;
             let mut client = with_prefix(tcp, bytes);
             client.write_all(&words).await?;
-            relay(worker, client, *upstream, conn, label).await
+            Ok(Some(Relay::new(client, *upstream, conn, label)))
         }
     }
 }
@@ -144,7 +145,8 @@ async fn mutual(
     tcp: TcpStream,
     bytes: BytesMut,
     accepted: Accepted,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
+    let epoch = worker.tls.epoch();
     let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
     let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -163,12 +165,20 @@ async fn mutual(
         .alpn_protocol()
         .and_then(Alpn::from_bytes)
         .ok_or(End::Refused("tls_handshake"))?;
-    let conn = worker.connection(&accepted, Peer::Mutual(id));
+    let until = session.peer_certificates().and_then(<[_]>::first);
+    let until = until.and_then(|leaf| verify::validity(leaf).ok());
     let io = Io::TlsServer(Box::new(tls));
+    if alpn == Alpn::Tunnel {
+        let until = tunnel::end_of(until.map_or(0, |(_, until)| until));
+        let caller = tunnel::Caller { id, until };
+        tunnel::serve(worker, io, accepted, caller, epoch).await?;
+        return Ok(None);
+    }
+    let conn = worker.connection(&accepted, Peer::Mutual(id));
     match alpn {
         Alpn::Http1 => serve_http(worker, io, conn, HttpVersion::Http1).await,
         Alpn::Http2 => serve_http(worker, io, conn, HttpVersion::Http2).await,
-        Alpn::Opaque => opaque(worker, io, conn, "opaque").await,
+        Alpn::Opaque | Alpn::Tunnel => opaque(worker, io, conn, "opaque").await,
     }
 }
 
@@ -186,7 +196,7 @@ async fn http(
     bytes: BytesMut,
     accepted: Accepted,
     version: HttpVersion,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::NotTls));
     let port = accepted.target.port();
     // A port declared to carry bytes is not HTTP because it looks like it: its bytes are judged once and passed on.
@@ -207,20 +217,21 @@ async fn serve_http(
     io: Io,
     conn: Arc<Connection>,
     version: HttpVersion,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     let open = worker.open(&conn, Carries::Http, version.label());
     let io = io.counted(open.metrics().clone());
     let service = stack::inbound(&worker.shared, &conn);
-    Ok(server::serve(io, version, service, conn, worker.drain.clone()).await?)
+    server::serve(io, version, service, conn, worker.drain.clone()).await?;
+    Ok(None)
 }
 
 /// Bytes to the application, if this caller may send any.
-async fn opaque(
+pub(crate) async fn opaque(
     worker: &Arc<Worker>,
     io: Io,
     conn: Arc<Connection>,
     protocol: &'static str,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     admit_bytes(worker, &conn).await?;
     let app = worker.shared.connector.connect_plain(conn.dial).await?;
     let upstream = Upstream::local(
@@ -228,7 +239,7 @@ async fn opaque(
         app,
         worker.metrics.inbound_edge(conn.peer.identity()),
     );
-    relay(worker, io, upstream, conn, protocol).await
+    Ok(Some(Relay::new(io, upstream, conn, protocol)))
 }
 
 /// Judges a connection that carries bytes.

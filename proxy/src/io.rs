@@ -23,6 +23,8 @@ pub enum Io {
     TlsServer(Box<tokio_rustls::server::TlsStream<ReadAhead>>),
     /// TLS, we are the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<ReadAhead>>),
+    /// A stream of a tunnel.
+    Stream(Box<crate::tunnel::Stream>),
     /// Any of these, with its bytes counted.
     Counted(Box<Counted>),
     /// An in-memory pipe.
@@ -100,6 +102,7 @@ impl Io {
             Io::TlsServer(tls) => Some(&tls.get_ref().0.tcp),
             Io::TlsClient(tls) => Some(&tls.get_ref().0.tcp),
             Io::Counted(counted) => counted.io.tcp(),
+            Io::Stream(_) => None,
             #[cfg(test)]
             Io::Memory(_) => None,
         }
@@ -107,11 +110,18 @@ impl Io {
 
     /// Is it mutual TLS that we opened?
     pub fn is_mutual(&self) -> bool {
-        matches!(self, Io::TlsClient(_))
+        match self {
+            Io::TlsClient(_) => true,
+            Io::Stream(stream) => stream.is_ours(),
+            _ => false,
+        }
     }
 
     /// Dropping the stream from now on resets the connection instead of ending it.
-    pub fn reset_on_drop(&self) {
+    pub fn reset_on_drop(&mut self) {
+        if let Io::Stream(stream) = self {
+            stream.reset();
+        }
         if let Some(tcp) = self.tcp() {
             let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
         }
@@ -188,6 +198,7 @@ macro_rules! each {
             Io::Prefixed($io) => $call,
             Io::TlsServer($io) => $call,
             Io::TlsClient($io) => $call,
+            Io::Stream($io) => $call,
             Io::Counted($io) => $call,
             #[cfg(test)]
             Io::Memory($io) => $call,

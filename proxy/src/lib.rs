@@ -33,6 +33,7 @@ pub mod http;
 pub mod layers;
 pub mod stack;
 pub mod tcp;
+pub mod tunnel;
 
 pub mod balance;
 pub mod connect;

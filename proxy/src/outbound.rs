@@ -10,7 +10,7 @@ use crate::http::{HttpVersion, server};
 use crate::io::{Io, ReadAhead};
 use crate::known::{First, Known};
 use crate::policy::OutboundPlan;
-use crate::tcp::{self, Upstream};
+use crate::tcp::{self, Relay, Upstream};
 use crate::worker::{Carries, End, Worker};
 use bytes::BytesMut;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// What the server may say while we still wait for the client.
 const FIRST_WORDS: usize = 4096;
 
-/// Serves one connection of the application.
+/// Serves one connection of the application; one that carries bytes is given back to be relayed.
 pub async fn serve(
     worker: &Arc<Worker>,
     mut tcp: TcpStream,
     accepted: Accepted,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     refuse_loop(worker, &accepted)?;
     let found = worker
         .destinations
@@ -60,7 +60,7 @@ pub async fn serve(
             // What is declared as HTTP is answered as HTTP, be it well-formed or not.
             Some(Seen::Http2) => Opening::Client(Seen::Http2),
             Some(_) if !bytes.is_empty() => Opening::Client(Seen::Http1),
-            _ => return Ok(()),
+            _ => return Ok(None),
         },
     };
     let label = seen.label();
@@ -81,14 +81,14 @@ pub async fn serve(
         Opening::Client(Seen::Http2) => http(worker, io, HttpVersion::Http2, &known, conn).await,
         Opening::Client(_) => {
             let upstream = tcp::open(&worker.shared, &known.destination, client).await?;
-            relay(worker, io, upstream, conn, label).await
+            Ok(Some(Relay::new(io, upstream, conn, label)))
         }
         Opening::Server(upstream, words) => {
             let mut io = io;
             io.write_all(&words).await?;
-            relay(worker, io, *upstream, conn, label).await
+            Ok(Some(Relay::new(io, *upstream, conn, label)))
         }
-        Opening::Nobody => Ok(()),
+        Opening::Nobody => Ok(None),
     }
 }
 
@@ -99,7 +99,7 @@ async fn unknown(
     mut tcp: TcpStream,
     accepted: Accepted,
     error: Error,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     let mut bytes = BytesMut::new();
     let asked = worker.discover.asked(accepted.target);
     let (Some(destination), false) = (asked, worker.config.is_opaque(accepted.target.port()))
@@ -281,23 +281,12 @@ async fn http(
     version: HttpVersion,
     known: &Known,
     conn: Arc<Connection>,
-) -> Result<(), End> {
+) -> Result<Option<Relay>, End> {
     let open = worker.open(&conn, Carries::Http, version.label());
     let client = client.counted(open.metrics().clone());
     let service = known.http(&worker.shared);
-    Ok(server::serve(client, version, service, conn, worker.drain.clone()).await?)
-}
-
-/// Bytes, both ways.
-pub(crate) async fn relay(
-    worker: &Arc<Worker>,
-    mut client: Io,
-    upstream: Upstream,
-    conn: Arc<Connection>,
-    protocol: &'static str,
-) -> Result<(), End> {
-    let open = worker.open(&conn, Carries::Bytes, protocol);
-    Ok(upstream.run(&mut client, &conn, open.metrics()).await?)
+    server::serve(client, version, service, conn, worker.drain.clone()).await?;
+    Ok(None)
 }
 
 #[cfg(test)]

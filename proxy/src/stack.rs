@@ -36,6 +36,7 @@ use crate::lines::Lines;
 use crate::metrics::{EdgeLabels, Group, Metrics};
 use crate::policy::{Destination, OutboundPlan};
 use crate::tell::{Place, Teller};
+use crate::tunnel::Tunnels;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use tower::ServiceBuilder;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Opens connections.
     pub connector: Connector,
+    /// Ways for bytes of this worker, by endpoint.
+    pub tunnels: Tunnels,
     /// Connections of this worker, by endpoint.
     pub pools: Arc<Pools>,
     /// The policy in force for the application's own ports.
@@ -75,12 +78,14 @@ impl Shared {
         inbound: InboundHandle,
         teller: Option<Arc<Teller>>,
     ) -> Arc<Self> {
+        let tunnels = Tunnels::new(connector.clone(), metrics.clone());
         let pools = Pools::new(connector.clone(), metrics.clone());
         let in_flight = [Direction::Inbound, Direction::Outbound];
         let in_flight = in_flight.map(|direction| metrics.in_flight(direction).join());
         Arc::new(Self {
             metrics,
             connector,
+            tunnels,
             pools,
             inbound,
             in_flight,

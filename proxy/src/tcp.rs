@@ -1,18 +1,19 @@
 //! Bytes that are not HTTP: choose an endpoint, connect, copy both ways, account.
 
 mod copy;
+mod relay;
 
 pub use copy::copy;
+pub use relay::Relay;
 
-use crate::balance::{self, EndpointSet, InFlight, Limit, Outcome, Refusal, Wish};
-use crate::connection::{CloseReason, Connection, Direction};
+use crate::balance::{self, EndpointSet, InFlight, Limit, Refusal, Wish};
+use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
 use crate::layers::route::outcome;
-use crate::metrics::{ConnectionMetrics, EdgeMetrics, OpenConnection};
+use crate::metrics::{EdgeMetrics, OpenConnection};
 use crate::policy::{BackendPlan, Destination, OutboundPlan};
 use crate::stack::Shared;
-use crate::tls::Alpn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -66,10 +67,7 @@ pub async fn open(
         OutboundPlan::Endpoint(plan) => {
             let in_flight = plan.endpoint.start();
             let started = Instant::now();
-            let io = shared
-                .connector
-                .connect(&plan.endpoint.spec, Alpn::Opaque)
-                .await?;
+            let io = shared.tunnels.connect(&plan.endpoint.spec).await?;
             let connect = started.elapsed();
             Ok(Upstream::to_endpoint(
                 shared,
@@ -118,11 +116,7 @@ async fn to_backend(
         let wish = Wish { tried: &tried, key };
         let (in_flight, id) = pick(&backend.endpoints, wish)?;
         let started = Instant::now();
-        match shared
-            .connector
-            .connect(&in_flight.endpoint().spec, Alpn::Opaque)
-            .await
-        {
+        match shared.tunnels.connect(&in_flight.endpoint().spec).await {
             Ok(io) => {
                 let edge = backend.edge(in_flight.endpoint());
                 let connect = started.elapsed();
@@ -187,40 +181,5 @@ impl Upstream {
             in_flight: Some((in_flight, connect)),
             open,
         }
-    }
-
-    /// Copies both ways until both have ended, one failed, or `conn.closed` fires.
-    pub async fn run(
-        mut self,
-        client: &mut Io,
-        conn: &Connection,
-        accepted: &ConnectionMetrics,
-    ) -> Result<(), Error> {
-        self.edge.connection();
-        let edge = self.edge.clone();
-        let opened = self.open.metrics().clone();
-        let count = |received, sent| {
-            edge.bytes(received, sent);
-            accepted.bytes(received, sent);
-            opened.bytes(sent, received);
-        };
-        let copied = tokio::select! {
-            copied = copy(client, &mut self.io, count) => {
-                copied.map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))
-            }
-            why = conn.closed.closed() => Err(Error::new(match why {
-                CloseReason::Withdrawn => ErrorKind::Denied,
-                CloseReason::Shutdown => ErrorKind::ShuttingDown,
-            })),
-        };
-        if copied.is_err() {
-            // A connection that broke must not look like one that ended.
-            client.reset_on_drop();
-            self.io.reset_on_drop();
-        }
-        if let Some((in_flight, connect)) = self.in_flight {
-            in_flight.done(Outcome::Success, connect);
-        }
-        copied
     }
 }

@@ -12,6 +12,7 @@ use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics, OpenCo
 use crate::policy::InboundPlan;
 use crate::stack::Shared;
 use crate::tasks::{DrainWatch, Tasks};
+use crate::tcp::Relay;
 use crate::tls::Tls;
 use crate::{inbound, outbound};
 use parking_lot::Mutex;
@@ -152,19 +153,42 @@ impl Worker {
 
     /// Serves a connection in a task of its own.
     pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted) {
+        let worker = self.clone();
+        match accepted.direction {
+            Direction::Inbound => self.serve(accepted, (), async move {
+                inbound::serve(&worker, tcp, accepted).await
+            }),
+            Direction::Outbound => self.serve(accepted, (), async move {
+                outbound::serve(&worker, tcp, accepted).await
+            }),
+        }
+    }
+
+    /// Lets a connection in, in a task of its own, and relays its bytes if it carries any; `held` is dropped at its end.
+    pub fn serve(
+        self: &Arc<Self>,
+        accepted: Accepted,
+        held: impl Send + 'static,
+        serving: impl Future<Output = Result<Option<Relay>, End>> + Send + 'static,
+    ) {
+        // Boxed: letting a connection in takes a large future. It is given back before bytes are relayed, so that an
+        // idle connection of bytes holds a small one only.
+        let serving = Box::pin(serving);
         let (worker, metrics) = (self.clone(), self.metrics.clone());
+        let Accepted {
+            direction,
+            client,
+            target,
+            ..
+        } = accepted;
         let task = async move {
-            let Accepted {
-                direction,
-                client,
-                target,
-                ..
-            } = accepted;
-            let served = match direction {
-                Direction::Inbound => inbound::serve(&worker, tcp, accepted).await,
-                Direction::Outbound => outbound::serve(&worker, tcp, accepted).await,
+            let _held = held;
+            let ended = match serving.await {
+                Ok(Some(relay)) => relay.run(&worker).await,
+                Ok(None) => Ok(()),
+                Err(end) => Err(end),
             };
-            match served {
+            match ended {
                 Ok(()) => {}
                 Err(End::Refused(reason)) => {
                     worker.count_refusal(direction, client, target, reason)
@@ -172,9 +196,8 @@ impl Worker {
                 Err(End::Failed(error)) => worker.count_failure(direction, client, target, &error),
             }
         };
-        let direction = accepted.direction;
         self.tasks.spawn(task, move || {
-            tracing::error!(direction = direction.label(), target = %accepted.target, "a connection's task panicked");
+            tracing::error!(direction = direction.label(), %target, "a connection's task panicked");
             metrics.panics(direction).inc();
         });
     }

@@ -24,6 +24,7 @@ mod splits;
 mod tell;
 mod tidy;
 mod trust;
+mod tunnels;
 mod upgrade;
 
 use harness::sandbox;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         ("policies", policies::CASES, true),
         ("hand", hand::CASES, true),
         ("upgrade", upgrade::CASES, true),
+        ("tunnels", tunnels::CASES, true),
         ("tell", tell::CASES, true),
         ("limits", limits::CASES, true),
         ("observe", observe::CASES, true),

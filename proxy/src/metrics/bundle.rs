@@ -121,6 +121,12 @@ impl Level {
         self.0.store(value.to_bits(), Relaxed);
     }
 
+    /// Raises or lowers it.
+    pub fn change(&self, by: f64) {
+        let changed = |bits| Some((f64::from_bits(bits) + by).to_bits());
+        let _ = self.0.fetch_update(Relaxed, Relaxed, changed);
+    }
+
     /// Its value.
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Relaxed))

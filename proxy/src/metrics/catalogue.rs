@@ -178,6 +178,8 @@ catalogue! {
     ACCESS_LINES = "weft_access_log_lines_total", Counter, "", Process, &["result"], "Lines of the access log: written, dropped (whoever reads them was too slow).";
     SPANS = "weft_spans_total", Counter, "", Process, &["result"], "Spans of traces: sent, failed (the collector did not take them), dropped (too many waited).";
     UPGRADES = "weft_upgrades_total", Counter, "", Process, &["result"], "Hot upgrades: taken (this process took the listeners over), failed (another one wanted them and did not get ready).";
+    TUNNELS = "weft_tunnels_open", Gauge, "", Process, &["direction"], "Connections between proxies that carry several connections of bytes, open now.";
+    TUNNEL_STREAMS = "weft_tunnel_streams_total", Counter, "", Process, &["direction"], "Connections of bytes carried as streams of tunnels.";
     DETECTED = "weft_detections_total", Counter, "", Process, &["direction", "result"], "What the first bytes of connections were found to be.";
     IDENTITY_EXPIRY = "weft_identity_expiry_timestamp_seconds", Gauge, "seconds", Process, &[], "When the certificate ends, seconds since 1970; 0: there is none.";
     IDENTITY_RENEWALS = "weft_identity_renewals_total", Counter, "", Process, &["result"], "Certificates asked for.";

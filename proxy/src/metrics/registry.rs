@@ -278,6 +278,16 @@ impl Metrics {
         self.counter(&catalogue::UPGRADES, &[result])
     }
 
+    /// Tunnels open now.
+    pub fn tunnels_open(&self, direction: Direction) -> Level {
+        self.gauge(&catalogue::TUNNELS, &[direction.label()])
+    }
+
+    /// Counter of connections that became streams of tunnels.
+    pub fn tunnel_streams(&self, direction: Direction) -> Count {
+        self.counter(&catalogue::TUNNEL_STREAMS, &[direction.label()])
+    }
+
     /// Counter of what detection found: `http1`, `http2`, `tls`, `opaque`, `timeout`, `server_first`, …
     pub fn detected(&self, direction: Direction, result: &'static str) -> Count {
         self.counter(&catalogue::DETECTED, &[direction.label(), result])

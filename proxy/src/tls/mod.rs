@@ -19,6 +19,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::UnixTime;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::watch;
 use verify::{ClientVerifier, PeerError, ServerVerifier, Trust};
 use webpki::KeyUsage;
@@ -39,6 +40,8 @@ pub enum Alpn {
     Http2,
     /// Bytes.
     Opaque,
+    /// Bytes of several connections.
+    Tunnel,
 }
 
 /// The live server and client configuration; cheap to clone, swapped as a whole when identity or roots change.
@@ -52,6 +55,10 @@ struct Inner {
     current: ArcSwap<Current>,
     /// Told whenever the roots are replaced.
     roots_changed: watch::Sender<()>,
+    /// Rises with every change of our certificate or the roots.
+    epoch: watch::Sender<u64>,
+    /// May connections of bytes share one?
+    tunnels: AtomicBool,
     /// Serialises changes, and tells who we are now.
     identity: watch::Sender<Option<SpiffeId>>,
 }
@@ -74,7 +81,7 @@ struct Own {
 
 impl Alpn {
     /// All of them, in the order we prefer.
-    pub const ALL: [Alpn; 3] = [Alpn::Http2, Alpn::Http1, Alpn::Opaque];
+    pub const ALL: [Alpn; 4] = [Alpn::Http2, Alpn::Http1, Alpn::Tunnel, Alpn::Opaque];
 
     /// The protocol name on the wire.
     pub fn as_bytes(self) -> &'static [u8] {
@@ -82,12 +89,20 @@ impl Alpn {
             Alpn::Http1 => names::alpn::HTTP1,
             Alpn::Http2 => names::alpn::HTTP2,
             Alpn::Opaque => names::alpn::OPAQUE,
+            Alpn::Tunnel => names::alpn::TUNNEL,
         }
     }
 
     /// The protocol with this name, if it is ours.
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         Alpn::ALL.into_iter().find(|alpn| alpn.as_bytes() == name)
+    }
+
+    /// What is offered where this is wanted: a peer that speaks no tunnel carries bytes all the same.
+    fn offered(self) -> Vec<Vec<u8>> {
+        let otherwise = (self == Alpn::Tunnel).then_some(Alpn::Opaque);
+        let offered = [Some(self), otherwise].into_iter().flatten();
+        offered.map(|alpn| alpn.as_bytes().to_vec()).collect()
     }
 }
 
@@ -126,8 +141,32 @@ impl Tls {
             provider,
             current: ArcSwap::from_pointee(current),
             roots_changed: watch::Sender::new(()),
+            epoch: watch::Sender::new(0),
+            tunnels: AtomicBool::new(true),
             identity: watch::Sender::new(None),
         }))
+    }
+
+    /// Neither offers nor takes tunnels. To be said before there is a certificate.
+    pub fn refuse_tunnels(&self) {
+        self.0.tunnels.store(false, Relaxed);
+    }
+
+    /// May connections of bytes share one?
+    pub fn may_tunnel(&self) -> bool {
+        self.0.tunnels.load(Relaxed)
+    }
+
+    /// Rises with every change of our certificate or the roots.
+    pub fn epoch(&self) -> u64 {
+        *self.0.epoch.borrow()
+    }
+
+    /// Waits until our certificate or the roots are others than in this epoch.
+    pub async fn newer_than(&self, epoch: u64) {
+        let mut now = self.0.epoch.subscribe();
+        // The sender lives as long as `self`.
+        let _ = now.wait_for(|now| *now != epoch).await;
     }
 
     /// Trusts exactly these roots (DER) from now on; open connections stay. An empty list changes nothing: a mesh
@@ -243,7 +282,7 @@ impl Tls {
         }
         let config = self
             .0
-            .client(&current.trust, expected, Some(&own.key), alpn.as_bytes());
+            .client(&current.trust, expected, Some(&own.key), alpn.offered());
         let config = Arc::new(config?);
         clients.insert(key, config.clone());
         Some(config)
@@ -258,7 +297,8 @@ impl Tls {
         };
         let account = (names::SYSTEM_NAMESPACE, names::CONTROL_ACCOUNT);
         let expected = SpiffeId::new(&self.0.trust_domain, account.0, account.1).ok()?;
-        let mut config = self.0.client(&current.trust, &expected, key, b"h2")?;
+        let protocols = vec![b"h2".to_vec()];
+        let mut config = self.0.client(&current.trust, &expected, key, protocols)?;
         config.resumption = Resumption::disabled();
         Some(Arc::new(config))
     }
@@ -287,6 +327,7 @@ impl Inner {
             own,
             clients: Mutex::default(),
         }));
+        self.epoch.send_modify(|epoch| *epoch += 1);
     }
 
     fn server(
@@ -300,6 +341,7 @@ impl Inner {
             .with_cert_resolver(Arc::new(Always(key.clone())));
         config.alpn_protocols = Alpn::ALL
             .iter()
+            .filter(|alpn| **alpn != Alpn::Tunnel || self.tunnels.load(Relaxed))
             .map(|alpn| alpn.as_bytes().to_vec())
             .collect();
         config.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -313,7 +355,7 @@ impl Inner {
         trust: &Arc<Trust>,
         expected: &SpiffeId,
         key: Option<&Arc<CertifiedKey>>,
-        alpn: &[u8],
+        protocols: Vec<Vec<u8>>,
     ) -> Option<ClientConfig> {
         let verifier = ServerVerifier {
             trust: trust.clone(),
@@ -329,7 +371,7 @@ impl Inner {
             Some(key) => builder.with_client_cert_resolver(Arc::new(Always(key.clone()))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = protocols;
         config.resumption = Resumption::in_memory_sessions(MAX_TICKET_PEERS);
         // Proxies are known by identity, not by name; without SNI the ClientHello is smaller.
         config.enable_sni = false;

@@ -83,7 +83,12 @@ pub(crate) fn id(account: &str) -> SpiffeId {
 }
 
 /// A workload with a certificate for these seconds, which trusts `roots`.
-fn workload(ca: &TestCa, account: &str, (from, to): (i64, i64), roots: &[&TestCa]) -> Tls {
+pub(crate) fn workload(
+    ca: &TestCa,
+    account: &str,
+    (from, to): (i64, i64),
+    roots: &[&TestCa],
+) -> Tls {
     let issued = ca.issue(&[id(account).as_str()], from, to);
     let tls = Tls::new(DOMAIN, roots.iter().map(|ca| ca.root.clone()).collect());
     tls.set_certificate(id(account), issued.chain, issued.key)
@@ -91,7 +96,7 @@ fn workload(ca: &TestCa, account: &str, (from, to): (i64, i64), roots: &[&TestCa
     tls
 }
 
-const GOOD: (i64, i64) = (-3600, 3600);
+pub(crate) const GOOD: (i64, i64) = (-3600, 3600);
 
 type Ends = (
     std::io::Result<client::TlsStream<DuplexStream>>,
@@ -227,7 +232,7 @@ async fn a_client_without_certificate_is_refused() {
     let current = nobody.0.current.load();
     let config = nobody
         .0
-        .client(&current.trust, &id("web"), None, names::alpn::HTTP2)
+        .client(&current.trust, &id("web"), None, Alpn::Http2.offered())
         .unwrap();
     let (_, server) = shake(Arc::new(config), web.server().unwrap()).await;
     assert_eq!(PeerError::of(&server.unwrap_err()), PeerError::Absent);

@@ -1,0 +1,353 @@
+//! Streams in memory, and tunnels to a listener that stands for a peer's proxy.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::connect::Connector;
+use crate::error::ErrorKind;
+use crate::io::Io;
+use crate::metrics::Metrics;
+use crate::tls::tests::{GOOD, TestCa, id, workload};
+use crate::tls::{Alpn, Tls};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use weft_proxy_api::policy::Protocol;
+use weft_proxy_api::policy::outbound::Endpoint;
+
+/// Both ends of `count` streams of one connection.
+async fn streams(count: usize) -> Vec<(Stream, Stream)> {
+    let (near, far) = duplex(64 * 1024);
+    let settings = client::settings();
+    let client = async {
+        let (sender, connection) = settings.handshake::<_, Bytes>(near).await.unwrap();
+        tokio::spawn(connection);
+        let mut opened = Vec::new();
+        for _ in 0..count {
+            let mut request = Request::new(());
+            *request.method_mut() = Method::CONNECT;
+            *request.uri_mut() = "weft".parse().unwrap();
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, send) = sender.send_request(request, false).unwrap();
+            opened.push(Stream::new(send, answer.await.unwrap().into_body(), None));
+        }
+        opened
+    };
+    let server = async {
+        let mut connection = server::settings().handshake(far).await.unwrap();
+        let mut accepted = Vec::new();
+        while accepted.len() < count {
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let send = respond.send_response(Response::new(()), false).unwrap();
+            accepted.push(Stream::new(send, request.into_body(), None));
+        }
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        accepted
+    };
+    let (near, far) = tokio::join!(client, server);
+    near.into_iter().zip(far).collect()
+}
+
+async fn one() -> (Stream, Stream) {
+    streams(1).await.pop().unwrap()
+}
+
+#[tokio::test]
+async fn either_direction_ends_by_itself() {
+    let (mut client, mut server) = one().await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    server.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "question");
+    server.write_all(b"the answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "the answer");
+}
+
+#[tokio::test]
+async fn a_reset_is_seen_as_one_on_either_side() {
+    let (mut client, mut server) = one().await;
+    server.reset();
+    let error = client.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let (mut client, mut server) = one().await;
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(server.read_u8().await.unwrap(), b'x');
+    client.reset();
+    drop(client);
+    assert!(server.read_u8().await.is_err());
+}
+
+#[tokio::test]
+async fn dropping_an_open_stream_is_no_clean_end() {
+    let (client, mut server) = one().await;
+    drop(client);
+    assert!(server.read_u8().await.is_err());
+}
+
+#[tokio::test]
+async fn many_streams_carry_their_bytes_whole_and_in_order() {
+    const LENGTH: usize = 700_000;
+    let byte = |stream: usize, at: usize| (at / 5 * (stream + 3)) as u8;
+    let mut work = Vec::new();
+    for (n, (client, server)) in streams(20).await.into_iter().enumerate() {
+        let data: Vec<u8> = (0..LENGTH).map(|at| byte(n, at)).collect();
+        for (mut write, mut read) in both(client, server) {
+            let data = data.clone();
+            let expected = data.clone();
+            work.push(tokio::spawn(async move {
+                write.write_all(&data).await.unwrap();
+                write.shutdown().await.unwrap();
+            }));
+            work.push(tokio::spawn(async move {
+                let mut arrived = Vec::new();
+                read.read_to_end(&mut arrived).await.unwrap();
+                assert!(arrived == expected, "stream {n}");
+            }));
+        }
+    }
+    for work in work {
+        work.await.unwrap();
+    }
+}
+
+type Way = (
+    Box<dyn AsyncWrite + Send + Unpin>,
+    Box<dyn AsyncRead + Send + Unpin>,
+);
+
+/// The two directions between two ends.
+fn both(client: Stream, server: Stream) -> [Way; 2] {
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = tokio::io::split(server);
+    [
+        (Box::new(to_client), Box::new(from_server)),
+        (Box::new(to_server), Box::new(from_client)),
+    ]
+}
+
+#[tokio::test]
+async fn streams_nobody_reads_leave_room_for_others_and_hold_a_window_each() {
+    let mut all = streams(MAX_STREAMS).await;
+    let (mut client, mut server) = all.pop().unwrap();
+    for (slow, _) in &mut all {
+        let mut written = 0;
+        let piece = [0; 32 * 1024];
+        // As much as is taken without anybody reading.
+        while let Ok(n) = tokio::time::timeout(Duration::from_millis(20), slow.write(&piece)).await
+        {
+            written += n.unwrap();
+            assert!(written <= STREAM_WINDOW as usize + SEND_BUFFER, "{written}");
+        }
+    }
+    for _ in 0..100 {
+        client.write_all(&[7; 1000]).await.unwrap();
+        let mut heard = [0; 1000];
+        server.read_exact(&mut heard).await.unwrap();
+    }
+}
+
+/// A listener that stands for the proxy of `web`: echoes what comes on its streams, or as bytes.
+struct FakePeer {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    streams: Arc<AtomicUsize>,
+}
+
+impl FakePeer {
+    async fn start(tls: Tls, answers: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, streams) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let peer = Self {
+            address,
+            accepted: accepted.clone(),
+            streams: streams.clone(),
+        };
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                accepted.fetch_add(1, Relaxed);
+                let acceptor = TlsAcceptor::from(tls.server().unwrap());
+                let streams = streams.clone();
+                tokio::spawn(async move {
+                    let Ok(mut io) = acceptor.accept(tcp).await else {
+                        return;
+                    };
+                    let alpn = io.get_ref().1.alpn_protocol().and_then(Alpn::from_bytes);
+                    if alpn == Some(Alpn::Opaque) {
+                        let (mut r, mut w) = tokio::io::split(io);
+                        let _ = tokio::io::copy(&mut r, &mut w).await;
+                        return;
+                    }
+                    let mut heard = Vec::new();
+                    if !answers {
+                        let _ = io.read_to_end(&mut heard).await;
+                        return;
+                    }
+                    let mut connection = server::settings().handshake(io).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        streams.fetch_add(1, Relaxed);
+                        let send = respond.send_response(Response::new(()), false).unwrap();
+                        let stream = Stream::new(send, request.into_body(), None);
+                        tokio::spawn(async move {
+                            let (mut r, mut w) = tokio::io::split(stream);
+                            let _ = tokio::io::copy(&mut r, &mut w).await;
+                        });
+                    }
+                });
+            }
+        });
+        peer
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            address: self.address,
+            identity: Some(id("web")),
+            namespace: "default".into(),
+            pod: "web-0".into(),
+            workload: "sa/web".into(),
+            zone: String::new(),
+            weight: 1,
+            protocol: Protocol::Opaque,
+        }
+    }
+
+    fn seen(&self) -> (usize, usize) {
+        (self.accepted.load(Relaxed), self.streams.load(Relaxed))
+    }
+}
+
+fn tunnels(tls: &Tls) -> (Tunnels, Arc<Metrics>) {
+    let metrics = Metrics::new("shop");
+    let connector = Connector::without_redirection(tls.clone(), None, metrics.clone());
+    (Tunnels::new(connector, metrics.clone()), metrics)
+}
+
+async fn echoes(io: &mut Io) {
+    io.write_all(b"hello").await.unwrap();
+    io.flush().await.unwrap();
+    let mut heard = [0; 5];
+    io.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+}
+
+#[tokio::test]
+async fn connections_share_a_tunnel_until_our_certificate_changes() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), true).await;
+    let tls = workload(&ca, "api", GOOD, &[&ca]);
+    let (tunnels, metrics) = tunnels(&tls);
+    let to = peer.endpoint();
+    let opened = tokio::join!(
+        tunnels.connect(&to),
+        tunnels.connect(&to),
+        tunnels.connect(&to)
+    );
+    let mut all = [opened.0.unwrap(), opened.1.unwrap(), opened.2.unwrap()];
+    for io in &mut all {
+        assert!(io.is_mutual());
+        echoes(io).await;
+    }
+    assert_eq!(peer.seen(), (1, 3), "one handshake, three streams");
+    assert_eq!(metrics.tunnels_open(Direction::Outbound).get(), 1.0);
+
+    let renewed = ca.issue(&[id("api").as_str()], GOOD.0, GOOD.1);
+    tls.set_certificate(id("api"), renewed.chain, renewed.key)
+        .unwrap();
+    let mut new = tunnels.connect(&to).await.unwrap();
+    echoes(&mut new).await;
+    assert_eq!(peer.seen(), (2, 4), "new streams are under today's trust");
+    for io in &mut all {
+        echoes(io).await;
+    }
+    assert_eq!(metrics.tunnel_streams(Direction::Outbound).get(), 4);
+}
+
+#[tokio::test]
+async fn beyond_its_streams_a_tunnel_is_followed_by_another() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), true).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    let mut held = Vec::new();
+    for _ in 0..=MAX_STREAMS {
+        held.push(tunnels.connect(&peer.endpoint()).await.unwrap());
+    }
+    assert_eq!(peer.seen(), (2, MAX_STREAMS + 1));
+    drop(held);
+    let _again = tunnels.connect(&peer.endpoint()).await.unwrap();
+    assert_eq!(peer.seen().0, 2, "places come back");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
+    let ca = TestCa::new();
+    let web = workload(&ca, "web", GOOD, &[&ca]);
+    web.refuse_tunnels();
+    let issued = ca.issue(&[id("web").as_str()], GOOD.0, GOOD.1);
+    web.set_certificate(id("web"), issued.chain, issued.key)
+        .unwrap();
+    let peer = FakePeer::start(web, true).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    for _ in 0..3 {
+        let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+        assert!(matches!(io, Io::TlsClient(_)));
+        echoes(&mut io).await;
+    }
+    assert_eq!(peer.seen(), (3, 0));
+}
+
+#[tokio::test]
+async fn who_switched_it_off_offers_none() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), true).await;
+    let tls = workload(&ca, "api", GOOD, &[&ca]);
+    tls.refuse_tunnels();
+    let (tunnels, _) = tunnels(&tls);
+    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+    assert!(matches!(io, Io::TlsClient(_)));
+    echoes(&mut io).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_does_not_answer_is_not_relied_on() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), false).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+    assert!(matches!(io, Io::TlsClient(_)));
+    echoes(&mut io).await;
+    assert_eq!(peer.seen(), (2, 0));
+}
+
+#[tokio::test]
+async fn all_who_waited_hear_why_there_is_no_tunnel() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "other", GOOD, &[&ca]), true).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    let to = peer.endpoint();
+    let (one, two) = tokio::join!(tunnels.connect(&to), tunnels.connect(&to));
+    for failed in [one, two] {
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::PeerIdentity);
+    }
+    assert_eq!(peer.seen().0, 1);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_past_lasts_no_longer() {
+    assert!(end_of(0) < std::time::SystemTime::now());
+    assert_eq!(end_of(-5), std::time::SystemTime::UNIX_EPOCH);
+    let tls = workload(&TestCa::new(), "api", GOOD, &[]);
+    let epoch = tls.epoch();
+    tls.newer_than(epoch - 1).await;
+    tls.drop_certificate();
+    tls.newer_than(epoch).await;
+}

@@ -1,0 +1,127 @@
+//! Connections of bytes between two proxies share one: whole, in order, judged one by one, and nobody's fate but their own.
+
+use crate::Case;
+use anyhow::ensure;
+use harness::{Access, Mesh, allow_tcp, echo, eventually, tcp_server};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "bytes_pass_whole_and_in_order_and_survive_the_peers_restart",
+        &["curl", "nc", "sha256sum", "setpriv"],
+        whole,
+    ),
+    (
+        "each_stream_is_judged_and_cut_off_by_itself",
+        &["curl", "nc"],
+        judged,
+    ),
+];
+
+const WHOLE: &str = r#"
+export WEFT_PROXY_WORKERS=1
+proxy client; proxy server; peer=$pid
+for ns in client server; do ready $ns; done
+ip netns exec server $app role tcp 7000 & ip netns exec server $app role banner 25 &
+until [ "$(c sh -c 'printf up | timeout 5 nc -q 3 10.1.9.9 7000')" = upbye ]; do sleep 0.1; done
+# many at once, of many sizes, each with its own bytes: what comes back is the same and the answer to the end
+for n in $(seq 40); do head -c $((n * n * 2500)) /dev/urandom > $dir/sent.$n; done
+for n in $(seq 40); do c sh -c "timeout 60 nc -q 30 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
+wait ${calls[@]}
+for n in $(seq 40); do
+  [ "$( (cat $dir/sent.$n; echo bye) | sha256sum)" = "$(sha256sum < $dir/got.$n)" ] && echo same
+done
+metric client 'weft_tunnels_open{direction="outbound"' | sed 's/^/before /'
+metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/before /'
+# a stream that is open when the peer dies ends, and later ones find the new peer
+c sh -c "(printf held; sleep 60) | timeout 90 nc 10.1.9.9 7000 > $dir/held; touch $dir/ended" &
+until [ "$(cat $dir/held 2>/dev/null)" = held ]; do sleep 0.1; done
+kill -9 $peer; { wait $peer || true; } 2>/dev/null
+proxy server; ready server
+until [ "$(c sh -c 'printf again | timeout 5 nc -q 3 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
+metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/after /'
+metric client 'weft_connections_open{direction="outbound"' | grep 'side="dst"' | sed 's/^/open /'
+"#;
+
+fn whole() -> anyhow::Result<()> {
+    let text = crate::upgrade::run(WHOLE)?;
+    let same = text.lines().filter(|line| *line == "same").count();
+    ensure!(same == 40, "{same} of 40 came back as they were: {text}");
+    let value = |start: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(start));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or(f64::NAN)
+    };
+    ensure!(value("before weft_tunnels_open") == 1.0, "{text}");
+    ensure!(value("before weft_tunnel_streams_total") >= 41.0, "{text}");
+    ensure!(value("after weft_tunnel_streams_total") >= 1.0, "{text}");
+    Ok(())
+}
+
+fn judged() -> anyhow::Result<()> {
+    let mesh = Mesh::up(
+        Access::Strict,
+        &[&tcp_server("bytes", "tcp"), &echo("client", 1)],
+    )?;
+    let call = || {
+        mesh.exec(
+            "client",
+            &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"],
+        )
+    };
+    let streams = || -> anyhow::Result<f64> {
+        let inbound = [("direction", "inbound")];
+        Ok(mesh
+            .metrics("bytes")?
+            .sum("weft_tunnel_streams_total", &inbound))
+    };
+    let denied = || -> anyhow::Result<f64> {
+        let inbound = [("direction", "inbound")];
+        Ok(mesh.metrics("bytes")?.sum("weft_denied_total", &inbound))
+    };
+    mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
+    let answered = || {
+        eventually("the target is in force", || {
+            let answer = call()?;
+            ensure!(answer.stdout.starts_with(b"hello"), "{answer:?}");
+            Ok(())
+        })
+    };
+    answered()?;
+    let client = mesh.client().clone();
+    let pod = mesh.pod("client")?.name;
+    let held = std::thread::spawn(move || {
+        let open = "(printf hello; sleep 60) | timeout 50 nc bytes 7000; echo ended";
+        client
+            .output(&harness::Exec::new(&pod, ["sh", "-c", open]))
+            .map(drop)
+    });
+    let open = || -> anyhow::Result<f64> {
+        let dst = [("direction", "inbound"), ("side", "dst")];
+        Ok(mesh.metrics("bytes")?.sum("weft_connections_open", &dst))
+    };
+    eventually("a long stream is open", || {
+        ensure!(open()? >= 1.0);
+        Ok(())
+    })?;
+    mesh.delete("allow")?;
+    eventually("it is cut off once the permission is gone", || {
+        ensure!(open()? == 0.0, "{} open", open()?);
+        Ok(())
+    })?;
+    let (before, refused) = (streams()?, denied()?);
+    for _ in 0..3 {
+        let answer = call()?;
+        ensure!(answer.stdout.is_empty(), "{answer:?}");
+    }
+    ensure!(
+        streams()? >= before + 3.0 && denied()? >= refused + 3.0,
+        "each stream was judged: {} of {} denied",
+        denied()? - refused,
+        streams()? - before
+    );
+    mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
+    answered()?;
+    mesh.node(&["pkill", "-f", "sleep 60"])?;
+    let _ = held.join();
+    Ok(())
+}
