@@ -9,7 +9,7 @@
 //! * [`read`]: a summary as checked values. * [`table`]: what was reported, bounded.
 //! * [`inventory`]: pods, Services, splits and permissions, as far as traffic is explained with them.
 //! * [`report`]: both together, the one document that command line, dashboard and the metrics API are made from.
-//! * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
+//! * [`resource`]: what can be asked about. * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
 //!   [`authz`]: by permission; [`why`]: in sentences.
 //! * [`tap`]: single requests, as proxies show them; [`show`]: as lines. * [`api`]: all of it over HTTP.
 
@@ -21,6 +21,7 @@ pub mod graph;
 pub mod inventory;
 pub mod read;
 pub mod report;
+pub mod resource;
 pub mod rows;
 pub mod show;
 pub mod table;
