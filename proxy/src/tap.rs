@@ -16,7 +16,7 @@ use http::HeaderMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 /// Taps at once; more are refused.
 pub const MAX_TAPS: usize = 16;
@@ -138,7 +138,7 @@ pub struct Begun {
 
 /// An exchange that taps see the end of.
 pub struct Followed {
-    taps: Vec<Arc<Tap>>,
+    taps: Vec<(Arc<Tap>, OwnedPermit<Look>)>,
     look: Look,
     started: Instant,
 }
@@ -258,10 +258,16 @@ impl Begun {
             look.backend = labels.backend.to_string();
             look.route = labels.route.to_string();
         }
-        for tap in &self.taps {
-            tap.show(&self.look);
-        }
         let Begun { taps, look } = *self;
+        // Who sees the head sees the end: an exchange is shown whole, or counted as left out.
+        let shown = taps.into_iter().filter_map(|tap| {
+            let end = tap.show(&look)?;
+            Some((tap, end))
+        });
+        let taps: Vec<_> = shown.collect();
+        if taps.is_empty() {
+            return None;
+        }
         Some(Box::new(Followed {
             taps,
             look,
@@ -279,8 +285,8 @@ impl Followed {
         self.look.took = now.saturating_duration_since(self.started);
         self.look.request_fields.clear();
         self.look.response_fields.clear();
-        for tap in &self.taps {
-            tap.show(&self.look);
+        for (tap, room) in self.taps {
+            room.send(tap.seen(&self.look));
         }
     }
 }
@@ -308,12 +314,24 @@ impl Tap {
         takes
     }
 
-    fn show(&self, look: &Look) {
-        let skipped = self.counts.skipped.load(Relaxed);
-        let told = self.counts.told.load(Relaxed);
+    /// Shows the head of an exchange, and keeps room for its end; `None`: there is no room for both.
+    fn show(&self, look: &Look) -> Option<OwnedPermit<Look>> {
+        let end = self.looks.clone().try_reserve_owned().ok();
+        let head = self.looks.try_reserve().ok();
+        let (Some(end), Some(head)) = (end, head) else {
+            self.counts.skipped.fetch_add(1, Relaxed);
+            return None;
+        };
+        head.send(self.seen(look));
+        Some(end)
+    }
+
+    /// A look as this tap may see it.
+    fn seen(&self, look: &Look) -> Look {
         let mut look = look.clone();
         look.tap = self.id;
-        look.skipped = skipped.saturating_sub(told);
+        let skipped = self.counts.skipped.load(Relaxed);
+        look.skipped = skipped.saturating_sub(self.counts.told.swap(skipped, Relaxed));
         if self.fields == Fields::Hidden {
             look.request_fields.clear();
             look.response_fields.clear();
@@ -321,10 +339,7 @@ impl Tap {
             redact(&mut look.request_fields);
             redact(&mut look.response_fields);
         }
-        match self.looks.try_send(look) {
-            Ok(()) => self.counts.told.store(skipped, Relaxed),
-            Err(_) => drop(self.counts.skipped.fetch_add(1, Relaxed)),
-        }
+        look
     }
 
     fn state(&self) -> State {

@@ -87,11 +87,13 @@ fn nobody_waits_for_who_does_not_read_and_losses_are_counted() {
         story.exchange("/");
     }
     let state = story.state();
-    assert_eq!((state.seen, state.matched, state.skipped), (3, 3, 4));
+    assert_eq!((state.seen, state.matched, state.skipped), (3, 3, 2));
     story.looks.try_recv().unwrap();
     story.looks.try_recv().unwrap();
     story.exchange("/");
-    assert_eq!(story.looks.try_recv().unwrap().skipped, 4);
+    assert_eq!(story.looks.try_recv().unwrap().skipped, 2);
+    let end = story.looks.try_recv().unwrap();
+    assert!(end.ended.is_some() && end.skipped == 0);
 }
 
 #[test]

@@ -116,8 +116,11 @@ impl Taps {
     /// Hands over what a pod's proxy shows. What nobody asked this pod for goes nowhere.
     pub fn show(&self, pod: &PodRef, id: u32, shown: Shown) {
         let sessions = self.sessions.lock();
+        let is_look = matches!(shown, Shown::Look(_));
         if let Some(session) = sessions.get(&id).filter(|at| at.pods.contains(pod))
             && session.shown.try_send((pod.clone(), shown)).is_err()
+            // How it fares is said again.
+            && is_look
         {
             session.lost.fetch_add(1, Relaxed);
         }
@@ -186,7 +189,11 @@ mod tests {
             .unwrap();
         taps.show(&pod("b"), tap.id, state(tap.id));
         taps.show(&pod("a"), tap.id + 1, state(tap.id));
-        for _ in 0..WAITING + 3 {
+        for _ in 0..WAITING {
+            taps.show(&pod("a"), tap.id, state(tap.id));
+        }
+        for _ in 0..3 {
+            taps.show(&pod("a"), tap.id, Shown::Look(Box::default()));
             taps.show(&pod("a"), tap.id, state(tap.id));
         }
         assert_eq!(tap.next().await, Some((pod("a"), state(tap.id))));
