@@ -1,5 +1,5 @@
 //! What an operator can look at: the dashboard at `/`, `/live`, `/ready`, `/metrics`, `/status`, `/problems`, and with a
-//! token `/api/v1/` ([`crate::traffic::api`]). Nothing here changes anything; it listens on loopback all the same unless told otherwise.
+//! token `/api/v1/` ([`crate::traffic::api`]). Nothing here changes the mesh; it listens on loopback all the same unless told otherwise.
 
 use crate::dashboard;
 use crate::index::Numbers;
@@ -103,7 +103,7 @@ impl Admin {
     async fn respond<B>(&self, request: &Request<B>) -> api::Answer {
         let is_api = request.uri().path().starts_with(api::PREFIX);
         match request.method() {
-            &Method::GET if is_api => self.api.answer(request).await,
+            &(Method::GET | Method::POST) if is_api => self.api.answer(request).await,
             _ => self.answer(request).map(BodyExt::boxed_unsync),
         }
     }

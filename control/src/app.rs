@@ -314,6 +314,7 @@ fn open(
     let mesh = Mesh {
         trust_domain: config.trust_domain.clone(),
         access: config.access,
+        metrics: config.metrics,
     };
     let index = Arc::new(Index::new(mesh, enrolled.all()));
     let shared = Shared::new(index.clone(), ca, tokens, enrolled, config.cert_ttl);

@@ -47,6 +47,7 @@ async fn start(dir: &Path) -> Running {
         source: crate::args::Source::Folders(vec![dir.into()]),
         access: Access::Strict,
         access_chosen: true,
+        metrics: Default::default(),
         state: Some(crate::state::default_path(dir)),
         listen: Some(local),
         admin: local,

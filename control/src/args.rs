@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names::{self, control_env as env};
-use weft_proxy_api::policy::Access;
+use weft_proxy_api::policy::{Access, MetricsTier};
 
 pub use webhook::Webhook;
 
@@ -49,6 +49,10 @@ struct Typed {
     /// pass and counts it [default: permissive]
     #[arg(long, env = env::ACCESS, value_name = "ACCESS")]
     access: Option<String>,
+    /// In how much detail proxies say their metrics: by edges, also by routes, also by endpoints. A namespace or a pod may
+    /// say otherwise (annotation config.weft.mesh/metrics)
+    #[arg(long, env = env::METRICS, value_name = "TIER", default_value_t, value_parser = parse_tier)]
+    metrics: MetricsTier,
     /// Folder for keys and what must survive a restart [default: .weft in the first folder of manifests; with
     /// --kubernetes a Secret takes its place]
     #[arg(long, env = env::STATE, value_name = "DIR")]
@@ -81,6 +85,8 @@ pub struct Config {
     pub access: Access,
     /// Whether somebody chose that.
     pub access_chosen: bool,
+    /// Tier of metrics where neither pod nor namespace says anything.
+    pub metrics: MetricsTier,
     /// Folder for keys and what must survive a restart; `None`, only with Kubernetes: its Secret.
     pub state: Option<PathBuf>,
     /// Address of the control API; `None`: port 8086 of every address.
@@ -201,6 +207,7 @@ impl Typed {
                     source,
                     access,
                     access_chosen,
+                    metrics: self.metrics,
                     state,
                     listen,
                     admin,
@@ -244,6 +251,10 @@ fn parse_access(text: &str) -> Result<Access, String> {
         .into_iter()
         .find(|access| access.to_string() == text)
         .ok_or_else(|| "is not strict, permissive or audit".into())
+}
+
+fn parse_tier(text: &str) -> Result<MetricsTier, String> {
+    text.parse()
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
@@ -306,6 +317,7 @@ mod tests {
             source: Source::Folders(vec!["/tmp".into(), "/".into()]),
             access: Access::Permissive,
             access_chosen: false,
+            metrics: MetricsTier::Routes,
             state: Some("/tmp/.weft".into()),
             listen: None,
             admin: ([127, 0, 0, 1], 8085).into(),

@@ -88,6 +88,8 @@ pub mod proxy_env {
     pub const TRACE_RATIO: &str = "WEFT_PROXY_TRACE_RATIO";
     /// Name of the service in traces.
     pub const TRACE_SERVICE: &str = "WEFT_PROXY_TRACE_SERVICE";
+    /// Whether metrics are also said under Linkerd's names.
+    pub const METRICS_ALIASES: &str = "WEFT_PROXY_METRICS_ALIASES";
     /// Zone of the node.
     pub const ZONE: &str = "WEFT_PROXY_ZONE";
     /// How long a drain may take.
@@ -126,6 +128,8 @@ pub mod control_env {
     pub const STATE: &str = "WEFT_CONTROL_STATE";
     /// `strict`, `permissive` or `audit`.
     pub const ACCESS: &str = "WEFT_CONTROL_ACCESS";
+    /// `edges`, `routes` or `endpoints`.
+    pub const METRICS: &str = "WEFT_CONTROL_METRICS";
     /// Address of the control API.
     pub const LISTEN: &str = "WEFT_CONTROL_LISTEN";
     /// Address of health and metrics.
@@ -172,6 +176,8 @@ pub mod keys {
     pub const PROXY_MEMORY_LIMIT: &str = "config.weft.mesh/proxy-memory-limit";
     /// `strict`, `permissive` or `audit`, on a namespace or a pod.
     pub const ACCESS: &str = "config.weft.mesh/access";
+    /// `edges`, `routes` or `endpoints`, on a namespace or a pod: in how much detail metrics are said.
+    pub const METRICS: &str = "config.weft.mesh/metrics";
     /// On an SMI object read in an old version: what that version cannot show. Written by the conversion between versions.
     pub const SMI_PRESERVED: &str = "weft.mesh/smi-preserved";
     /// `enabled`, on a namespace or a pod: refusals tell the client which rule, identity and object decided (`weft-denied-by`).

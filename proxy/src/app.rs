@@ -105,6 +105,7 @@ struct Once {
 impl App {
     fn new(config: Arc<Config>, log: LogHandle) -> anyhow::Result<(Self, Once)> {
         let metrics = Metrics::new(&config.workload.namespace);
+        metrics.set_aliases(config.metrics_aliases);
         let tls = Tls::new(&config.trust_domain, config.trust_anchors.clone());
         if !config.tunnels {
             tls.refuse_tunnels();

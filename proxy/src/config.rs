@@ -115,6 +115,9 @@ settings! {
     /// Name of the service in traces. Not set: the name of the pod.
     trace_service: String = env::TRACE_SERVICE, "", parse::text;
 
+    /// `false`: a scrape leaves out the figures under Linkerd's names, which dashboards made for that ask for.
+    metrics_aliases: bool = env::METRICS_ALIASES, "true", parse::switch;
+
     /// Zone of the node.
     zone: String = env::ZONE, "", parse::text;
 

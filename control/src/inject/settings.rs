@@ -2,7 +2,7 @@
 //! checked consists of harmless characters only.
 
 use super::values::{
-    access, image, log_filter, one_of, ports, printable, quantity, subnets, switch,
+    access, image, log_filter, metrics_tier, one_of, ports, printable, quantity, subnets, switch,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -250,6 +250,10 @@ const OPTIONS: &[Setting] = &[
     Setting {
         key: keys::ACCESS,
         check: access,
+    },
+    Setting {
+        key: keys::METRICS,
+        check: metrics_tier,
     },
     Setting {
         key: keys::EXPLAIN_DENIALS,

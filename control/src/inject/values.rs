@@ -93,6 +93,13 @@ pub(super) fn access(text: &str) -> Result<(), String> {
     }
 }
 
+/// In how much detail metrics are said.
+pub(super) fn metrics_tier(text: &str) -> Result<(), String> {
+    let tier = text.parse::<weft_proxy_api::policy::MetricsTier>();
+    let wrong = |_| format!("{:?} is not edges, routes or endpoints", printable(text));
+    tier.map(drop).map_err(wrong)
+}
+
 /// The part of Kubernetes' quantities that people write: 100m, 0.5, 64Mi, 1G.
 pub(super) fn quantity(text: &str) -> Result<(), String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

@@ -29,6 +29,7 @@ use crate::pod_ref::PodRef;
 use crate::state::StateDir;
 use crate::traffic::TrafficTable;
 use crate::traffic::tap::Taps;
+use crate::traffic::tiers::TiersAsked;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,6 +108,8 @@ pub struct Shared {
     pub traffic: TrafficTable,
     /// What single requests somebody wants to see.
     pub taps: Arc<Taps>,
+    /// In what detail somebody wants metrics for now.
+    pub tiers: TiersAsked,
     /// When somebody last asked for traffic: then proxies report more often.
     pub looked_at: watch::Sender<Option<Instant>>,
     /// What happened so far.
@@ -137,6 +140,7 @@ impl Shared {
             proxies: Arc::default(),
             traffic: TrafficTable::default(),
             taps: Arc::default(),
+            tiers: TiersAsked::default(),
             looked_at: watch::Sender::new(None),
             counters: counters::Counters::default(),
             trust: watch::Sender::new(trust),

@@ -6,6 +6,7 @@ use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
 use crate::pod_ref::PodRef;
 use crate::traffic::read;
 use crate::traffic::tap::Shown;
+use crate::traffic::tiers::Asked;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use prost::Message;
 use std::collections::BTreeSet;
@@ -46,6 +47,8 @@ impl pb::observe_server::Observe for Attach {
             looked_at: shared.looked_at.subscribe(),
             tapped: shared.taps.changes(),
             taps: BTreeSet::new(),
+            asked_of: shared.tiers.changes(),
+            tier: None,
             shared,
             expiry: caller.expiry(),
             caller,
@@ -75,6 +78,9 @@ struct Listener {
     tapped: watch::Receiver<()>,
     /// Taps the proxy has been told of.
     taps: BTreeSet<u32>,
+    asked_of: watch::Receiver<()>,
+    /// The detail of metrics it has been asked for.
+    tier: Option<Asked>,
     /// `None`: it has not said hello yet.
     pod: Option<PodRef>,
     pace: Pace,
@@ -95,7 +101,8 @@ enum Happened {
     Event(Box<pb::ObserveEvent>),
     Ended,
     Looked,
-    TapsChanged,
+    /// Something may be wanted of it.
+    Asked,
     NobodyLooks,
 }
 
@@ -115,8 +122,12 @@ impl Listener {
             if let Some(command) = self.shared.taps.next_command(&pod, &mut self.taps) {
                 return Ok(Some(ask(command)));
             }
+            let tiers = &self.shared.tiers;
+            if let Some(command) = tiers.next_command(&pod, &mut self.tier, Instant::now()) {
+                return Ok(Some(ask(command)));
+            }
             match self.next().await? {
-                Happened::TapsChanged => {}
+                Happened::Asked => {}
                 Happened::Ended => return Ok(None),
                 Happened::Event(event) => self.take_in(&pod, *event)?,
                 Happened::Looked => {
@@ -156,7 +167,8 @@ impl Listener {
             () = stopped(&mut self.stopping) => Err(Status::unavailable("the controller is stopping")),
             () = &mut self.expiry => Err(expired()),
             Ok(()) = self.looked_at.changed() => Ok(Happened::Looked),
-            Ok(()) = self.tapped.changed() => Ok(Happened::TapsChanged),
+            Ok(()) = self.tapped.changed() => Ok(Happened::Asked),
+            Ok(()) = self.asked_of.changed() => Ok(Happened::Asked),
             () = slow_down(self.pace) => Ok(Happened::NobodyLooks),
             event = self.events.message() => Ok(match event? {
                 Some(event) => Happened::Event(Box::new(event)),

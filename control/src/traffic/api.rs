@@ -1,4 +1,5 @@
-//! The traffic for programs: JSON over HTTP at the controller's admin port. Only reading, and only with the token.
+//! The traffic for programs: JSON over HTTP at the controller's admin port. Only with the token, and only reading, but for
+//! one order that ends by itself.
 //!
 //! | path | answer |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | `/api/v1/dashboard` | what the dashboard shows, of one moment ([`Document`]) |
 //! | `/api/v1/why` | `service` of `namespace`, explained ([`why`]) |
 //! | `/api/v1/tap` | a stream of lines ([`show::Line`]): requests as they pass, of the pods of `resource` in `namespace` that fit `method`, `path`, `peer`, `service`, `header`, `status`, `denied`, `direction`; `max-rps` of each proxy; `headers` and `secrets` show fields |
+//! | `/api/v1/metrics` | by POST: the proxies of the pods of `resource` in `namespace` say their metrics by `tier` (`edges`, `routes`, `endpoints`) for `seconds`; without `tier` again as their policy says. Answers with these pods |
 //! | `/api/v1/stat` | rows of `resource` (`deploy`, `svc/web`, …), narrowed by `namespace`, `label` (`k=v`, may be repeated), `from`, `to` |
 //!
 //! The others take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
@@ -17,13 +19,13 @@ use super::report::API_VERSION;
 use super::rows::{self, Query, Resource};
 use super::show::{self, Wanted};
 use super::table::LONGEST;
-use super::{Report, TrafficSource, authz, edges, why};
+use super::{Report, TrafficSource, authz, edges, tiers, why};
 use crate::admin::Overview;
 use crate::dashboard::document::Document;
 use crate::serve::Shared;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -33,6 +35,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weft_proxy_api::policy::MetricsTier;
 
 /// Where the paths of this API begin.
 pub const PREFIX: &str = "/api/v1/";
@@ -40,6 +43,8 @@ pub const PREFIX: &str = "/api/v1/";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Window where none is said.
 const WINDOW: Duration = Duration::from_secs(60);
+/// How long another detail of metrics is kept where nothing is said.
+const DETAIL: Duration = Duration::from_secs(600);
 
 /// What is answered: whole, or line by line.
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -77,15 +82,19 @@ impl TrafficSource for Api {
 }
 
 impl Api {
-    /// Answers a GET below [`PREFIX`].
+    /// Answers a request below [`PREFIX`].
     pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
         if !self.is_allowed(request) {
             let text = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token \
                         of the controller's state folder";
             return error(StatusCode::UNAUTHORIZED, text);
         }
-        if request.uri().path().strip_prefix(PREFIX) == Some("tap") {
-            return self.tap(request.uri().query().unwrap_or_default());
+        let query = request.uri().query().unwrap_or_default();
+        match (request.uri().path().strip_prefix(PREFIX), request.method()) {
+            (Some("tap"), &Method::GET) => return self.tap(query),
+            (Some("metrics"), &Method::POST) => return self.metrics(query),
+            (_, &Method::GET) => {}
+            _ => return error(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
         }
         let asked = match Asked::read(request.uri().query().unwrap_or_default()) {
             Ok(asked) => asked,
@@ -141,6 +150,23 @@ impl Api {
             "application/x-ndjson",
             StreamBody::new(frames).boxed_unsync(),
         )
+    }
+
+    /// Another detail of metrics. Who asks for it is in the log.
+    fn metrics(&self, query: &str) -> Answer {
+        let order = match Order::read(query) {
+            Ok(order) => order,
+            Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
+        };
+        let proxies = self.shared.proxies.list().into_iter();
+        let connected: BTreeSet<_> = proxies.map(|proxy| proxy.pod).collect();
+        let fitting = order
+            .pods
+            .fitting(&self.overview.inventory().pods, &connected);
+        let (asked, pods) = (order.pods.describe(), fitting.pods.len());
+        tracing::info!(target: "audit", pods, tier = ?order.tier, "metrics: {asked}");
+        self.shared.tiers.ask(&fitting.pods, order.tier);
+        json(&fitting.line())
     }
 
     fn stat(&self, asked: Asked) -> Answer {
@@ -244,6 +270,37 @@ impl Asked {
             }
         }
         Ok(asked)
+    }
+}
+
+/// In what detail whose metrics are wanted.
+struct Order {
+    pods: Wanted,
+    tier: Option<(MetricsTier, Duration)>,
+}
+
+impl Order {
+    fn read(query: &str) -> Result<Self, String> {
+        let (mut pods, mut tier, mut seconds) = (Wanted::default(), None, DETAIL);
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = decoded(value).ok_or_else(|| format!("{key}: {value:?} is no text"))?;
+            match key {
+                "tier" => tier = Some(value.parse()?),
+                "seconds" => {
+                    let given = value.parse().map(Duration::from_secs);
+                    let fits = given
+                        .ok()
+                        .filter(|at| !at.is_zero() && *at <= tiers::LONGEST);
+                    let longest = tiers::LONGEST.as_secs();
+                    seconds = fits.ok_or_else(|| format!("seconds: give 1 to {longest}"))?;
+                }
+                "resource" | "namespace" => drop(pods.take(key, &value)?),
+                _ => return Err(format!("{key:?} is unknown")),
+            }
+        }
+        let tier = tier.map(|tier| (tier, seconds));
+        Ok(Self { pods, tier })
     }
 }
 
@@ -363,6 +420,18 @@ mod tests {
         ] {
             let reason = Asked::read(query).unwrap_err();
             assert!(reason.contains(part), "{query}: {reason}");
+        }
+    }
+
+    #[test]
+    fn an_order_says_whose_metrics_how_and_how_long() {
+        let order = Order::read("resource=deploy/web&tier=endpoints&seconds=60").unwrap();
+        let minute = Duration::from_secs(60);
+        assert_eq!(order.tier, Some((MetricsTier::Endpoints, minute)));
+        assert_eq!(order.pods.resource, Some("deploy/web".parse().unwrap()));
+        assert_eq!(Order::read("namespace=shop").unwrap().tier, None);
+        for wrong in ["tier=all", "seconds=0", "seconds=86401", "path=/", "x=1"] {
+            assert!(Order::read(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -11,7 +11,8 @@
 //! * [`report`]: both together, the one document that command line, dashboard and the metrics API are made from.
 //! * [`resource`]: what can be asked about. * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
 //!   [`authz`]: by permission; [`why`]: in sentences.
-//! * [`tap`]: single requests, as proxies show them; [`show`]: as lines. * [`api`]: all of it over HTTP.
+//! * [`tap`]: single requests, as proxies show them; [`show`]: as lines.
+//! * [`tiers`]: the detail of their metrics, for a while. * [`api`]: all of it over HTTP.
 
 pub mod api;
 pub mod authz;
@@ -26,6 +27,7 @@ pub mod rows;
 pub mod show;
 pub mod table;
 pub mod tap;
+pub mod tiers;
 pub mod why;
 
 pub use counts::Counts;

@@ -45,7 +45,7 @@ pub fn explains(reader: &Reader<'_>, pod: &Pod) -> bool {
 }
 
 /// The pod's annotation, or else its namespace's.
-fn annotation<'a>(reader: &Reader<'a>, pod: &'a Pod, key: &str) -> Option<&'a String> {
+pub(super) fn annotation<'a>(reader: &Reader<'a>, pod: &'a Pod, key: &str) -> Option<&'a String> {
     let of_namespace = || {
         let namespace = reader.namespace(&pod.metadata.namespace)?;
         namespace.metadata.annotations.get(key)

@@ -6,6 +6,8 @@ use super::{access, policy, ports};
 use crate::manifest::workload::{Container, HttpGet, Pod, Probe as PodProbe};
 use crate::pod_ref::PodRef;
 use std::collections::BTreeSet;
+use weft_proxy_api::names::keys;
+use weft_proxy_api::policy::MetricsTier;
 use weft_proxy_api::policy::inbound::{GRPC_HEALTH, Inbound, Probe};
 use weft_proxy_api::policy::path::normalise;
 
@@ -22,6 +24,7 @@ pub fn view(reader: &Reader<'_>, pod: &PodRef) -> Inbound {
             rate_limits: vec![],
             access_from: String::new(),
             explain_denials: false,
+            metrics: reader.mesh().metrics,
         },
     }
 }
@@ -36,7 +39,15 @@ fn of_pod(reader: &Reader<'_>, pod: &Pod) -> Inbound {
         rate_limits: policy::rate_limits(reader, pod),
         access_from: access::mode_from(reader, pod),
         explain_denials: access::explains(reader, pod),
+        metrics: metrics_tier(reader, pod),
     }
+}
+
+/// What the pod, or else its namespace, says; where nobody says anything that can be read, the mesh's default.
+fn metrics_tier(reader: &Reader<'_>, pod: &Pod) -> MetricsTier {
+    let said = access::annotation(reader, pod, keys::METRICS);
+    said.and_then(|text| text.parse().ok())
+        .unwrap_or(reader.mesh().metrics)
 }
 
 /// The probes of the application's containers, each once.

@@ -30,7 +30,7 @@ use crate::pod_ref::PodRef;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use weft_proxy_api::names;
-use weft_proxy_api::policy::Access;
+use weft_proxy_api::policy::{Access, MetricsTier};
 use weft_proxy_api::wire::{Body, Resource};
 use world::{Reader, Topic, World};
 
@@ -41,6 +41,8 @@ pub struct Mesh {
     pub trust_domain: String,
     /// Access where neither pod nor namespace says anything.
     pub access: Access,
+    /// Tier of metrics, in the same way.
+    pub metrics: MetricsTier,
 }
 
 impl Default for Mesh {
@@ -48,6 +50,7 @@ impl Default for Mesh {
         Self {
             trust_domain: names::DEFAULT_TRUST_DOMAIN.to_owned(),
             access: Access::Permissive,
+            metrics: MetricsTier::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::matching::{HttpMatch, RequestView};
 use super::settings::RateLimit;
-use super::{Access, Protocol};
+use super::{Access, MetricsTier, Protocol};
 use crate::identity::SpiffeId;
 use std::net::IpAddr;
 
@@ -34,6 +34,8 @@ pub struct Inbound {
     pub access_from: String,
     /// Refusals tell the client which rule, identity and object decided.
     pub explain_denials: bool,
+    /// In how much detail the proxy says its metrics.
+    pub metrics: MetricsTier,
 }
 
 /// One statement of permission (one rule of one TrafficTarget).

@@ -9,6 +9,7 @@ pub mod settings;
 pub mod weights;
 
 use std::fmt;
+use std::str::FromStr;
 
 /// How strictly rules are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +20,18 @@ pub enum Access {
     Permissive,
     /// Rules are evaluated and counted; nothing is denied.
     Audit,
+}
+
+/// In how much detail a proxy says its metrics. Each says what the one before it says, and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum MetricsTier {
+    /// By edge: who calls whom.
+    Edges,
+    /// Also by route.
+    #[default]
+    Routes,
+    /// Also by endpoint: one by one, which pod answered.
+    Endpoints,
 }
 
 /// What a port is declared to speak.
@@ -64,5 +77,31 @@ impl fmt::Display for Access {
             Access::Permissive => "permissive",
             Access::Audit => "audit",
         })
+    }
+}
+
+impl MetricsTier {
+    /// All, the least detailed first.
+    pub const ALL: [Self; 3] = [Self::Edges, Self::Routes, Self::Endpoints];
+}
+
+impl fmt::Display for MetricsTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MetricsTier::Edges => "edges",
+            MetricsTier::Routes => "routes",
+            MetricsTier::Endpoints => "endpoints",
+        })
+    }
+}
+
+impl FromStr for MetricsTier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = Self::ALL.into_iter();
+        let mut named = all.filter(|tier| tier.to_string() == text.trim());
+        let none = || format!("{text:?} is not edges, routes or endpoints");
+        named.next().ok_or_else(none)
     }
 }

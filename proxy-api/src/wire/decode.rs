@@ -9,6 +9,8 @@ mod strings;
 mod tests;
 
 use super::{Body, Item, Resource, Trust, generated as pb};
+pub use inbound::metrics_tier;
+
 use crate::policy::Protocol;
 use std::collections::HashSet;
 use std::fmt;

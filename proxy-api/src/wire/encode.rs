@@ -6,7 +6,7 @@ use super::{Body, Item, Resource, Trust, generated as pb};
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
 use crate::policy::outbound::{Backend, Endpoint, Outbound, Route, Service};
-use crate::policy::{Access, Protocol};
+use crate::policy::{Access, MetricsTier, Protocol};
 use prost::Message;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +84,16 @@ fn access(access: Access) -> i32 {
         Access::Audit => pb::Access::Audit,
     };
     access.into()
+}
+
+/// As the wire calls it.
+pub fn metrics_tier(tier: MetricsTier) -> i32 {
+    let tier = match tier {
+        MetricsTier::Edges => pb::MetricsTier::Edges,
+        MetricsTier::Routes => pb::MetricsTier::Routes,
+        MetricsTier::Endpoints => pb::MetricsTier::Endpoints,
+    };
+    tier.into()
 }
 
 fn protocol(protocol: Protocol) -> i32 {
@@ -190,6 +200,7 @@ impl Strings {
                 .collect(),
             access_from_ref: self.optional(&inbound.access_from),
             explain_denials: inbound.explain_denials,
+            metrics: metrics_tier(inbound.metrics),
         }
     }
 

@@ -165,6 +165,9 @@ pub struct Inbound {
     /// refusals tell the client who decided (`weft-denied-by`)
     #[prost(bool, tag = "8")]
     pub explain_denials: bool,
+    /// how much of what is counted a scrape says
+    #[prost(enumeration = "MetricsTier", tag = "9")]
+    pub metrics: i32,
 }
 /// A limit on what a workload accepts, held by its own proxy.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -699,7 +702,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ObserveCommand {
-    #[prost(oneof = "observe_command::Command", tags = "1, 2, 3")]
+    #[prost(oneof = "observe_command::Command", tags = "1, 2, 3, 4")]
     pub command: ::core::option::Option<observe_command::Command>,
 }
 /// Nested message and enum types in `ObserveCommand`.
@@ -712,7 +715,19 @@ pub mod observe_command {
         Tap(super::TapStart),
         #[prost(message, tag = "3")]
         Stop(super::TapStop),
+        #[prost(message, tag = "4")]
+        Metrics(super::MetricsFor),
     }
+}
+/// Another tier of metrics than the policy says, for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsFor {
+    /// unspecified: back to what the policy says
+    #[prost(enumeration = "MetricsTier", tag = "1")]
+    pub tier: i32,
+    /// ends by itself, and with the stream
+    #[prost(uint32, tag = "2")]
+    pub seconds: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SummaryEvery {
@@ -1086,6 +1101,43 @@ impl Protocol {
             "PROTOCOL_GRPC" => Some(Self::Grpc),
             "PROTOCOL_TLS" => Some(Self::Tls),
             "PROTOCOL_OPAQUE" => Some(Self::Opaque),
+            _ => None,
+        }
+    }
+}
+/// In how much detail metrics are said; each tier says what the one before it says, and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MetricsTier {
+    /// routes
+    Unspecified = 0,
+    /// who calls whom
+    Edges = 1,
+    /// by route
+    Routes = 2,
+    /// by endpoint
+    Endpoints = 3,
+}
+impl MetricsTier {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "METRICS_TIER_UNSPECIFIED",
+            Self::Edges => "METRICS_TIER_EDGES",
+            Self::Routes => "METRICS_TIER_ROUTES",
+            Self::Endpoints => "METRICS_TIER_ENDPOINTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "METRICS_TIER_UNSPECIFIED" => Some(Self::Unspecified),
+            "METRICS_TIER_EDGES" => Some(Self::Edges),
+            "METRICS_TIER_ROUTES" => Some(Self::Routes),
+            "METRICS_TIER_ENDPOINTS" => Some(Self::Endpoints),
             _ => None,
         }
     }

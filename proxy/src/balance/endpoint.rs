@@ -4,9 +4,9 @@ use super::breaker::{Admission, Breaker};
 use super::ewma::Ewma;
 use super::health::Health;
 use super::limits::{Limits, Permit};
-use crate::metrics::Group;
-use std::sync::Arc;
+use crate::metrics::{EndpointMetrics, Group};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use weft_proxy_api::policy::outbound;
@@ -52,6 +52,8 @@ pub struct Endpoint {
     /// When it joined a set that had others; 0: it is as old as the set.
     pub(super) since: u64,
     health: Arc<Health>,
+    /// Found when it is first counted by itself.
+    counts: OnceLock<Option<Arc<EndpointMetrics>>>,
     gone: AtomicBool,
     left: Notify,
 }
@@ -69,6 +71,14 @@ pub struct InFlight {
     done: bool,
     /// Of the Service's breaker.
     permit: Option<Permit>,
+    counted: Option<Counted>,
+}
+
+/// A request counted with its endpoint alone.
+struct Counted {
+    counts: Arc<EndpointMetrics>,
+    ended: Outcome,
+    latency: Option<Duration>,
 }
 
 impl Endpoint {
@@ -94,6 +104,7 @@ impl Endpoint {
             pushback: AtomicU64::new(0),
             since,
             health,
+            counts: OnceLock::new(),
             gone: AtomicBool::new(false),
             left: Notify::new(),
         })
@@ -189,7 +200,26 @@ impl Endpoint {
             succeeded: false,
             done: false,
             permit: None,
+            counted: self
+                .health
+                .one_by_one
+                .load(Relaxed)
+                .then(|| self.count())
+                .flatten(),
         }
+    }
+
+    /// Counted by itself, where there is a registry to count in.
+    fn count(&self) -> Option<Counted> {
+        let spec = &self.spec;
+        let find = || self.health.metrics.endpoint(&spec.namespace, &spec.pod);
+        let counts = self.counts.get_or_init(find).clone()?;
+        counts.started();
+        Some(Counted {
+            counts,
+            ended: Outcome::Cancelled,
+            latency: None,
+        })
     }
 
     /// Takes it back, whatever its breaker thinks (its set has become too small to leave it out).
@@ -286,6 +316,9 @@ impl InFlight {
     pub fn answered_at(&mut self, now: u64, latency: Duration) {
         if !self.answered {
             self.answered = true;
+            if let Some(counted) = &mut self.counted {
+                counted.latency = Some(latency);
+            }
             self.endpoint.heard(now);
             self.endpoint.ewma.answered(now, nanos(latency));
         }
@@ -303,6 +336,9 @@ impl InFlight {
     /// [`InFlight::done`], where the clock was read already.
     pub fn done_at(mut self, now: u64, outcome: Outcome, latency: Duration) {
         let endpoint = self.endpoint.clone();
+        if let Some(counted) = &mut self.counted {
+            counted.ended = outcome;
+        }
         match outcome {
             Outcome::Success => self.succeeded_at(now, latency),
             Outcome::Failure => endpoint.failed(now, nanos(latency), self.probe),
@@ -323,6 +359,10 @@ impl InFlight {
         }
         self.done = true;
         self.permit = None;
+        if let Some(counted) = self.counted.take() {
+            let outcome = counted.ended as usize;
+            counted.counts.ended(outcome, counted.latency);
+        }
         if !self.answered {
             self.endpoint.heard(now);
         }

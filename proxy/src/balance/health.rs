@@ -22,6 +22,8 @@ pub(super) struct Health {
     slot: AtomicU64,
     /// Somebody was set aside or came back since the shares of zones were last worked out.
     changed: AtomicBool,
+    /// Each endpoint's requests are counted by themselves.
+    pub(super) one_by_one: AtomicBool,
     /// Of the Service the set is called through.
     pub(super) limits: Arc<Limits>,
     pub(super) metrics: Arc<BackendMetrics>,
@@ -36,6 +38,7 @@ impl Health {
             slot: AtomicU64::new(breaker::slot(&rules)),
             rules: ArcSwap::from_pointee(rules),
             changed: AtomicBool::new(false),
+            one_by_one: AtomicBool::new(false),
             limits,
             metrics,
         })

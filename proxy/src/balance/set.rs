@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::Notify;
 use weft_proxy_api::policy::outbound;
 use weft_proxy_api::policy::settings::{Balancer, Ejection};
@@ -105,6 +106,11 @@ impl EndpointSet {
     /// Limits of the Service it is called through.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.health.limits
+    }
+
+    /// Whether each endpoint's requests are counted by themselves. Off at first.
+    pub(crate) fn count_one_by_one(&self, on: bool) {
+        self.health.one_by_one.store(on, Relaxed);
     }
 
     /// Number of endpoints.

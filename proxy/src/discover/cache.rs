@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
+use weft_proxy_api::policy::MetricsTier;
 use weft_proxy_api::wire::{Resource, Trust};
 
 /// Most destinations known at once.
@@ -137,6 +138,7 @@ impl Cache {
             None => plan,
         };
         self.shared.metrics.set_workload(&plan.inbound.workload);
+        self.shared.metrics.set_tier(plan.inbound.metrics);
         self.shared.inbound.store(Some(Arc::new(plan)));
         self.shared.inbound_version.send_replace(version);
     }
@@ -166,6 +168,13 @@ impl Cache {
         .compile(outbound);
         destination.put(plan, version);
         wanted
+    }
+
+    /// Counts by endpoint, or not any more.
+    pub(super) fn count_by(&self, tier: MetricsTier) {
+        let one_by_one = tier >= MetricsTier::Endpoints;
+        let sets = self.sets.kept.values();
+        sets.for_each(|kept| kept.set.count_one_by_one(one_by_one));
     }
 
     /// Forgets what nobody has used for a while; returns what to unsubscribe from.
@@ -223,6 +232,7 @@ impl Sets {
     ) -> Arc<EndpointSet> {
         let counts = metrics.backend(wanted.name);
         let set = EndpointSet::placed(wanted.name, counts, self.place.clone(), limits.clone());
+        set.count_one_by_one(metrics.tier() >= MetricsTier::Endpoints);
         // Another Service may know its endpoints already.
         let named = |kept: &&Kept| kept.set.name() == wanted.name && kept.set.is_known();
         if let Some(same) = self.kept.values().find(named) {

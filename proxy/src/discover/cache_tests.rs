@@ -183,6 +183,7 @@ fn the_inbound_plan_names_the_workload() {
         rate_limits: Vec::new(),
         access_from: String::new(),
         explain_denials: false,
+        metrics: Default::default(),
     };
     assert!(
         shared.inbound.load().is_none(),
@@ -192,4 +193,39 @@ fn the_inbound_plan_names_the_workload() {
     assert_eq!(shared.inbound.load_full().unwrap().version, 3);
     shared.metrics.inbound_edge(None).request();
     assert!(shared.metrics.render().contains("workload=\"deploy/web\""));
+}
+
+#[test]
+fn endpoints_are_counted_one_by_one_only_where_the_tier_asks_for_it() {
+    let (shared, mut cache) = cache();
+    let Found::New(one) = shared.find(target(1)) else {
+        panic!()
+    };
+    cache.apply(Change::Outbound(target(1), service("web"), 7));
+    let endpoint = weft_proxy_api::policy::outbound::Endpoint {
+        address: target(9),
+        identity: None,
+        namespace: "shop".into(),
+        pod: "web-1".into(),
+        workload: "deploy/web".into(),
+        zone: String::new(),
+        weight: 1,
+        protocol: Protocol::Detect,
+    };
+    let all = vec![endpoint];
+    cache.apply(Change::Endpoints("shop/web:80".into(), all));
+    let OutboundPlan::Service(plan) = &**one.plan() else {
+        panic!()
+    };
+    let set = plan.routes[0].backends[0].endpoints.clone();
+    let mut seen = Vec::new();
+    for tier in MetricsTier::ALL {
+        shared.metrics.set_tier(tier);
+        cache.count_by(tier);
+        drop(set.pick(now(), Default::default()).unwrap());
+        let text = shared.metrics.render();
+        let cancelled = r#"pod="web-1",result="cancelled"} 1"#;
+        seen.push(text.contains(cancelled));
+    }
+    assert_eq!(seen, [false, false, true]);
 }

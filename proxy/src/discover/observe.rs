@@ -8,12 +8,14 @@ use super::tap;
 use crate::metrics::Metrics;
 use crate::tap::Look;
 use http::Uri;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use weft_proxy_api::names;
+use weft_proxy_api::wire::decode::metrics_tier;
 use weft_proxy_api::wire::generated::{self as pb, observe_client::ObserveClient};
 use weft_proxy_api::wire::generated::{observe_command::Command, observe_event::Event};
 
@@ -27,6 +29,8 @@ const OUTBOX: usize = 256;
 const LOOKS: usize = 4_096;
 /// How often a tap says how it fares.
 const STATES: Duration = Duration::from_secs(1);
+/// Longest time that another tier of metrics may be asked for.
+const LONGEST_DETAIL: Duration = Duration::from_secs(86_400);
 
 /// Attaches again and again, as long as the connection lives.
 pub(super) async fn observe(channel: Channel, origin: Uri, whoami: Whoami, metrics: Arc<Metrics>) {
@@ -54,16 +58,19 @@ async fn attach(
     let mut summaries = Summaries::new(metrics);
     let mut ticks = None;
     let mut taps = Tapping::new(metrics);
+    let mut detail = Detail::new(metrics);
     loop {
         tokio::select! {
             command = commands.message() => match command? {
                 Some(pb::ObserveCommand { command: Some(Command::Summary(every)) }) => ticks = ticker(every.interval_ms),
                 Some(pb::ObserveCommand { command: Some(Command::Tap(start)) }) => taps.start(start),
                 Some(pb::ObserveCommand { command: Some(Command::Stop(stop)) }) => taps.stop(stop.id),
+                Some(pb::ObserveCommand { command: Some(Command::Metrics(asked)) }) => detail.ask(asked),
                 // An unknown command is a newer controller's.
                 Some(_) => {}
                 None => return Ok(()),
             },
+            () = wait(&mut detail.until) => detail.end(),
             () = tick(&mut ticks) => summaries.send(&events),
             () = tick(&mut taps.ticks) => taps.tell(&events),
             () = pass_on(&mut taps.looks, &events) => {}
@@ -129,6 +136,53 @@ impl<'a> Tapping<'a> {
 impl Drop for Tapping<'_> {
     fn drop(&mut self) {
         self.metrics.taps().clear();
+    }
+}
+
+/// Another tier of metrics, for a while; ends with the stream.
+struct Detail<'a> {
+    metrics: &'a Metrics,
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a> Detail<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            until: None,
+        }
+    }
+
+    fn ask(&mut self, asked: pb::MetricsFor) {
+        let wanted = asked.tier() != pb::MetricsTier::Unspecified;
+        // A tier of a newer controller's is none of ours.
+        match metrics_tier(asked.tier) {
+            Ok(tier) if wanted => {
+                tracing::info!(%tier, seconds = asked.seconds, "metrics are asked for in another detail");
+                let time = Duration::from_secs(asked.seconds.into()).min(LONGEST_DETAIL);
+                self.metrics.ask_for_tier(Some(tier));
+                self.until = Some(Box::pin(sleep(time)));
+            }
+            _ => self.end(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.until = None;
+        self.metrics.ask_for_tier(None);
+    }
+}
+
+impl Drop for Detail<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn wait(until: &mut Option<Pin<Box<Sleep>>>) {
+    match until {
+        Some(until) => until.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -138,8 +138,8 @@ impl Strings {
                     count,
                 })
                 .collect(),
-            latency: edge.latency.to_vec(),
-            latency_sum_us: edge.latency_sum_us,
+            latency: edge.latency.buckets.to_vec(),
+            latency_sum_us: edge.latency.sum_us,
             answers: answers(edge),
             bytes_in: edge.bytes_in,
             bytes_out: edge.bytes_out,

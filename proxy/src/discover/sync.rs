@@ -56,6 +56,7 @@ impl<O: Open> Sync<O> {
     /// Runs until nobody can ask any more.
     pub(super) async fn run(mut self) {
         let mut sweep = every(SWEEP_EVERY);
+        let mut tiers = self.shared.metrics.tiers();
         loop {
             tokio::select! {
                 target = self.wanted.recv() => match target {
@@ -64,6 +65,7 @@ impl<O: Open> Sync<O> {
                 },
                 event = self.link.next() => self.on(event),
                 _ = sweep.tick() => self.sweep(),
+                Ok(()) = tiers.changed() => self.cache.count_by(*tiers.borrow_and_update()),
             }
             self.count();
         }

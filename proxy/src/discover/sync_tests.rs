@@ -144,6 +144,7 @@ fn inbound(workload: &str) -> Body {
         rate_limits: Vec::new(),
         access_from: String::new(),
         explain_denials: false,
+        metrics: Default::default(),
     })
 }
 

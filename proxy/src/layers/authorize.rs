@@ -91,7 +91,7 @@ impl AuthorizeLayer {
             Verdict::Allow(AllowedBy::Probe) => Ok(None),
             verdict @ (Verdict::Allow(_) | Verdict::Audit(_)) => {
                 let route = match verdict {
-                    Verdict::Allow(by) if self.metrics.by_route() => routes.of(by, &plan, self),
+                    Verdict::Allow(by) => routes.of(by, &plan, self),
                     _ => None,
                 };
                 let client = (self.conn.peer.identity(), self.conn.target.port());

@@ -1,12 +1,13 @@
 //! Handles that are counted through together. A bundle is shared by everything that counts the same edge, and owned by
 //! the registry as long as anyone does.
 
+use super::endpoints::{EndpointMetrics, OneByOne};
 use super::histogram::{Histogram, Snapshot};
 use super::statuses::{SLOTS, slot};
 use crate::balance::limits::{Limit, Permit};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use weft_proxy_api::policy::inbound::DenyReason;
 
@@ -96,6 +97,7 @@ pub struct BackendMetrics {
     pub(super) full: [AtomicU64; 3],
     pub(super) refused: [AtomicU64; 3],
     pub(super) fallbacks: AtomicU64,
+    pub(super) one_by_one: OnceLock<OneByOne>,
 }
 
 impl Count {
@@ -272,6 +274,12 @@ impl BackendMetrics {
 
     pub(crate) fn breaker_refused(&self, limit: Limit) {
         self.refused[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The series of one of its endpoints, where the tier asks for that; `None`: it belongs to no registry.
+    pub(crate) fn endpoint(&self, namespace: &str, pod: &str) -> Option<Arc<EndpointMetrics>> {
+        let all = self.one_by_one.get()?;
+        Some(all.endpoint(namespace, pod))
     }
 
     /// Somebody else was asked instead of the Service.

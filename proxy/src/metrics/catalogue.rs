@@ -23,6 +23,8 @@ pub enum Tier {
     Edge,
     /// Series for each backend.
     Backend,
+    /// Series for each endpoint; only in the most detailed tier.
+    Endpoint,
     /// The same figures under the names existing tools ask for.
     Alias,
 }
@@ -105,6 +107,15 @@ const CONNECTION: &[&str] = &[
     "protocol",
 ];
 const BACKEND: &[&str] = &["namespace", "workload", "backend"];
+const ENDPOINT: &[&str] = &["namespace", "workload", "backend", "pod_namespace", "pod"];
+const ENDPOINT_RESULT: &[&str] = &[
+    "namespace",
+    "workload",
+    "backend",
+    "pod_namespace",
+    "pod",
+    "result",
+];
 const BREAKER: &[&str] = &["namespace", "workload", "backend", "limit"];
 const ALIAS: &[&str] = &[
     "direction",
@@ -165,6 +176,10 @@ catalogue! {
     BREAKER_REFUSED = "weft_backend_breaker_refused_total", Counter, "", Backend, BREAKER, "Requests and connections refused by the Service's breaker, by limit.";
     FALLBACKS = "weft_backend_fallbacks_total", Counter, "", Backend, BACKEND, "Requests sent to the fallback of the Service instead.";
 
+    ENDPOINT_REQUESTS = "weft_endpoint_requests_total", Counter, "", Endpoint, ENDPOINT_RESULT, "Requests (and connections of bytes) sent to an endpoint, each try by itself, by how they ended.";
+    ENDPOINT_LATENCY = "weft_endpoint_latency_seconds", Histogram, "seconds", Endpoint, ENDPOINT, "From sending to an endpoint until its answer began.";
+    ENDPOINT_IN_FLIGHT = "weft_endpoint_requests_in_flight", Gauge, "", Endpoint, ENDPOINT, "Requests (and connections of bytes) under way to an endpoint.";
+
     ALLOWED = "weft_policy_allowed_total", Counter, "", Process, &["rule"], "Connections and requests allowed, by what allowed them.";
     REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit", "rule"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means) and by the permission that came nearest (`none`: no permission names the caller).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
@@ -190,6 +205,7 @@ catalogue! {
     CONTROL_NACKS = "weft_control_nacks_total", Counter, "", Process, &[], "Updates rejected as malformed; the last good one stays in force.";
     CONTROL_SUBSCRIPTIONS = "weft_control_subscriptions", Gauge, "", Process, &[], "Resources subscribed to.";
     DROPPED = "weft_metrics_dropped_total", Counter, "", Process, &["family"], "Requests for a series beyond the cap, counted as __other__ instead.";
+    TIER = "weft_metrics_tier", Gauge, "", Process, &[], "In how much detail this is: 0 by edge, 1 also by route, 2 also by endpoint.";
     SERIES = "weft_metrics_series", Gauge, "", Process, &["family"], "Bundles of series held.";
     BUILD = "weft_build_info", Gauge, "", Process, &["version"], "1, with the version of the program.";
 
@@ -233,6 +249,7 @@ impl Tier {
             Tier::Process => "process",
             Tier::Edge => "edge",
             Tier::Backend => "backend",
+            Tier::Endpoint => "endpoint",
             Tier::Alias => "alias",
         }
     }

@@ -4,17 +4,21 @@ use super::bundle::{
     BackendMetrics, ConnectionMetrics, Count, EdgeMetrics, Flights, Level, OpenConnection,
 };
 use super::catalogue::{self, Metric};
+use super::endpoints::{EndpointFamily, OneByOne};
 use super::family::{CAP, Family};
 use super::format::Format;
 use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
 use super::rare::{Rare, RareKey};
+use super::tier::Tiers;
 use crate::connection::{Direction, NoTls};
 use crate::tap::Taps;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
+use tokio::sync::watch;
 use weft_proxy_api::identity::SpiffeId;
+use weft_proxy_api::policy::MetricsTier;
 
 /// All metrics of this proxy. Shared by every thread.
 pub struct Metrics {
@@ -25,8 +29,9 @@ pub struct Metrics {
     pub(super) backends: Family<Arc<str>, BackendMetrics>,
     pub(super) rare: Family<RareKey, Rare>,
     pub(super) aliases: AtomicBool,
-    /// Whether requests to the application are counted by the route that allowed them.
-    routes: AtomicBool,
+    /// Endpoints that are counted one by one.
+    pub(super) endpoints: Arc<EndpointFamily>,
+    tiers: Tiers,
     taps: Taps,
     /// Tells this process from the one before it in the same pod.
     pub(super) incarnation: u64,
@@ -51,7 +56,8 @@ impl Metrics {
             backends: Family::new("backends", cap),
             rare: Family::new("rare", cap),
             aliases: AtomicBool::new(true),
-            routes: AtomicBool::new(true),
+            endpoints: Arc::default(),
+            tiers: Tiers::default(),
             taps: Taps::default(),
             incarnation: fastrand::u64(1..),
             started: SystemTime::now(),
@@ -72,14 +78,31 @@ impl Metrics {
         self.aliases.store(on, Relaxed);
     }
 
-    /// Whether requests to the application are counted by route. On at first.
-    pub fn set_routes(&self, on: bool) {
-        self.routes.store(on, Relaxed);
+    /// In how much detail a scrape says it all, as the policy wants it.
+    pub fn set_tier(&self, tier: MetricsTier) {
+        self.tiers.policy(tier);
+        self.say_tier();
     }
 
-    /// Are requests to the application counted by route?
-    pub fn by_route(&self) -> bool {
-        self.routes.load(Relaxed)
+    /// The same, as somebody wants it for now, whatever the policy says; `None`: as the policy says.
+    pub fn ask_for_tier(&self, tier: Option<MetricsTier>) {
+        self.tiers.asked(tier);
+        self.say_tier();
+    }
+
+    fn say_tier(&self) {
+        let tier = f64::from(self.tier() as u8);
+        self.gauge(&catalogue::TIER, &[]).set(tier);
+    }
+
+    /// The tier in force.
+    pub fn tier(&self) -> MetricsTier {
+        self.tiers.in_force()
+    }
+
+    /// The tier in force, and when it changes.
+    pub(crate) fn tiers(&self) -> watch::Receiver<MetricsTier> {
+        self.tiers.watch()
     }
 
     /// The series of an edge; the same labels always give the same series.
@@ -203,7 +226,14 @@ impl Metrics {
 
     /// The series of an endpoint set.
     pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
-        self.backends.get(name.into())
+        let name: Arc<str> = name.into();
+        let backend = self.backends.get(name.clone());
+        let one_by_one = || OneByOne {
+            all: self.endpoints.clone(),
+            backend: name,
+        };
+        backend.one_by_one.get_or_init(one_by_one);
+        backend
     }
 
     /// Requests in flight.
@@ -352,6 +382,7 @@ impl Metrics {
         self.edges.sweep(now);
         self.connections.sweep(now);
         self.backends.sweep(now);
+        self.endpoints.0.sweep(now);
     }
 }
 

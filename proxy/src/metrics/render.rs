@@ -1,18 +1,22 @@
 //! What a scrape says: the catalogue's metrics with the values of every series.
 
-use super::bundle::{BackendMetrics, ConnectionMetrics, EdgeMetrics};
+use super::bundle::{BackendMetrics, ConnectionMetrics};
 use super::catalogue::{self as names, Kind, Metric, Tier};
+use super::endpoints::{EndpointLabels, OUTCOMES};
 use super::format::Format;
 use super::labels::{ConnectionLabels, EdgeLabels, yes_no};
 use super::process::Process;
 use super::registry::Metrics;
 use super::statuses;
+use super::summary::EdgeSummary;
 use super::text::{Label, Text};
 use crate::balance::Limit;
 use crate::connection::Direction;
+use foldhash::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
+use weft_proxy_api::policy::MetricsTier;
 use weft_proxy_api::policy::inbound::DenyReason;
 
 /// Microseconds in a second: own durations are said in seconds.
@@ -22,7 +26,7 @@ const SECOND_US: u64 = 1_000_000;
 pub(super) struct Scrape<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) workload: Arc<String>,
-    pub(super) edges: Vec<(EdgeLabels, Arc<EdgeMetrics>)>,
+    pub(super) edges: Vec<EdgeSummary>,
     pub(super) connections: Vec<(ConnectionLabels, Arc<ConnectionMetrics>)>,
     backends: Vec<(Arc<str>, Arc<BackendMetrics>)>,
 }
@@ -32,7 +36,7 @@ pub(super) fn render(metrics: &Metrics, format: Format) -> String {
     let scrape = Scrape {
         metrics,
         workload: metrics.workload.load_full(),
-        edges: metrics.edges.all(),
+        edges: edges(metrics),
         connections: metrics.connections.all(),
         backends: metrics.backends.all(),
     };
@@ -40,6 +44,9 @@ pub(super) fn render(metrics: &Metrics, format: Format) -> String {
     scrape.edges(&mut text);
     scrape.connections(&mut text);
     scrape.backends(&mut text);
+    if metrics.tier() >= MetricsTier::Endpoints {
+        scrape.endpoints(&mut text);
+    }
     scrape.rare(&mut text);
     scrape.own(&mut text);
     scrape.process(&mut text);
@@ -49,43 +56,63 @@ pub(super) fn render(metrics: &Metrics, format: Format) -> String {
     text.finish()
 }
 
+/// Every edge, as the tier in force says it: what is counted by route is added up where routes are not to be said.
+fn edges(metrics: &Metrics) -> Vec<EdgeSummary> {
+    let all = metrics.summary();
+    if metrics.tier() >= MetricsTier::Routes {
+        return all;
+    }
+    let mut sums: Vec<EdgeSummary> = Vec::new();
+    let mut known: HashMap<EdgeLabels, usize> = HashMap::default();
+    for mut edge in all {
+        edge.labels.route = Arc::default();
+        match known.get(&edge.labels) {
+            Some(at) => sums[*at].add(&edge),
+            None => {
+                known.insert(edge.labels.clone(), sums.len());
+                sums.push(edge);
+            }
+        }
+    }
+    sums
+}
+
 impl Scrape<'_> {
     fn edges(&self, text: &mut Text) {
-        self.each_edge(text, &names::REQUESTS, |edge| edge.requests.load(Relaxed));
+        self.each_edge(text, &names::REQUESTS, |edge| edge.requests);
         self.answers(text);
         text.head(&names::LATENCY);
-        for (labels, edge) in &self.edges {
+        for edge in &self.edges {
             text.histogram(
                 names::LATENCY.name,
-                &self.edge(labels),
-                &edge.latency.snapshot(),
+                &self.edge(&edge.labels),
+                &edge.latency,
                 SECOND_US,
             );
         }
-        self.each_edge(text, &names::CANCELLED, |edge| edge.cancelled.load(Relaxed));
+        self.each_edge(text, &names::CANCELLED, |edge| edge.cancelled);
         self.denied(text);
-        self.each_edge(text, &names::STREAMS, |edge| edge.connections.load(Relaxed));
-        self.each_edge(text, &names::RECEIVED, |edge| edge.bytes_in.load(Relaxed));
-        self.each_edge(text, &names::SENT, |edge| edge.bytes_out.load(Relaxed));
+        self.each_edge(text, &names::STREAMS, |edge| edge.connections);
+        self.each_edge(text, &names::RECEIVED, |edge| edge.bytes_in);
+        self.each_edge(text, &names::SENT, |edge| edge.bytes_out);
     }
 
-    fn each_edge(&self, text: &mut Text, metric: &Metric, value: fn(&EdgeMetrics) -> u64) {
+    fn each_edge(&self, text: &mut Text, metric: &Metric, value: fn(&EdgeSummary) -> u64) {
         text.head(metric);
-        for (labels, edge) in &self.edges {
-            text.sample(metric.name, &self.edge(labels), value(edge));
+        for edge in &self.edges {
+            text.sample(metric.name, &self.edge(&edge.labels), value(edge));
         }
     }
 
     fn answers(&self, text: &mut Text) {
         text.head(&names::RESPONSES);
-        for (labels, edge) in &self.edges {
+        for edge in &self.edges {
             for (slot, count) in edge.answers.iter().enumerate() {
-                let count = count.load(Relaxed);
-                if count == 0 {
+                if *count == 0 {
                     continue;
                 }
                 let name = statuses::name(slot);
-                let mut all = self.edge(labels).to_vec();
+                let mut all = self.edge(&edge.labels).to_vec();
                 all.push(("classification", name.classification()));
                 all.extend([("status", name.status), ("grpc_status", name.grpc)]);
                 text.sample(names::RESPONSES.name, &all, count);
@@ -95,11 +122,10 @@ impl Scrape<'_> {
 
     fn denied(&self, text: &mut Text) {
         text.head(&names::DENIED);
-        for (labels, edge) in &self.edges {
-            for (reason, count) in DenyReason::ALL.iter().zip(&edge.denied) {
-                let count = count.load(Relaxed);
-                if count > 0 {
-                    let mut all = self.edge(labels).to_vec();
+        for edge in &self.edges {
+            for (reason, count) in DenyReason::ALL.iter().zip(&edge.denied_by) {
+                if *count > 0 {
+                    let mut all = self.edge(&edge.labels).to_vec();
                     all.push(("reason", reason.label()));
                     text.sample(names::DENIED.name, &all, count);
                 }
@@ -219,6 +245,38 @@ impl Scrape<'_> {
         }
     }
 
+    fn endpoints(&self, text: &mut Text) {
+        let all = self.metrics.endpoints.0.all();
+        text.head(&names::ENDPOINT_REQUESTS);
+        for (labels, at) in &all {
+            for (result, count) in OUTCOMES.iter().zip(&at.outcomes) {
+                let mut labels = self.endpoint(labels).to_vec();
+                labels.push(("result", result));
+                text.sample(names::ENDPOINT_REQUESTS.name, &labels, count.load(Relaxed));
+            }
+        }
+        text.head(&names::ENDPOINT_LATENCY);
+        for (labels, at) in &all {
+            let (name, seen) = (names::ENDPOINT_LATENCY.name, at.latency.snapshot());
+            text.histogram(name, &self.endpoint(labels), &seen, SECOND_US);
+        }
+        text.head(&names::ENDPOINT_IN_FLIGHT);
+        for (labels, at) in &all {
+            let now = at.in_flight.load(Relaxed);
+            text.sample(names::ENDPOINT_IN_FLIGHT.name, &self.endpoint(labels), now);
+        }
+    }
+
+    fn endpoint<'b>(&'b self, labels: &'b EndpointLabels) -> [Label<'b>; 5] {
+        [
+            ("namespace", self.metrics.namespace.as_str()),
+            ("workload", &self.workload),
+            ("backend", &labels.backend),
+            ("pod_namespace", &labels.namespace),
+            ("pod", &labels.pod),
+        ]
+    }
+
     /// Values of process tier; sorted by metric, so that those of one metric stand together.
     fn rare(&self, text: &mut Text) {
         let mut last = "";
@@ -272,6 +330,11 @@ impl Scrape<'_> {
                 m.connections.dropped(),
             ),
             (m.backends.name, m.backends.len(), m.backends.dropped()),
+            (
+                m.endpoints.0.name,
+                m.endpoints.0.len(),
+                m.endpoints.0.dropped(),
+            ),
             (m.rare.name, m.rare.len(), m.rare.dropped()),
         ];
         text.head(&names::SERIES);

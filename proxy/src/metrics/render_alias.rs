@@ -45,13 +45,15 @@ pub(super) fn render(scrape: &Scrape<'_>, text: &mut Text) {
 
 fn edges<'a>(scrape: &'a Scrape<'_>) -> BTreeMap<EdgeKey<'a>, Edge> {
     let mut all = BTreeMap::new();
-    for (labels, edge) in &scrape.edges {
-        let sum = all.entry(edge_key(labels)).or_insert_with(Edge::default);
-        sum.requests += edge.requests.load(Relaxed);
+    for edge in &scrape.edges {
+        let sum = all
+            .entry(edge_key(&edge.labels))
+            .or_insert_with(Edge::default);
+        sum.requests += edge.requests;
         for (to, from) in sum.answers.iter_mut().zip(&edge.answers) {
-            *to += from.load(Relaxed);
+            *to += from;
         }
-        sum.latency.add(&edge.latency.snapshot());
+        sum.latency.add(&edge.latency);
     }
     all
 }

@@ -9,6 +9,7 @@ use crate::connection::Direction;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use weft_proxy_api::policy::MetricsTier;
 
 type Labels = BTreeMap<String, String>;
 
@@ -326,4 +327,39 @@ fn openmetrics_says_the_same_under_its_own_rules() {
     }
     assert!(body.contains("# UNIT weft_response_latency_seconds seconds"));
     assert!(!body.contains("# UNIT response_latency_ms"));
+}
+
+#[test]
+fn the_tier_decides_what_is_said_and_loses_nothing() {
+    let metrics = Metrics::new("shop");
+    for (route, times) in [("", 1), ("TrafficSplit shop/web", 2)] {
+        let edge = metrics.edge(outbound(route, "deploy/web"));
+        for _ in 0..times {
+            edge.request();
+            edge.answered(Code::Http(200), Duration::from_millis(2));
+        }
+    }
+    let backend = metrics.backend("shop/web:80");
+    let endpoint = backend.endpoint("shop", "web-1").unwrap();
+    endpoint.started();
+    endpoint.ended(0, Some(Duration::from_millis(2)));
+    let seen = |tier| {
+        metrics.set_tier(tier);
+        let all = parse(&metrics.render());
+        let count = |name: &str| value(&all, name, &[("backend", "shop/web-v2:80")]);
+        let result = [("pod", "web-1"), ("result", "success")];
+        (
+            count("weft_requests_total"),
+            count("weft_response_latency_seconds_count"),
+            value(&all, "weft_responses_total", &[("status", "200")]),
+            value(&all, "weft_endpoint_requests_total", &result),
+        )
+    };
+    let (one, two) = (vec![3.0], vec![1.0, 2.0]);
+    let edges = (one.clone(), one.clone(), one, vec![]);
+    assert_eq!(seen(MetricsTier::Edges), edges);
+    let routes = (two.clone(), two.clone(), two.clone(), vec![]);
+    assert_eq!(seen(MetricsTier::Routes), routes);
+    let endpoints = (two.clone(), two.clone(), two, vec![1.0]);
+    assert_eq!(seen(MetricsTier::Endpoints), endpoints);
 }

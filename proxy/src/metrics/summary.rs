@@ -3,7 +3,7 @@
 
 use super::bundle::EdgeMetrics;
 use super::catalogue::{Kind, Metric};
-use super::histogram::BUCKETS;
+use super::histogram::Snapshot;
 use super::labels::{ConnectionLabels, EdgeLabels};
 use super::registry::Metrics;
 use super::statuses::{self, SLOTS};
@@ -33,10 +33,8 @@ pub struct EdgeSummary {
     pub denied: u64,
     /// The same by reason; same order as [`DenyReason::ALL`].
     pub denied_by: [u64; DenyReason::ALL.len()],
-    /// Latency per bucket, not cumulative.
-    pub latency: [u64; BUCKETS],
-    /// Sum of all latencies, microseconds.
-    pub latency_sum_us: u64,
+    /// Latency by bucket.
+    pub latency: Snapshot,
     /// Payload bytes from the client.
     pub bytes_in: u64,
     /// Payload bytes to the client.
@@ -96,7 +94,6 @@ impl EdgeSummary {
         };
         let denied_by: [u64; DenyReason::ALL.len()] =
             std::array::from_fn(|at| edge.denied[at].load(Relaxed));
-        let latency = edge.latency.snapshot();
         Self {
             labels,
             series: edge.series,
@@ -107,12 +104,30 @@ impl EdgeSummary {
             answers,
             denied: denied_by.iter().sum(),
             denied_by,
-            latency: latency.buckets,
-            latency_sum_us: latency.sum_us,
+            latency: edge.latency.snapshot(),
             bytes_in: edge.bytes_in.load(Relaxed),
             bytes_out: edge.bytes_out.load(Relaxed),
             connections: edge.connections.load(Relaxed),
         }
+    }
+
+    /// Adds what another edge counted; its labels and its number are left aside.
+    pub(super) fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.requests, other.requests),
+            (&mut self.success, other.success),
+            (&mut self.failure, other.failure),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.denied, other.denied),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.connections, other.connections),
+        ];
+        let answers = self.answers.iter_mut().zip(other.answers);
+        let denied = self.denied_by.iter_mut().zip(other.denied_by);
+        let all = pairs.into_iter().chain(answers).chain(denied);
+        all.for_each(|(sum, more)| *sum += more);
+        self.latency.add(&other.latency);
     }
 
     /// Grows with everything that is counted: equal means that nothing was.
@@ -217,8 +232,8 @@ mod tests {
         assert_eq!((seen.success, seen.failure, seen.denied), (1, 1, 1));
         assert_eq!(seen.denied_by, [0, 1, 0, 0]);
         assert_eq!((seen.bytes_in, seen.bytes_out), (10, 20));
-        assert_eq!((seen.latency[4], seen.latency[11]), (1, 1));
-        assert_eq!(seen.latency_sum_us, 703_000);
+        assert_eq!((seen.latency.buckets[4], seen.latency.buckets[11]), (1, 1));
+        assert_eq!(seen.latency.sum_us, 703_000);
     }
 
     #[test]

@@ -252,6 +252,7 @@ mod tests {
             rate_limits: vec![],
             access_from: String::new(),
             explain_denials: false,
+            metrics: Default::default(),
         }
     }
 

@@ -58,6 +58,7 @@ fn look(args: &AnalyzeArgs) -> Result<ExitCode> {
     let mesh = Mesh {
         trust_domain: args.trust_domain.clone(),
         access: args.access.into(),
+        ..Mesh::default()
     };
     let findings = analyze::files(&files, mesh);
     match args.output {

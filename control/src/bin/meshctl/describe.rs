@@ -141,6 +141,7 @@ impl Source {
         let mesh = Mesh {
             trust_domain: self.trust_domain.clone(),
             access: self.access.into(),
+            ..Mesh::default()
         };
         Ok(Simulation::new(&files, mesh))
     }

@@ -129,6 +129,7 @@ fn steps(args: &SimulateArgs) -> Result<Vec<Step>> {
     let mesh = Mesh {
         trust_domain: args.trust_domain.clone(),
         access: args.access.into(),
+        ..Mesh::default()
     };
     let mut files = Files::new(manifests::read(&args.filename)?);
     let answer = |files: &Files, name| {

@@ -139,6 +139,9 @@ table! {
     AccessMode "W141" "access-mode" Warning
         "The annotation config.weft.mesh/access is neither strict, permissive nor audit; strict is applied."
         "Write one of the three."
+    MetricsTier "W142" "metrics-tier" Warning
+        "The annotation config.weft.mesh/metrics is neither edges, routes nor endpoints; the default of the mesh is applied."
+        "Write one of the three."
     NoUdp "W150" "udp" Warning
         "UDP is part of the computed policy, but the proxies carry no UDP: datagrams go past them."
         "Guard UDP by other means, e.g. a NetworkPolicy."

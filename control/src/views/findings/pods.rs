@@ -7,7 +7,7 @@ use crate::views::access::{self, parse_mode};
 use crate::views::pod::{self, app_containers};
 use crate::views::world::Reader;
 use weft_proxy_api::names::keys;
-use weft_proxy_api::policy::Access;
+use weft_proxy_api::policy::{Access, MetricsTier};
 
 pub(super) fn findings(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
     mode(&pod.metadata.annotations, about);
@@ -20,6 +20,12 @@ pub(super) fn mode(annotations: &Labels, about: &mut About<'_>) {
         let field = format!("metadata.annotations[{}]", keys::ACCESS);
         let message = format!("{mode:?} is not strict, permissive or audit; strict is applied");
         about.say(Code::AccessMode, field, message);
+    }
+    let tier = annotations.get(keys::METRICS);
+    if let Some(Err(reason)) = tier.map(|text| text.parse::<MetricsTier>()) {
+        let field = format!("metadata.annotations[{}]", keys::METRICS);
+        let message = format!("{reason}; the default of the mesh is applied");
+        about.say(Code::MetricsTier, field, message);
     }
 }
 

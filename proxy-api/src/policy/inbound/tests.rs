@@ -41,6 +41,7 @@ fn policy(allow: Vec<Allow>) -> Inbound {
         rate_limits: vec![],
         access_from: String::new(),
         explain_denials: false,
+        metrics: Default::default(),
     }
 }
 

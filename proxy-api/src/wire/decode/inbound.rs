@@ -7,7 +7,7 @@ use crate::identity::SpiffeId;
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
 use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
 use crate::policy::settings::bounds;
-use crate::policy::{Access, Protocol};
+use crate::policy::{Access, MetricsTier, Protocol};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -25,6 +25,7 @@ impl Strings<'_> {
             })?,
             access_from: self.optional("access_from_ref", message.access_from_ref)?,
             explain_denials: message.explain_denials,
+            metrics: metrics_tier(message.metrics)?,
         })
     }
 
@@ -146,6 +147,20 @@ fn access(number: i32) -> Result<Access, DecodeError> {
         _ => Err(malformed(
             "access",
             format!("{number} is not a mode of access"),
+        )),
+    }
+}
+
+/// Not said by an older controller: as it was before there was anything to say.
+pub fn metrics_tier(number: i32) -> Result<MetricsTier, DecodeError> {
+    match pb::MetricsTier::try_from(number) {
+        Ok(pb::MetricsTier::Unspecified) => Ok(MetricsTier::default()),
+        Ok(pb::MetricsTier::Edges) => Ok(MetricsTier::Edges),
+        Ok(pb::MetricsTier::Routes) => Ok(MetricsTier::Routes),
+        Ok(pb::MetricsTier::Endpoints) => Ok(MetricsTier::Endpoints),
+        Err(_) => Err(malformed(
+            "metrics",
+            format!("{number} is not a tier of metrics"),
         )),
     }
 }

@@ -81,6 +81,7 @@ fn inbound() -> Inbound {
         rate_limits: vec![],
         access_from: String::new(),
         explain_denials: false,
+        metrics: Default::default(),
     }
 }
 

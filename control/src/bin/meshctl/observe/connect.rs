@@ -53,8 +53,17 @@ impl Target {
 
     /// Body of a GET.
     pub(crate) fn get(&self, path: &str) -> Result<String> {
+        self.call("GET", path)
+    }
+
+    /// The answer to an order.
+    pub(crate) fn post(&self, path: &str) -> Result<String> {
+        self.call("POST", path)
+    }
+
+    fn call(&self, method: &str, path: &str) -> Result<String> {
         let (stream, token) = self.open().map_err(Unreachable)?;
-        let answer = exchange(stream, &token, path).map_err(Unreachable)?;
+        let answer = exchange(stream, &token, method, path).map_err(Unreachable)?;
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .ok_or_else(|| Unreachable(anyhow!("this is no HTTP answer")))?;
@@ -67,7 +76,7 @@ impl Target {
     /// The body of a GET, as it comes.
     pub(crate) fn stream(&self, path: &str) -> Result<BufReader<TcpStream>> {
         let (mut stream, token) = self.open().map_err(Unreachable)?;
-        ask(&mut stream, &token, path).map_err(Unreachable)?;
+        ask(&mut stream, &token, "GET", path).map_err(Unreachable)?;
         stream.set_read_timeout(None)?;
         let mut stream = BufReader::new(stream);
         let mut head = String::new();
@@ -121,18 +130,18 @@ impl Target {
     }
 }
 
-fn ask(stream: &mut TcpStream, token: &str, path: &str) -> Result<()> {
+fn ask(stream: &mut TcpStream, token: &str, method: &str, path: &str) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = format!(
-        "GET {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+        "{method} {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
         token.trim()
     );
     Ok(stream.write_all(request.as_bytes())?)
 }
 
-fn exchange(mut stream: TcpStream, token: &str, path: &str) -> Result<String> {
-    ask(&mut stream, token, path)?;
+fn exchange(mut stream: TcpStream, token: &str, method: &str, path: &str) -> Result<String> {
+    ask(&mut stream, token, method, path)?;
     let mut answer = String::new();
     stream
         .take(MAX_ANSWER)

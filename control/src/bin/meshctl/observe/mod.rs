@@ -1,10 +1,11 @@
 //! What is going on in the mesh: `stat`, `edges`, `routes`, `authz`, `graph`, `identity`,
-//! `why`, `tap`, `top`, `diagnostics`, `dashboard`. The controller is asked, no Prometheus.
+//! `why`, `tap`, `top`, `metrics`, `diagnostics`, `dashboard`. The controller is asked, no Prometheus.
 
 pub(crate) mod connect;
 pub(crate) mod dashboard;
 pub(crate) mod diagnostics;
 pub(crate) mod edges;
+pub(crate) mod metrics;
 pub(crate) mod stat;
 mod table;
 pub(crate) mod tap;
@@ -15,6 +16,7 @@ pub(crate) mod why;
 use clap::{Args, ValueEnum};
 use connect::Unreachable;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_control::traffic::table::LONGEST;
@@ -86,6 +88,19 @@ pub(crate) fn finish(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode>
     }
 }
 
+/// Where to look instead, to go on with a message; empty: nowhere.
+pub(crate) fn elsewhere(namespaces: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!(", but there is in {one}: add -n {one}"),
+        some => format!(
+            ", but there is in {}: add -n, or -A for all",
+            some.join(", ")
+        ),
+    }
+}
+
 /// Prints a document for programs.
 pub(crate) fn document(value: &impl Serialize, format: Format) -> anyhow::Result<String> {
     Ok(match format {
@@ -118,6 +133,14 @@ pub(crate) fn shown(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn who_looked_in_the_wrong_place_is_told_where_to_look() {
+        let of = |names: &[&str]| elsewhere(&names.iter().map(ToString::to_string).collect());
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&["loom"]), ", but there is in loom: add -n loom");
+        assert!(of(&["a", "b"]).ends_with("in a, b: add -n, or -A for all"));
+    }
 
     #[test]
     fn windows_are_times_or_the_start() {

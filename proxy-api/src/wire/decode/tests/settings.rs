@@ -103,6 +103,7 @@ pub(super) fn limited() -> Inbound {
         rate_limits: vec![limit(true), limit(false)],
         access_from: "Namespace default".into(),
         explain_denials: true,
+        metrics: crate::policy::MetricsTier::Endpoints,
         ..inbound()
     }
 }
