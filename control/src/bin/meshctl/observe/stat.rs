@@ -13,6 +13,7 @@ use weft_control::traffic::rows::{Kind, Query, Resource, Row, stat};
 #[derive(Debug, Args)]
 pub(crate) struct StatArgs {
     /// What to show: deploy, sts, ds, pod, ns, svc, split, route or sa, with or without /NAME
+    #[arg(default_value = "deploy")]
     resource: Resource,
     #[command(flatten)]
     scope: Scope,
@@ -59,7 +60,14 @@ pub(crate) fn run(args: &StatArgs) -> Result<ExitCode> {
         if nothing && matches!(args.output, Format::Table | Format::Wide) {
             let place = query.namespace.as_ref();
             let place = place.map_or_else(String::new, |at| format!(" in namespace {at}"));
-            eprintln!("there is no {}{place}", args.resource);
+            let anywhere = Query {
+                namespace: None,
+                ..query.clone()
+            };
+            let elsewhere = stat(&report, &anywhere).unwrap_or_default().into_iter();
+            let elsewhere = elsewhere.map(|row| row.namespace).collect();
+            let hint = super::elsewhere(&elsewhere);
+            eprintln!("there is no {}{place}{hint}", args.resource);
             return Ok(String::new());
         }
         text(&report, &rows, args)

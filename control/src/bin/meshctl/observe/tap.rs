@@ -161,7 +161,9 @@ pub(super) fn connected(line: &Line) -> String {
         return String::new();
     };
     let mut text = match pods.len() {
-        0 => "no proxy to look at\n".to_owned(),
+        0 => {
+            "no proxy to look at there; -A looks in every namespace, -n in another one\n".to_owned()
+        }
         1 => format!("looking at the proxy of {}\n", pods[0]),
         n => format!("looking at {n} proxies: {}\n", pods.join(", ")),
     };

@@ -30,7 +30,11 @@ pub(crate) fn run(args: &WhyArgs) -> Result<ExitCode> {
     let report = args.target.report(args.time_window)?;
     let name = args.service.trim_start_matches("svc/");
     let Some(why) = why(&report, &args.namespace, name) else {
-        eprintln!("there is no service {name} in namespace {}", args.namespace);
+        let named = format!("/{name}");
+        let others = report.services.iter();
+        let others = others.filter_map(|at| at.strip_suffix(&named).map(str::to_owned));
+        let (place, hint) = (&args.namespace, super::elsewhere(&others.collect()));
+        eprintln!("there is no service {name} in namespace {place}{hint}");
         return Ok(ExitCode::FAILURE);
     };
     let text = match args.output {
