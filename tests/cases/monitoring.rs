@@ -13,10 +13,11 @@ use weft_proxy::metrics::catalogue;
 pub(crate) const CASES: &[Case] = &[
     ("rules_and_alerts_are_sound", &["promtool"], sound),
     ("every_metric_asked_for_exists", &[], exists),
+    ("grafana_knows_every_field", &["npm", "node"], typed),
     ("every_panel_has_data", &["prometheus", "curl"], every_panel),
 ];
 
-fn meshctl(args: &[&str], folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn meshctl(args: &[&str], folder: &Path) -> anyhow::Result<()> {
     let output = Command::new(program("meshctl")?)
         .arg("monitoring")
         .arg(folder)
@@ -78,8 +79,54 @@ fn exists() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each dashboard, as a literal of the type that Grafana publishes.
+fn typed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana");
+    for file in ["package.json", "package-lock.json", "types.ts"] {
+        std::fs::copy(own.join(file), folder.path().join(file))?;
+    }
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(folder.path());
+        command.output().with_context(|| program.to_owned())
+    };
+    let quiet = [
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+    ];
+    let fetched = run("npm", &quiet)?;
+    if !fetched.status.success() {
+        let why = String::from_utf8_lossy(&fetched.stderr).into_owned();
+        eprintln!(
+            "monitoring::grafana_knows_every_field: ignored: its schema cannot be fetched: {why}"
+        );
+        return Ok(());
+    }
+    let mut check = vec!["node_modules/typescript/bin/tsc".to_owned()];
+    let flags = "--noEmit --strict --skipLibCheck --moduleResolution bundler --module esnext --target es2022";
+    check.extend(flags.split(' ').map(str::to_owned));
+    for board in boards::BOARDS {
+        let name = format!("{}.ts", board.id);
+        let json = weft_control::monitoring::grafana::json(board);
+        let text = format!(
+            "import type {{ Board }} from \"./types\";\nexport const board: Board = {json};\n"
+        );
+        std::fs::write(folder.path().join(&name), text)?;
+        check.push(name);
+    }
+    let words: Vec<&str> = check.iter().map(String::as_str).collect();
+    let output = run("node", &words)?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{said}");
+    Ok(())
+}
+
 /// Prometheus in the node's own namespace, until dropped.
-struct Prometheus<'a> {
+pub(crate) struct Prometheus<'a> {
     child: Child,
     mesh: &'a Mesh,
 }
@@ -96,7 +143,7 @@ impl Drop for Prometheus<'_> {
 const PORT: &str = "127.0.0.1:19790";
 
 impl<'a> Prometheus<'a> {
-    fn start(mesh: &'a Mesh, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(mesh: &'a Mesh, folder: &Path) -> anyhow::Result<Self> {
         let data = folder.join("data");
         let child = Command::new(program("meshctl")?)
             .args(["local", "exec", "--state"])
@@ -117,7 +164,7 @@ impl<'a> Prometheus<'a> {
 }
 
 /// Series that answer a question now.
-fn answers(mesh: &Mesh, question: &str) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn samples(mesh: &Mesh, question: &str) -> anyhow::Result<Vec<Value>> {
     let url = format!("http://{PORT}/api/v1/query");
     let query = format!("query={question}");
     let command = [
@@ -144,9 +191,15 @@ fn answers(mesh: &Mesh, question: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn every_panel() -> anyhow::Result<()> {
+    let detail = "{apiVersion: v1, kind: Namespace, metadata: {name: default, annotations: {config.weft.mesh/metrics: endpoints}}}";
     let mesh = Mesh::up(
         Access::Strict,
-        &[&echo("web", 1), &echo("web-v2", 1), &echo("client", 1)],
+        &[
+            detail,
+            &echo("web", 1),
+            &echo("web-v2", 1),
+            &echo("client", 1),
+        ],
     )?;
     mesh.apply("allow", &allow_http("client", "web", "GET", "/"))?;
     mesh.apply("allow-v2", &allow_http("client", "web-v2", "GET", "/"))?;
@@ -160,7 +213,7 @@ fn every_panel() -> anyhow::Result<()> {
         panels.map(move |panel| (board.id, panel))
     });
     let mut open: Vec<_> = panels
-        .filter(|(_, panel)| panel.empty.is_empty())
+        .filter(|(_, panel)| panel.empty.is_empty() || panel.empty == boards::BY_ENDPOINT)
         .flat_map(|(board, panel)| {
             panel
                 .queries
@@ -185,7 +238,7 @@ fn every_panel() -> anyhow::Result<()> {
                 .replace("$__rate_interval", "30s")
                 .replace("$namespace", ".+")
                 .replace("$workload", ".+");
-            match answers(&mesh, &question) {
+            match samples(&mesh, &question) {
                 Ok(series) if !series.is_empty() => {}
                 // It may not have started yet; what is wrong for good stays in the list.
                 Ok(_) | Err(_) => last.push(one),

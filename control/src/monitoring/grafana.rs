@@ -79,6 +79,7 @@ fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
             "stat",
             json!({
                 "colorMode": "value", "graphMode": "area", "textMode": "auto", "justifyMode": "auto", "orientation": "auto",
+                "percentChangeColorMode": "standard", "showPercentChange": false, "wideLayout": true,
                 "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
             }),
         ),
@@ -89,7 +90,10 @@ fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
                 "tooltip": {"mode": "multi", "sort": "desc"},
             }),
         ),
-        Form::Table => ("table", json!({"showHeader": true, "cellHeight": "sm"})),
+        Form::Table => (
+            "table",
+            json!({"frameIndex": 0, "showHeader": true, "cellHeight": "sm"}),
+        ),
     };
     let mut defaults = json!({"unit": panel.unit});
     if panel.unit == "percentunit" {
@@ -125,7 +129,6 @@ fn variables(choice: Choice) -> Vec<Value> {
             "type": "query",
             "datasource": source(),
             "query": {"query": question, "refId": name},
-            "definition": question,
             "refresh": 2,
             "sort": 1,
             "multi": true,
