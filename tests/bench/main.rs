@@ -26,6 +26,7 @@ mod report;
 mod run;
 mod server;
 mod svg;
+mod telemetry;
 mod weft;
 mod world;
 
@@ -41,6 +42,14 @@ fn main() -> anyhow::Result<()> {
         ["role", "probe", address, millis] => probe::run(address, millis),
         ["role", "floor", side, folder, workers] => {
             floor::run(side, folder.as_ref(), workers.parse()?)
+        }
+        ["telemetry", ..] => {
+            let options = options::Options::parse(&args[1..])?;
+            build::programs(&args)?;
+            match world::enter(&args)? {
+                true => telemetry::run(&options),
+                false => Ok(()),
+            }
         }
         _ => {
             let options = options::Options::parse(&args)?;

@@ -5,6 +5,7 @@ use anyhow::{Context, bail, ensure};
 use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
+bench telemetry [--repetitions N] [--seconds S] [--weft DIR]
 bench [--quick] [--cases a,b] [--peers weft,floor,direct,haproxy,nginx] [-o json|table] [--svg FILE] [--markdown FILE]
       [--repetitions N] [--seconds S] [--idle N] [--workers N] [--weft DIR] [--no-build]
 

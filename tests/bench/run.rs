@@ -123,7 +123,7 @@ fn resident(peer: &Peer) -> Figures {
 }
 
 /// Runs the load generator in the client's pod.
-fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Result<Figures> {
+pub(crate) fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Result<Figures> {
     let ids = |proxy: &Option<crate::peers::Proxy>| {
         proxy
             .as_ref()
