@@ -7,6 +7,7 @@ mod conformance;
 mod dashboard;
 mod demo;
 mod encryption;
+mod exact;
 mod faults;
 mod hand;
 mod kube;
@@ -21,6 +22,7 @@ mod resilience;
 mod seeds;
 mod simulate;
 mod splits;
+mod telemetry;
 mod tell;
 mod tidy;
 mod trust;
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         ("tell", tell::CASES, true),
         ("limits", limits::CASES, true),
         ("observe", observe::CASES, true),
+        ("exact", exact::CASES, true),
+        ("telemetry", telemetry::CASES, true),
         ("dashboard", dashboard::CASES, true),
         ("demo", demo::CASES, true),
         ("trust", trust::CASES, true),
