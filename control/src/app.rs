@@ -25,6 +25,8 @@ use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
 use crate::serve::tls::OwnIdentity;
 use crate::serve::{self, Shared};
+use crate::source::kube::kinds;
+use crate::source::kube::ledger::Ledger;
 use crate::source::{Event, dir};
 use crate::state::StateDir;
 use crate::token::TokenKey;
@@ -35,7 +37,6 @@ use crate::webhook;
 use ::kube::Client;
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::HashSet;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -325,6 +326,8 @@ fn open(
 struct Watched {
     source: JoinHandle<()>,
     events: mpsc::Receiver<Vec<Event>>,
+    /// Whose status may have to change; nobody's where there is no API server.
+    ledger: Arc<Ledger>,
 }
 
 /// Starts the source; and, where the API server is it, what writes there how its objects fare, and ends by itself.
@@ -336,9 +339,9 @@ fn watched(
     ending: &mut JoinSet<()>,
 ) -> Watched {
     let (tx, events) = mpsc::channel(EVENT_BATCHES);
+    let ledger = Arc::<Ledger>::default();
     let source = match (source, client) {
         (Source::Kubernetes(settings), Some(client)) => {
-            let ledger = Arc::default();
             let writer = Writer {
                 client: client.clone(),
                 candidate: writer::candidate(&settings.namespace),
@@ -347,26 +350,39 @@ fn watched(
                 proxies: shared.proxies.clone(),
             };
             ending.spawn(writer.run(shared.stopping.subscribe()));
-            crate::source::kube::watch(client, tx, ledger)
+            crate::source::kube::watch(client, tx, Arc::clone(&ledger))
         }
         (Source::Folders(dirs), _) => dir::watch(dirs, tx),
         // Not made without a client; a source that ends at once is told as such.
         (Source::Kubernetes(_), None) => tokio::spawn(async move { drop(tx) }),
     };
-    Watched { source, events }
+    Watched {
+        source,
+        events,
+        ledger,
+    }
 }
 
 /// Takes the events of the source into the index; ends with the source.
 async fn follow(watched: Watched, index: Arc<Index>) {
-    let Watched { source, mut events } = watched;
-    let mut problems = Vec::new();
+    let Watched {
+        source,
+        mut events,
+        ledger,
+    } = watched;
+    let synced = index.synced();
     while let Some(batch) = events.recv().await {
-        index.apply(batch);
-        let now = index.problems();
-        if problems != now {
-            tell_problems(&problems, &now);
+        let before = *synced.borrow();
+        let news = index.apply(batch);
+        let troubled = news.files.iter().filter_map(|it| kinds::from_origin(it));
+        troubled.for_each(|key| ledger.touch(&key));
+        news.objects.iter().for_each(|key| ledger.touch(key));
+        match (before, *synced.borrow()) {
+            // While not everything is read, what comes later looks like missing.
+            (_, false) => {}
+            (false, true) => tell_problems(&index.problems(), &[]),
+            (true, true) => tell_problems(&news.new, &news.gone),
         }
-        problems = now;
     }
     source.abort();
     tracing::error!("the source is not watched any more");
@@ -388,23 +404,15 @@ impl Overview for Index {
 }
 
 /// Logs what is newly wrong, and what is right again.
-fn tell_problems(before: &[Problem], after: &[Problem]) {
-    let known = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
-    let (old, new): (HashSet<String>, HashSet<String>) = (known(before), known(after));
-    for problem in after
-        .iter()
-        .filter(|problem| !old.contains(&problem.to_string()))
-    {
+fn tell_problems(new: &[Problem], gone: &[Problem]) {
+    for problem in new {
         match problem.severity {
             Severity::Info => tracing::info!("{problem}"),
             Severity::Warning => tracing::warn!("{problem}"),
             Severity::Error => tracing::error!("{problem}"),
         }
     }
-    for problem in before
-        .iter()
-        .filter(|problem| !new.contains(&problem.to_string()))
-    {
+    for problem in gone {
         tracing::info!("no longer: {problem}");
     }
 }

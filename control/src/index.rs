@@ -3,18 +3,22 @@
 
 #[cfg(test)]
 mod clients_tests;
+mod findings;
 mod published;
 #[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::manifest::Problem;
+use crate::manifest::{ObjectKey, Problem};
 use crate::pod_ref::PodRef;
 use crate::serve::{PodInfo, View, Views};
 use crate::source::Event;
+use crate::views::findings::Finding;
 use crate::views::world::{Topic, World};
 use crate::views::{self, Mesh, ViewKey};
+use findings::Findings;
+pub use findings::News;
 use parking_lot::Mutex;
 pub use published::Numbers;
 use published::Published;
@@ -37,6 +41,18 @@ struct State {
     world: World,
     files: BTreeMap<Arc<str>, Vec<Problem>>,
     published: Published,
+    findings: Findings,
+    /// What was not told yet.
+    news: News,
+}
+
+/// What is said of one object.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Problems of what was written.
+    pub written: Vec<Problem>,
+    /// Between it and others.
+    pub found: Vec<Finding>,
 }
 
 impl Index {
@@ -47,6 +63,8 @@ impl Index {
             world,
             files: BTreeMap::new(),
             published: Published::default(),
+            findings: Findings::default(),
+            news: News::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -54,8 +72,8 @@ impl Index {
         }
     }
 
-    /// Takes all the events in, then publishes every view that differs.
-    pub fn apply(&self, events: Vec<Event>) {
+    /// Takes all the events in, then publishes every view that differs; what else is wrong now.
+    pub fn apply(&self, events: Vec<Event>) -> News {
         let mut synced = false;
         let mut state = self.state.lock();
         let mut touched = HashSet::new();
@@ -64,10 +82,12 @@ impl Index {
             state.take(event, &mut touched);
         }
         state.publish(&touched);
+        let news = std::mem::take(&mut state.news);
         drop(state);
         if synced {
             self.synced.send_replace(true);
         }
+        news
     }
 
     /// True once the sources have told all they had at the start.
@@ -79,11 +99,23 @@ impl Index {
     pub fn problems(&self) -> Vec<Problem> {
         let state = self.state.lock();
         let mut problems: Vec<Problem> = state.files.values().flatten().cloned().collect();
-        problems.extend(views::findings::all(&state.world));
+        problems.extend(state.findings.all(&state.world));
         problems.sort_by(|a, b| {
             (&a.origin, &a.object, &a.field).cmp(&(&b.origin, &b.object, &b.field))
         });
         problems
+    }
+
+    /// What is said of one object that was read from this file.
+    pub fn said(&self, key: &ObjectKey, file: &str) -> Said {
+        let state = self.state.lock();
+        let object = key.to_string();
+        let of_file = state.files.get(file).into_iter().flatten();
+        let written = of_file.filter(|problem| problem.object.as_ref() == Some(&object));
+        Said {
+            written: written.cloned().collect(),
+            found: state.findings.of(key).to_vec(),
+        }
     }
 
     /// How many views there are, and what they cost.
@@ -131,16 +163,25 @@ impl State {
         match event {
             Event::Apply(loaded) => self.world.apply(loaded, touched),
             Event::Delete(key) => self.world.delete(&key, touched),
-            Event::Problems { file, problems } if problems.is_empty() => {
-                drop(self.files.remove(&file))
-            }
-            Event::Problems { file, problems } => drop(self.files.insert(file, problems)),
+            Event::Problems { file, problems } => self.take_problems(file, problems),
             Event::Synced => {}
+        }
+    }
+
+    fn take_problems(&mut self, file: Arc<str>, problems: Vec<Problem>) {
+        let before = self.files.get(&file).map_or(&[][..], Vec::as_slice);
+        if self.news.compare(before, &problems) {
+            self.news.files.insert(file.clone());
+        }
+        match problems.is_empty() {
+            true => drop(self.files.remove(&file)),
+            false => drop(self.files.insert(file, problems)),
         }
     }
 
     fn publish(&mut self, touched: &HashSet<Topic>) {
         self.published.refresh(&self.world, touched);
+        self.findings.refresh(&self.world, touched, &mut self.news);
     }
 }
 

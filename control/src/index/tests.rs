@@ -248,7 +248,7 @@ fn the_order_of_arrival_does_not_matter() {
             followed, expected,
             "turn {turn}: what was published on the way"
         );
-        assert_eq!(index.problems().len(), found.len());
+        assert_eq!(index.problems(), found, "turn {turn}");
     }
 }
 

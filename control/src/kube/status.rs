@@ -23,8 +23,14 @@ pub struct Facts {
     pub proxies: usize,
     /// Of these, those that acknowledged the current policy.
     pub current: usize,
-    /// The proxies had time to be told of this generation.
-    pub settled: bool,
+    /// Why no proxy can obey it.
+    pub unsupported: Option<String>,
+}
+
+/// Does what its status says of it not depend on the proxies any more?
+pub fn is_settled(facts: &Facts, before: &[Condition]) -> bool {
+    let programmed = before.iter().find(|it| it.type_ == PROGRAMMED);
+    facts.rejected.is_some() || facts.unsupported.is_some() || kept(facts, programmed).is_some()
 }
 
 /// What the status should say; `None`: what it says is right.
@@ -100,24 +106,29 @@ fn resolved(facts: &Facts) -> Wanted {
 
 /// Once a generation was in force everywhere it stays so: who connects later gets it before anything else, and a status
 /// that followed every proxy that comes and goes would be written all the time.
+fn kept<'a>(facts: &Facts, last: Option<&'a Condition>) -> Option<&'a Condition> {
+    last.filter(|last| {
+        let same = last.observed_generation == facts.generation;
+        last.status == "True" && same && facts.rejected.is_none() && facts.unsupported.is_none()
+    })
+}
+
 fn programmed(facts: &Facts, last: Option<&Condition>) -> Wanted {
     let (proxies, current) = (facts.proxies, facts.current);
-    let kept = last.filter(|last| {
-        last.status == "True"
-            && last.observed_generation == facts.generation
-            && facts.rejected.is_none()
-    });
-    if let Some(kept) = kept {
-        return wanted(PROGRAMMED, "True", "Programmed", &kept.message);
-    }
     if facts.rejected.is_some() {
         let what = "the last valid state of the object, if any, stays in force";
         return wanted(PROGRAMMED, "False", "Invalid", what);
     }
+    if let Some(why) = &facts.unsupported {
+        return wanted(PROGRAMMED, "False", "Unsupported", why);
+    }
+    if let Some(kept) = kept(facts, last) {
+        return wanted(PROGRAMMED, "True", "Programmed", &kept.message);
+    }
     if proxies == 0 {
         return wanted(PROGRAMMED, "Unknown", "NoProxies", "no proxy is connected");
     }
-    if facts.settled && current == proxies {
+    if current == proxies {
         let message = format!("{current} of {proxies} proxies acknowledged");
         return wanted(PROGRAMMED, "True", "Programmed", message);
     }
@@ -140,7 +151,6 @@ mod tests {
             generation,
             proxies: 3,
             current: 3,
-            settled: true,
             ..Facts::default()
         }
     }
@@ -174,10 +184,10 @@ mod tests {
             ),
             (
                 Facts {
-                    settled: false,
+                    unsupported: Some("the proxies carry no UDP".into()),
                     ..facts(1)
                 },
-                [good, resolved, ("Programmed", "False", "Pending")],
+                [good, resolved, ("Programmed", "False", "Unsupported")],
             ),
             (
                 Facts {
@@ -218,6 +228,8 @@ mod tests {
                 None,
                 "nothing is written twice"
             );
+            let waits = matches!(after[2].reason.as_str(), "Pending" | "NoProxies");
+            assert_eq!(is_settled(&facts, &after), !waits, "{facts:?}");
         }
     }
 

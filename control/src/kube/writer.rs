@@ -3,11 +3,12 @@
 
 use super::lease::{Candidate, give_back, stand};
 use super::rbac::STATUS_LEASE;
-use super::status::{ACCEPTED, Facts, conditions};
-use crate::index::Index;
-use crate::manifest::{ObjectKey, Problem, Severity};
-use crate::serve::proxies::{Proxies, ProxyStatus};
+use super::status::{ACCEPTED, Facts, conditions, is_settled};
+use crate::index::{Index, Said};
+use crate::manifest::{Kind, ObjectKey, Problem, Severity};
+use crate::serve::proxies::Proxies;
 use crate::source::kube::ledger::{Condition, Entry, Ledger};
+use crate::views::findings::{Finding, NO_UDP};
 use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,7 +16,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 const EVERY: Duration = Duration::from_secs(1);
 /// Objects written in one round: what a thousand changes at once cost the API server.
 const MAX_WRITES: usize = 20;
-/// How long a generation must be known before what proxies hold is taken for it.
+/// How long a generation must be known before anything is said of it: the index takes it in meanwhile, and the proxies are told.
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -44,6 +45,17 @@ pub struct Writer {
     pub ledger: Arc<Ledger>,
     /// Who is connected.
     pub proxies: Arc<Proxies>,
+}
+
+/// What is left to do.
+#[derive(Debug, Default)]
+struct Work {
+    /// Objects whose status may have to change.
+    open: BTreeSet<ObjectKey>,
+    /// Proxies, and current ones, when they were last looked at.
+    proxies: (usize, usize),
+    /// Something was not written yet, or is too new to be.
+    restless: bool,
 }
 
 /// The candidate of this process: replicas have host names of their own, and a restarted one is another.
@@ -89,17 +101,24 @@ impl Writer {
         }
         let mut rounds = interval(EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut work = Work::default();
+        let mut led = false;
         loop {
             rounds.tick().await;
-            if *leads.borrow() {
-                self.round(&recorder, &leads).await;
+            let leads_now = *leads.borrow();
+            if leads_now && !led {
+                // Whoever wrote before may have left anything undone.
+                work.open = self.ledger.keys();
+            }
+            led = leads_now;
+            if led {
+                self.round(&mut work, &recorder, &leads).await;
             }
         }
     }
 
-    async fn round(&self, recorder: &Recorder, leads: &watch::Receiver<bool>) {
-        let due = self.due();
-        for (key, entry, after) in due.into_iter().take(MAX_WRITES) {
+    async fn round(&self, work: &mut Work, recorder: &Recorder, leads: &watch::Receiver<bool>) {
+        for (key, entry, after) in self.due(work).into_iter().take(MAX_WRITES) {
             // Whoever lost the Lease in between writes no more.
             if !*leads.borrow() {
                 return;
@@ -116,38 +135,55 @@ impl Writer {
         }
     }
 
-    /// The objects whose status is not right.
-    fn due(&self) -> Vec<(ObjectKey, Entry, Vec<Condition>)> {
-        let entries = self.ledger.all();
-        if entries.is_empty() {
+    /// The objects whose status is not right, of those that something happened to or whose proxies are waited for.
+    fn due(&self, work: &mut Work) -> Vec<(ObjectKey, Entry, Vec<Condition>)> {
+        let touched = self.ledger.take_touched();
+        let same = touched.is_empty() && !work.restless;
+        work.open.extend(touched);
+        if work.open.is_empty() {
             return vec![];
         }
-        let problems = by_object(self.index.problems());
-        let proxies = self.proxies.list();
-        let current = proxies
-            .iter()
-            .filter(|proxy| ProxyStatus::synced(proxy))
-            .count();
+        let proxies = self.proxies.count();
+        if same && proxies == work.proxies {
+            return vec![];
+        }
+        work.proxies = proxies;
         let now = Timestamp::now();
-        let due = entries.into_iter().filter_map(|(key, entry)| {
-            let said = problems
-                .get(&key.to_string())
-                .map_or(&[][..], Vec::as_slice);
-            let facts = Facts {
-                generation: entry.generation,
-                rejected: told(
-                    said.iter()
-                        .filter(|problem| problem.severity == Severity::Error),
-                ),
-                unresolved: told(said.iter().filter(|problem| is_reference(problem))),
-                proxies: proxies.len(),
-                current,
-                settled: entry.seen.elapsed() >= SETTLE,
+        let (mut due, mut young) = (Vec::new(), false);
+        work.open.retain(|key| {
+            let Some(entry) = self.ledger.entry(key) else {
+                return false;
             };
-            let after = conditions(&facts, &entry.conditions, now)?;
-            Some((key, entry, after))
+            if entry.seen.elapsed() < SETTLE {
+                young = true;
+                return true;
+            }
+            let facts = self.facts(key, &entry, proxies);
+            match conditions(&facts, &entry.conditions, now) {
+                None => !is_settled(&facts, &entry.conditions),
+                Some(after) => {
+                    due.push((key.clone(), entry, after));
+                    true
+                }
+            }
         });
-        due.collect()
+        work.restless = young || !due.is_empty();
+        due
+    }
+
+    fn facts(&self, key: &ObjectKey, entry: &Entry, (proxies, current): (usize, usize)) -> Facts {
+        let file = entry.watched.origin(&key.namespace, &key.name);
+        let Said { written, found } = self.index.said(key, &file);
+        let errors = written.iter().filter(|it| it.severity == Severity::Error);
+        let of = |which: fn(&Finding) -> bool| found.iter().filter(move |it| which(it));
+        Facts {
+            generation: entry.generation,
+            rejected: told(errors),
+            unresolved: told(of(|it| it.code.is_reference()).map(|it| &it.problem)),
+            proxies,
+            current,
+            unsupported: (key.kind == Kind::UdpRoute).then(|| NO_UDP.to_owned()),
+        }
     }
 
     async fn put(&self, key: &ObjectKey, entry: &Entry, after: &[Condition]) -> Result<()> {
@@ -204,16 +240,6 @@ async fn report(recorder: &Recorder, key: &ObjectKey, entry: &Entry, after: &[Co
     }
 }
 
-fn by_object(problems: Vec<Problem>) -> HashMap<String, Vec<Problem>> {
-    let mut by_object: HashMap<String, Vec<Problem>> = HashMap::new();
-    for problem in problems {
-        if let Some(object) = problem.object.clone() {
-            by_object.entry(object).or_default().push(problem);
-        }
-    }
-    by_object
-}
-
 /// `field: message; …`, as long as a status may be.
 fn told<'a>(problems: impl Iterator<Item = &'a Problem>) -> Option<String> {
     let line = |problem: &Problem| match &problem.field {
@@ -223,10 +249,4 @@ fn told<'a>(problems: impl Iterator<Item = &'a Problem>) -> Option<String> {
     let text = problems.map(line).collect::<Vec<_>>().join("; ");
     let cut = text.chars().take(MAX_MESSAGE).collect::<String>();
     (!cut.is_empty()).then_some(cut)
-}
-
-/// Is it about something that is named and not there? The findings say so in these words.
-fn is_reference(problem: &Problem) -> bool {
-    problem.severity == Severity::Warning
-        && (problem.message.starts_with("there is no ") || problem.message.contains(" is missing"))
 }

@@ -69,6 +69,18 @@ impl Proxies {
             .collect();
         newest.into_values().collect()
     }
+
+    /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].
+    pub fn count(&self) -> (usize, usize) {
+        let streams = self.streams.lock();
+        let newest: BTreeMap<&PodRef, bool> = streams
+            .open
+            .values()
+            .map(|status| (&status.pod, status.synced()))
+            .collect();
+        let synced = newest.values().filter(|synced| **synced).count();
+        (newest.len(), synced)
+    }
 }
 
 /// The place of one stream in the list.
@@ -125,8 +137,10 @@ mod tests {
         assert_eq!(versions(&proxies), ["2", "0"]);
         old.update(|status| status.stale_since = Some(Instant::now()));
         assert!(proxies.list().iter().all(ProxyStatus::synced));
+        assert_eq!(proxies.count(), (2, 2));
         drop(new);
         assert_eq!(versions(&proxies), ["1", "0"]);
+        assert_eq!(proxies.count(), (2, 1));
         drop(old);
         assert_eq!(versions(&proxies), ["0"]);
     }

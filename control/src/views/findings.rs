@@ -8,11 +8,14 @@ mod splits;
 mod targets;
 
 use super::policy;
-use super::world::{Reader, World};
-use crate::manifest::{Loaded, Object, Problem, Severity};
+use super::world::{Reader, Topic, World};
+use crate::manifest::{Loaded, Object, Severity};
+use crate::manifest::{ObjectKey, Problem};
 pub use codes::Code;
+use std::collections::HashSet;
 
-const NO_UDP: &str =
+/// Why UDPRoutes do nothing to datagrams (D09).
+pub const NO_UDP: &str =
     "the proxies carry no UDP: it is part of the computed policy only, and opens no TCP";
 
 /// Something suspicious.
@@ -24,52 +27,59 @@ pub struct Finding {
     pub problem: Problem,
 }
 
-/// What is not in force as it is written: names that lead nowhere, what is ignored.
-pub fn all(world: &World) -> Vec<Problem> {
-    let found = find(world, None).into_iter().map(|finding| finding.problem);
+/// What is not in force of one object as it is written: names that lead nowhere, what is ignored. Beside it, every topic
+/// this was computed from but the object itself: as long as none is touched, the findings stay.
+pub fn of(world: &World, key: &ObjectKey) -> (Vec<Finding>, HashSet<Topic>) {
+    let reader = Reader::new(world);
+    let mut findings = Vec::new();
+    if let Some(loaded) = world.object(key) {
+        find(&reader, None, loaded, &mut findings);
+    }
     // An error is what was not accepted; here everything was.
-    let warned = |problem: Problem| Problem {
-        severity: problem.severity.min(Severity::Warning),
-        ..problem
-    };
-    found.map(warned).collect()
+    for Finding { problem, .. } in &mut findings {
+        problem.severity = problem.severity.min(Severity::Warning);
+    }
+    (findings, reader.into_topics())
 }
 
 /// The same, and what is in force and probably not meant. It looks at every pod, so it is for whoever asks, not for every
 /// change.
 pub fn thorough(world: &World) -> Vec<Finding> {
-    let opened = targets::Opened::new(&Reader::new(world), world);
-    find(world, Some(&opened))
-}
-
-fn find(world: &World, opened: Option<&targets::Opened<'_>>) -> Vec<Finding> {
     let reader = Reader::new(world);
+    let opened = targets::Opened::new(&reader, world);
     let mut findings = Vec::new();
     for loaded in world.objects() {
-        let mut about = About {
-            loaded,
-            thorough: opened.is_some(),
-            findings: &mut findings,
-        };
-        match &loaded.object {
-            Object::TrafficSplit(split) => splits::findings(&reader, split, &mut about),
-            Object::TrafficTarget(target) => targets::findings(&reader, opened, target, &mut about),
-            Object::IdentityBinding(binding) => targets::binding(&reader, binding, &mut about),
-            Object::HttpRouteGroup(group) => routes::findings(group, &mut about),
-            Object::UdpRoute(_) => about.say(Code::NoUdp, "kind", NO_UDP), // D09
-            Object::ServicePolicy(it) => {
-                policy::findings::of(&reader, it, |field, message| {
-                    about.say(Code::Policy, field, message);
-                });
-            }
-            Object::Pod(pod) => pods::findings(&reader, pod, &mut about),
-            Object::Namespace(namespace) => {
-                pods::mode(&namespace.metadata.annotations, &mut about);
-            }
-            _ => {}
-        }
+        find(&reader, Some(&opened), loaded, &mut findings);
     }
     findings
+}
+
+fn find(
+    reader: &Reader<'_>,
+    opened: Option<&targets::Opened<'_>>,
+    loaded: &Loaded,
+    findings: &mut Vec<Finding>,
+) {
+    let about = &mut About {
+        loaded,
+        thorough: opened.is_some(),
+        findings,
+    };
+    match &loaded.object {
+        Object::TrafficSplit(split) => splits::findings(reader, split, about),
+        Object::TrafficTarget(target) => targets::findings(reader, opened, target, about),
+        Object::IdentityBinding(binding) => targets::binding(reader, binding, about),
+        Object::HttpRouteGroup(group) => routes::findings(group, about),
+        Object::UdpRoute(_) => about.say(Code::NoUdp, "kind", NO_UDP), // D09
+        Object::ServicePolicy(it) => {
+            policy::findings::of(reader, it, |code, field, message| {
+                about.say(code, field, message);
+            });
+        }
+        Object::Pod(pod) => pods::findings(reader, pod, about),
+        Object::Namespace(namespace) => pods::mode(&namespace.metadata.annotations, about),
+        _ => {}
+    }
 }
 
 /// Collects what is said about one object.
@@ -90,6 +100,7 @@ impl About<'_> {
         };
         self.findings.push(Finding { code, problem });
     }
+
     /// What is in force, and probably not meant.
     fn hint(&mut self, code: Code, field: impl Into<String>, message: impl Into<String>) {
         if self.thorough {

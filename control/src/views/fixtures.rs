@@ -232,3 +232,10 @@ fn identity(caller: &str) -> Option<SpiffeId> {
     let (namespace, account) = caller.split_once('/')?;
     Some(SpiffeId::new("cluster.local", namespace, account).unwrap())
 }
+
+/// What is found in a world, object by object.
+pub(crate) fn problems(world: &World) -> Vec<crate::manifest::Problem> {
+    let of = |loaded: &crate::manifest::Loaded| crate::views::findings::of(world, &loaded.key).0;
+    let found = world.objects().flat_map(of);
+    found.map(|finding| finding.problem).collect()
+}

@@ -11,7 +11,7 @@ use weft_control::kube::rbac::STATUS_LEASE;
 use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE};
 
 /// A controller as an installation runs it; killed when dropped.
-struct Replica(Child);
+pub(super) struct Replica(Child);
 
 impl Drop for Replica {
     fn drop(&mut self) {
@@ -32,7 +32,7 @@ impl Replica {
     }
 }
 
-fn replica(kubeconfig: &Path, log: &Path) -> Result<Replica> {
+pub(super) fn replica(kubeconfig: &Path, log: &Path) -> Result<Replica> {
     let log = std::fs::File::create(log)?;
     let anywhere = "127.0.0.1:0";
     let child = Command::new(harness::program("weft-control")?)
@@ -54,8 +54,15 @@ metadata: { name: web }
 spec: { service: web, backends: [{ service: web, weight: 1 }] }
 "#;
 
-fn condition(split: &Value, name: &str) -> Option<(String, String, i64)> {
-    let all = split["status"]["conditions"].as_array()?;
+const UDP: &str = r#"
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: UDPRoute
+metadata: { name: dns }
+spec: { matches: { ports: [53] } }
+"#;
+
+fn condition(object: &Value, name: &str) -> Option<(String, String, i64)> {
+    let all = object["status"]["conditions"].as_array()?;
     let found = all.iter().find(|condition| condition["type"] == name)?;
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
     Some((
@@ -66,10 +73,14 @@ fn condition(split: &Value, name: &str) -> Option<(String, String, i64)> {
 }
 
 fn becomes(kube: &Kube, name: &str, status: &str, part: &str) -> Result<()> {
+    becomes_of(kube, &["trafficsplit", "web"], name, status, part)
+}
+
+fn becomes_of(kube: &Kube, object: &[&str], name: &str, status: &str, part: &str) -> Result<()> {
     eventually(&format!("{name} is {status}, {part:?}"), || {
-        let split = kube.get(&["trafficsplit", "web"])?;
-        let generation = split["metadata"]["generation"].as_i64();
-        let (is, message, observed) = condition(&split, name).context("no condition")?;
+        let object = kube.get(object)?;
+        let generation = object["metadata"]["generation"].as_i64();
+        let (is, message, observed) = condition(&object, name).context("no condition")?;
         ensure!(is == status && message.contains(part), "{is} {message}");
         ensure!(Some(observed) == generation, "of generation {observed}");
         Ok(())
@@ -102,6 +113,10 @@ pub(super) fn told() -> Result<()> {
         "there is no Service default/web",
     )?;
     becomes(&kube, "Programmed", "Unknown", "no proxy")?;
+    kube.apply(UDP)?;
+    let datagrams = ["udproute", "dns"];
+    becomes_of(&kube, &datagrams, "Accepted", "True", "")?;
+    becomes_of(&kube, &datagrams, "Programmed", "False", "carry no UDP")?;
     kube.apply(
         "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { ports: [{ port: 80 }] }\n",
     )?;

@@ -125,8 +125,8 @@ impl Feed {
         };
         self.ledger.forget(key);
         if known.troubled {
-            let file = name(self.watched, &key.namespace, &key.name);
-            events.push(problems(file, Parsed::default()));
+            let file = self.watched.origin(&key.namespace, &key.name);
+            events.push(problems(file.into(), Parsed::default()));
         }
         events.push(Event::Delete(key.clone()));
     }
@@ -146,13 +146,7 @@ fn problems(file: Arc<str>, parsed: Parsed) -> Event {
 
 fn origin(watched: &Watched, object: &Value) -> Arc<str> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-    name(watched, text("namespace"), text("name"))
-}
-
-/// What stands for a file where there is none: `kubernetes:trafficsplits.split.smi-spec.io/default/web`.
-fn name(watched: &Watched, namespace: &str, name: &str) -> Arc<str> {
-    let slash = if namespace.is_empty() { "" } else { "/" };
-    format!("kubernetes:{}/{namespace}{slash}{name}", watched.resource()).into()
+    watched.origin(text("namespace"), text("name")).into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which kinds are watched, and in which version each is asked for.
 
-use crate::manifest::Kind;
+use crate::manifest::{Kind, ObjectKey};
 use crate::smi;
 
 /// A kind that is watched.
@@ -21,6 +21,8 @@ pub struct Watched {
 /// Every version an SMI group ever had, the one that is stored first: read like that, nothing depends on conversion.
 const SMI: &[&str] = &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"];
 const V1: &[&str] = &["v1"];
+/// Before what stands for the file of an object that was never in one.
+const ORIGIN: &str = "kubernetes:";
 /// The group of our own kinds.
 pub const OWN_GROUP: &str = "weft.mesh";
 
@@ -43,6 +45,22 @@ pub const WATCHED: &[Watched] = &[
     custom(smi::SPECS_GROUP, "TCPRoute", "tcproutes", SMI),
     custom(smi::SPECS_GROUP, "UDPRoute", "udproutes", SMI),
     custom(OWN_GROUP, "ServicePolicy", "servicepolicies", &["v1alpha1"]),
+];
+
+/// The same kinds, as the index knows them.
+const KINDS: [Kind; 12] = [
+    Kind::Namespace,
+    Kind::ServiceAccount,
+    Kind::Service,
+    Kind::Pod,
+    Kind::EndpointSlice,
+    Kind::TrafficSplit,
+    Kind::TrafficTarget,
+    Kind::IdentityBinding,
+    Kind::HttpRouteGroup,
+    Kind::TcpRoute,
+    Kind::UdpRoute,
+    Kind::ServicePolicy,
 ];
 
 const fn native(group: &'static str, kind: &'static str, plural: &'static str) -> Watched {
@@ -96,15 +114,49 @@ impl Watched {
         }
     }
 
+    /// What stands for a file where there is none: `kubernetes:trafficsplits.split.smi-spec.io/default/web`.
+    pub fn origin(&self, namespace: &str, name: &str) -> String {
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        format!("{ORIGIN}{}/{namespace}{slash}{name}", self.resource())
+    }
+
     /// The watched kind of an object; `None` for one that does not come from an API server.
     pub fn of(kind: &Kind) -> Option<&'static Self> {
         WATCHED.iter().find(|watched| watched.kind == kind.as_str())
     }
 }
 
+/// The object that [`Watched::origin`] stands for.
+pub fn from_origin(origin: &str) -> Option<ObjectKey> {
+    let (resource, path) = origin.strip_prefix(ORIGIN)?.split_once('/')?;
+    let watched = WATCHED.iter().find(|it| it.resource() == resource)?;
+    let (namespace, name) = path.split_once('/').unwrap_or(("", path));
+    let kind = KINDS.into_iter().find(|it| it.as_str() == watched.kind)?;
+    Some(ObjectKey::new(kind, namespace, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_leads_back_to_its_object() {
+        assert_eq!(KINDS.len(), WATCHED.len());
+        for kind in KINDS {
+            let watched = Watched::of(&kind).expect("watched");
+            let namespace = if kind == Kind::Namespace {
+                ""
+            } else {
+                "default"
+            };
+            let origin = watched.origin(namespace, "web");
+            let key = ObjectKey::new(kind, namespace, "web");
+            assert_eq!(from_origin(&origin), Some(key));
+        }
+        for other in ["web.yaml", "kubernetes:", "kubernetes:others/web"] {
+            assert_eq!(from_origin(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn every_kind_says_what_can_be_read_of_it() {

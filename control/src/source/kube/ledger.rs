@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// A condition, as Kubernetes writes them (`meta/v1`).
@@ -50,7 +50,14 @@ pub struct Entry {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    entries: Mutex<BTreeMap<ObjectKey, Entry>>,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// Objects whose status may not be right any more.
+    touched: BTreeSet<ObjectKey>,
 }
 
 impl Ledger {
@@ -68,34 +75,51 @@ impl Ledger {
             conditions: conditions.unwrap_or_default(),
             seen: now,
         };
-        let mut entries = self.entries.lock();
-        if let Some(before) = entries.get(key)
+        let mut pages = self.pages.lock();
+        if let Some(before) = pages.entries.get(key)
             && (&before.uid, before.generation) == (&entry.uid, entry.generation)
         {
             entry.seen = before.seen;
         }
-        entries.insert(key.clone(), entry);
+        pages.entries.insert(key.clone(), entry);
+        pages.touched.insert(key.clone());
     }
 
     /// An object is gone.
     pub fn forget(&self, key: &ObjectKey) {
-        self.entries.lock().remove(key);
+        let mut pages = self.pages.lock();
+        pages.entries.remove(key);
+        pages.touched.remove(key);
+    }
+
+    /// Something else is known of this object; of one that has no status of ours it does not matter.
+    pub fn touch(&self, key: &ObjectKey) {
+        let mut pages = self.pages.lock();
+        if pages.entries.contains_key(key) {
+            pages.touched.insert(key.clone());
+        }
     }
 
     /// What was just written into the status of an object.
     pub fn wrote(&self, key: &ObjectKey, uid: &str, conditions: Vec<Condition>) {
-        let mut entries = self.entries.lock();
-        if let Some(entry) = entries.get_mut(key).filter(|entry| entry.uid == uid) {
+        let mut pages = self.pages.lock();
+        if let Some(entry) = pages.entries.get_mut(key).filter(|it| it.uid == uid) {
             entry.conditions = conditions;
         }
     }
 
-    /// Everything, by key.
-    pub fn all(&self) -> Vec<(ObjectKey, Entry)> {
-        let entries = self.entries.lock();
-        entries
-            .iter()
-            .map(|(key, entry)| (key.clone(), entry.clone()))
-            .collect()
+    /// One object.
+    pub fn entry(&self, key: &ObjectKey) -> Option<Entry> {
+        self.pages.lock().entries.get(key).cloned()
+    }
+
+    /// Every object.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.pages.lock().entries.keys().cloned().collect()
+    }
+
+    /// The objects that were touched since this was last asked.
+    pub fn take_touched(&self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.pages.lock().touched)
     }
 }

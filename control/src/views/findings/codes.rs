@@ -41,6 +41,20 @@ impl Code {
     pub fn row(self) -> &'static Row {
         &ALL[self as usize]
     }
+
+    /// Is it about something that is named and not there?
+    pub fn is_reference(self) -> bool {
+        matches!(
+            self,
+            Self::MissingRoute
+                | Self::UnknownMatch
+                | Self::MissingBinding
+                | Self::NoRoot
+                | Self::NoBackend
+                | Self::SelectsNothing
+                | Self::PolicyReference
+        )
+    }
 }
 
 impl Row {
@@ -148,6 +162,9 @@ table! {
     Policy "W160" "service-policy" Warning
         "A ServicePolicy asks for something that is not in force, or not as it is written."
         "Read the message; it says what holds instead."
+    PolicyReference "W161" "missing-policy-reference" Warning
+        "A ServicePolicy names a Service, an HTTPRouteGroup or a match that does not exist: that part of it does nothing."
+        "Create what is named in the namespace of the ServicePolicy, or correct the name."
 }
 
 #[cfg(test)]

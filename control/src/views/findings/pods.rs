@@ -6,6 +6,7 @@ use crate::manifest::workload::{Pod, Probe};
 use crate::views::access::{self, parse_mode};
 use crate::views::pod::{self, app_containers};
 use crate::views::world::Reader;
+use std::cell::LazyCell;
 use weft_proxy_api::names::keys;
 use weft_proxy_api::policy::{Access, MetricsTier};
 
@@ -31,9 +32,7 @@ pub(super) fn mode(annotations: &Labels, about: &mut About<'_>) {
 
 /// What a probe asks inside TLS cannot be seen, so it is refused like every caller without an identity (D12).
 fn probes(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
-    if access::mode(reader, pod) != Access::Strict {
-        return;
-    }
+    let strict = LazyCell::new(|| access::mode(reader, pod) == Access::Strict);
     for container in app_containers(pod) {
         let probes = [
             ("startupProbe", &container.startup_probe),
@@ -44,7 +43,8 @@ fn probes(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
             let http = probe.as_ref()?.http_get.as_ref()?;
             let port = pod::port([container], &http.port)?;
             let hidden = http.scheme.as_deref()?.eq_ignore_ascii_case("https");
-            (hidden && pod::identity_at(reader, pod, port).is_some()).then_some(port)
+            // The mesh is asked last: most pods have no such probe, and then nothing else is news for them.
+            (hidden && *strict && pod::identity_at(reader, pod, port).is_some()).then_some(port)
         };
         for (kind, probe) in probes {
             let Some(port) = https(probe) else { continue };

@@ -1,5 +1,6 @@
 //! What is suspicious about a ServicePolicy that is valid by itself: names that lead nowhere, another one that holds.
 
+use super::super::findings::Code;
 use super::super::ports::service_port;
 use super::super::split::is_external;
 use super::super::world::Reader;
@@ -9,8 +10,8 @@ use crate::policy::ServicePolicy;
 use std::sync::Arc;
 use weft_proxy_api::policy::settings::bounds;
 
-/// Says each finding, with its field.
-pub fn of(reader: &Reader<'_>, policy: &ServicePolicy, mut say: impl FnMut(String, String)) {
+/// Says each finding, with its code and its field.
+pub fn of(reader: &Reader<'_>, policy: &ServicePolicy, mut say: impl FnMut(Code, String, String)) {
     groups(reader, policy, &mut say);
     let namespace = &policy.metadata.namespace;
     let Some(service) = reader.service(namespace, &policy.service) else {
@@ -18,17 +19,17 @@ pub fn of(reader: &Reader<'_>, policy: &ServicePolicy, mut say: impl FnMut(Strin
             "there is no Service {namespace}/{}; the policy does nothing until there is",
             policy.service
         );
-        return say("spec.service".to_owned(), message);
+        return say(Code::PolicyReference, "spec.service".to_owned(), message);
     };
     if is_external(service) {
         let message =
             "a Service of type ExternalName leads out of the mesh; the policy does nothing";
-        return say("spec.service".to_owned(), message.to_owned());
+        return say(Code::Policy, "spec.service".to_owned(), message.to_owned());
     }
     let ports = ports(service, policy);
     if let (Some(port), true) = (policy.port, ports.is_empty()) {
         let message = format!("the Service has no TCP port {port}; the policy does nothing");
-        return say("spec.port".to_owned(), message);
+        return say(Code::Policy, "spec.port".to_owned(), message);
     }
     fallbacks(reader, service, policy, &ports, &mut say);
     others(reader, service, policy, &ports, &mut say);
@@ -43,7 +44,7 @@ fn ports(service: &Service, policy: &ServicePolicy) -> Vec<u16> {
         .collect()
 }
 
-fn groups(reader: &Reader<'_>, policy: &ServicePolicy, say: &mut impl FnMut(String, String)) {
+fn groups(reader: &Reader<'_>, policy: &ServicePolicy, say: &mut impl FnMut(Code, String, String)) {
     let namespace = &policy.metadata.namespace;
     for (index, wanted) in policy.matches.iter().flatten().enumerate() {
         let field = format!("spec.matches[{index}]");
@@ -51,20 +52,20 @@ fn groups(reader: &Reader<'_>, policy: &ServicePolicy, say: &mut impl FnMut(Stri
         let Some(known) = reader.group(namespace, group) else {
             let message =
                 format!("there is no HTTPRouteGroup {namespace}/{group}: it selects nothing");
-            say(format!("{field}.name"), message);
+            say(Code::PolicyReference, format!("{field}.name"), message);
             continue;
         };
         if known.matches.is_empty() {
             let message =
                 format!("HTTPRouteGroup {namespace}/{group} is empty: it selects nothing");
-            say(format!("{field}.name"), message);
+            say(Code::Policy, format!("{field}.name"), message);
         }
         let unknown = |name: &&String| known.matches.iter().all(|m| m.name != **name);
         for name in wanted.names.iter().filter(unknown) {
             let message = format!(
                 "HTTPRouteGroup {namespace}/{group} has no match {name:?}: it selects nothing"
             );
-            say(format!("{field}.matches"), message);
+            say(Code::PolicyReference, format!("{field}.matches"), message);
         }
     }
 }
@@ -74,7 +75,7 @@ fn fallbacks(
     service: &Service,
     policy: &ServicePolicy,
     ports: &[u16],
-    say: &mut impl FnMut(String, String),
+    say: &mut impl FnMut(Code, String, String),
 ) {
     let namespace = &policy.metadata.namespace;
     let Some(to) = policy.breaker.as_ref().and_then(|b| b.fallback.as_ref()) else {
@@ -87,7 +88,11 @@ fn fallbacks(
                 to.service,
                 to.port.unwrap_or(*port),
             );
-            say("spec.breaker.fallback".to_owned(), message);
+            say(
+                Code::PolicyReference,
+                "spec.breaker.fallback".to_owned(),
+                message,
+            );
         }
     }
 }
@@ -98,7 +103,7 @@ fn others(
     service: &Service,
     policy: &ServicePolicy,
     ports: &[u16],
-    say: &mut impl FnMut(String, String),
+    say: &mut impl FnMut(Code, String, String),
 ) {
     for port in ports {
         let mut all = about(reader, service, *port);
@@ -110,7 +115,7 @@ fn others(
                 "{} holds for port {port}: this one does nothing there",
                 object(&held.metadata)
             );
-            say("spec.service".to_owned(), message);
+            say(Code::Policy, "spec.service".to_owned(), message);
         }
         let rank = all
             .iter()
@@ -121,7 +126,7 @@ fn others(
                 "{} older policies with matches are about port {port}: this one does nothing there",
                 bounds::MAX_RULES
             );
-            say("spec.matches".to_owned(), message);
+            say(Code::Policy, "spec.matches".to_owned(), message);
         }
     }
 }

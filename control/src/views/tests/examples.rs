@@ -383,7 +383,7 @@ fn d22_ports_of_birds() {
             shares(&invalid, "birds", 8080),
             [format!("green-birds={half}")]
         );
-        let told = crate::views::findings::all(&invalid);
+        let told = problems(&invalid);
         assert!(
             told.iter().any(|it| it.message.contains("no port 8080")),
             "{told:?}"

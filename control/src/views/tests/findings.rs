@@ -1,12 +1,11 @@
 //! What is said aloud: each suspicious state, and silence where nothing is wrong.
 
-use crate::views::findings::all;
 use crate::views::fixtures::*;
 
 fn found(manifests: &[&str]) -> Vec<String> {
     let show =
         |p: crate::manifest::Problem| format!("{}: {}", p.field.unwrap_or_default(), p.message);
-    all(&world(manifests)).into_iter().map(show).collect()
+    problems(&world(manifests)).into_iter().map(show).collect()
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! ServicePolicies: which one holds, what a Service and its pods are told, and nothing where there is none.
 
 use crate::manifest::Object;
-use crate::views::findings::all;
 use crate::views::fixtures::*;
 use crate::views::world::World;
 use crate::views::{ViewKey, compute};
@@ -57,7 +56,7 @@ fn holds(world: &World, port: u16) -> String {
 }
 
 fn found(world: &World) -> Vec<String> {
-    let problems = all(world).into_iter();
+    let problems = problems(world).into_iter();
     problems
         .map(|p| format!("{}: {}", p.field.unwrap_or_default(), p.message))
         .collect()
