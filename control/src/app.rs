@@ -141,9 +141,13 @@ async fn run_and_tell(
     }
     tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
     let mut ending = JoinSet::new();
-    let watched = watched(config.source, client, &index, &shared, &mut ending);
+    let watched = watched(config.source, client.clone(), &index, &shared, &mut ending);
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
+    if let (Some(namespace), Some(client)) = (state.secret, client) {
+        let (dir, domain) = (state.dir.clone(), config.trust_domain.clone());
+        tasks.spawn(secret::follow(client, namespace, dir, domain));
+    }
     tasks.spawn(follow_authority(
         shared.clone(),
         own.clone(),
@@ -269,6 +273,8 @@ async fn serve_until(
 /// An open state folder.
 struct State {
     dir: StateDir,
+    /// Namespace of the Secret that it is filled from.
+    secret: Option<String>,
     /// It ends with the controller, and what must survive is kept in Kubernetes.
     _passing: Option<tempfile::TempDir>,
 }
@@ -283,11 +289,13 @@ async fn state_of(config: &Config, client: Option<&Client>) -> Result<State> {
             secret::fill(client.clone(), namespace, &dir, &config.trust_domain).await?;
             Ok(State {
                 dir,
+                secret: Some(namespace.clone()),
                 _passing: Some(passing),
             })
         }
         (Some(path), ..) => Ok(State {
             dir: StateDir::open(path)?,
+            secret: None,
             _passing: None,
         }),
         (None, ..) => bail!("no state folder is named"),

@@ -60,6 +60,7 @@ pub fn rbac() -> Rbac {
             &["get", "update", "patch"],
             &[CA_SECRET, WEBHOOK_CA_SECRET],
         ),
+        rule(&[""], &["secrets"], &["list", "watch"], &[CA_SECRET]),
         rule(leases, &["leases"], &["create"], &[]),
         rule(leases, &["leases"], &["get", "update"], &[STATUS_LEASE]),
     ];

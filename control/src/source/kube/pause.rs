@@ -8,26 +8,26 @@ const LONGEST: Duration = Duration::from_secs(4);
 
 /// Failures in a row.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(crate) struct Pause {
     failures: u32,
 }
 
 impl Pause {
     /// One more failure: whether it is the first, and how long to wait.
-    pub(super) fn next(&mut self) -> (bool, Duration) {
+    pub(crate) fn next(&mut self) -> (bool, Duration) {
         let wait = FIRST * 2u32.pow(self.failures.min(8));
         self.failures = self.failures.saturating_add(1);
         (self.failures == 1, jitter(wait.min(LONGEST)))
     }
 
     /// It works; true if it did not before.
-    pub(super) fn reset(&mut self) -> bool {
+    pub(crate) fn reset(&mut self) -> bool {
         std::mem::take(&mut self.failures) > 0
     }
 }
 
 /// Between half of the time and all of it.
-pub(super) fn jitter(time: Duration) -> Duration {
+pub(crate) fn jitter(time: Duration) -> Duration {
     time.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
