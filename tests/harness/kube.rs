@@ -20,6 +20,7 @@ pub use mirror::mirror;
 
 use crate::eventually;
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
@@ -153,6 +154,19 @@ impl Kube {
         self.etcd.0.id()
     }
 
+    /// Asks etcd itself, past the API server: `/v3/kv/compaction` and others of its gateway, where keys are in Base64.
+    pub fn etcd(&self, path: &str, question: &Value) -> anyhow::Result<Value> {
+        let url = format!("http://127.0.0.1:{}{path}", self.ports.etcd);
+        let output = in_place(&self.options, OsStr::new("curl"))
+            .args(["--silent", "--fail-with-body", "--max-time", "10", "--data"])
+            .arg(question.to_string())
+            .arg(url)
+            .output()
+            .context("cannot run curl")?;
+        ensure!(output.status.success(), "etcd: {output:?}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     /// `https://127.0.0.1:port`.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.ports.api)
@@ -245,14 +259,14 @@ impl Kube {
     }
 
     /// An object as JSON.
-    pub fn get(&self, words: &[&str]) -> anyhow::Result<serde_json::Value> {
+    pub fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
         let mut command = vec!["get", "-o", "json"];
         command.extend(words);
         Ok(serde_json::from_str(&self.kubectl(&command)?)?)
     }
 
     /// Replaces the status of an object, as the kubelet and other controllers do.
-    pub fn set_status(&self, words: &[&str], status: &serde_json::Value) -> anyhow::Result<String> {
+    pub fn set_status(&self, words: &[&str], status: &Value) -> anyhow::Result<String> {
         let patch = serde_json::json!({ "status": status }).to_string();
         let mut command = vec![
             "patch",
@@ -381,12 +395,12 @@ fn start_etcd(
 }
 
 fn command(options: &Options, programs: &Path, program: &str) -> Command {
-    let program = programs.join(program);
-    let mut words = options
-        .prefix
-        .iter()
-        .map(OsStr::new)
-        .chain([program.as_os_str()]);
+    in_place(options, programs.join(program).as_os_str())
+}
+
+/// A command where the API server runs.
+fn in_place(options: &Options, program: &OsStr) -> Command {
+    let mut words = options.prefix.iter().map(OsStr::new).chain([program]);
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words);
     command

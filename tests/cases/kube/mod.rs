@@ -1,5 +1,6 @@
 //! Against a real Kubernetes API server.
 
+mod authority;
 mod identity;
 mod install;
 mod mesh;
@@ -26,6 +27,16 @@ pub(crate) const CASES: &[Case] = &[
         "objects_reach_the_policy_and_watches_go_on",
         &[],
         source::objects,
+    ),
+    (
+        "a_watch_that_the_server_forgot_is_a_list_again",
+        &["curl"],
+        source::forgotten,
+    ),
+    (
+        "the_authority_is_replaced_under_every_replica",
+        &["openssl"],
+        authority::replaced,
     ),
     (
         "objects_of_smi_are_read_back_in_every_version",

@@ -70,6 +70,15 @@ spec: {}
 "#;
 
 pub(super) fn objects() -> Result<()> {
+    followed(story)
+}
+
+pub(super) fn forgotten() -> Result<()> {
+    followed(compacted)
+}
+
+/// A server, and an index that follows it.
+fn followed(story: fn(&Kube, &Index) -> Result<()>) -> Result<()> {
     let kube = Kube::up()?;
     with_runtime(async {
         let index = Arc::new(Index::new(Mesh::default(), []));
@@ -183,5 +192,51 @@ fn story(kube: &Kube, index: &Index) -> Result<()> {
         !has(index, Kind::TrafficSplit, "web")
             && !has(index, Kind::Service, "web")
             && !has(index, Kind::Pod, "web-1")
+    })
+}
+
+/// `/registry/services/specs/default/other`, where the API server keeps that Service in etcd.
+const OTHER_IN_ETCD: &str = "L3JlZ2lzdHJ5L3NlcnZpY2VzL3NwZWNzL2RlZmF1bHQvb3RoZXI=";
+
+/// What happens while the server is away and is forgotten by etcd before it is back: no watch can tell it, a list must.
+fn compacted(kube: &Kube, index: &Index) -> Result<()> {
+    let service = |name: &str| {
+        let head = format!("apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\n");
+        kube.apply(&(head + "spec: { ports: [{ port: 80 }] }\n"))
+    };
+    ["web", "other"]
+        .into_iter()
+        .try_for_each(|name| service(name).map(drop))?;
+    becomes("both are known", || {
+        has(index, Kind::Service, "web") && has(index, Kind::Service, "other")
+    })?;
+
+    kube.kill_api();
+    let deleted = kube.etcd("/v3/kv/deleterange", &json!({"key": OTHER_IN_ETCD}))?;
+    ensure!(deleted["deleted"] == "1", "{deleted}");
+    // So that the deletion is not even the last thing that is remembered.
+    let junk = json!({"key": "eA==", "value": "eA=="});
+    let revision = kube.etcd("/v3/kv/put", &junk)?["header"]["revision"].clone();
+    kube.etcd(
+        "/v3/kv/compaction",
+        &json!({"revision": revision, "physical": true}),
+    )?;
+    let before = json!({"key": "eA==", "revision": 2});
+    ensure!(
+        kube.etcd("/v3/kv/range", &before).is_err(),
+        "it is forgotten"
+    );
+    ensure!(
+        has(index, Kind::Service, "other"),
+        "nothing is given up while the server is away"
+    );
+
+    kube.start_api()?;
+    becomes("what is gone is noticed by listing again", || {
+        !has(index, Kind::Service, "other") && has(index, Kind::Service, "web")
+    })?;
+    service("third")?;
+    becomes("and the watch goes on", || {
+        has(index, Kind::Service, "third") && has(index, Kind::Service, "web")
     })
 }

@@ -13,7 +13,9 @@
 pub mod feed;
 pub mod kinds;
 pub mod ledger;
-mod pause;
+pub(crate) mod pause;
+#[cfg(test)]
+mod tests;
 pub mod trim;
 
 use super::Event;
