@@ -62,7 +62,7 @@ impl ResolvesServerCert for Nothing {
 }
 
 #[test]
-fn only_the_front_proxy_is_believed_and_only_if_it_names_somebody() {
+fn d41_only_the_front_proxy_is_believed_and_only_if_it_names_somebody() {
     let (pem, ours) = certificate("front");
     let (_, other) = certificate("else");
     let door = |names: &str| {

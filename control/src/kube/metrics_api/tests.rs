@@ -61,7 +61,7 @@ fn line(item: &Value) -> String {
 }
 
 #[test]
-fn every_path_is_known_and_no_other() {
+fn d41_every_path_is_known_and_no_other() {
     for (path, plural, namespace, name, edges) in [
         ("/namespaces", "namespaces", None, None, false),
         ("/namespaces/shop", "namespaces", None, Some("shop"), false),
@@ -133,7 +133,7 @@ fn every_path_is_known_and_no_other() {
 }
 
 #[test]
-fn what_is_no_name_time_or_selector_is_refused() {
+fn d41_what_is_no_name_time_or_selector_is_refused() {
     for query in [
         "/namespaces/Shop/pods",
         "/namespaces/shop/pods/we%62",
@@ -160,7 +160,7 @@ fn what_is_no_name_time_or_selector_is_refused() {
 }
 
 #[test]
-fn lists_have_every_object_with_or_without_traffic() {
+fn d41_lists_have_every_object_with_or_without_traffic() {
     assert_eq!(
         seen("/namespaces/shop/deployments"),
         [
@@ -230,7 +230,7 @@ fn the_figures_are_those_of_stat() {
 }
 
 #[test]
-fn edges_say_the_other_end_and_who_saw_it() {
+fn d41_edges_say_the_other_end_and_who_saw_it() {
     assert_eq!(
         seen("/namespaces/shop/deployments/load/edges"),
         [
@@ -267,7 +267,7 @@ fn edges_say_the_other_end_and_who_saw_it() {
 }
 
 #[test]
-fn selectors_leave_out_items_and_no_figures() {
+fn d41_selectors_leave_out_items_and_no_figures() {
     assert_eq!(
         seen("/namespaces/shop/deployments?labelSelector=app%3Dweb"),
         ["web-v1 from server /  90 0", "web-v2 from server /  5 5"]
@@ -323,7 +323,7 @@ fn selectors_are_those_of_kubectl() {
 }
 
 #[test]
-fn one_object_is_whole() {
+fn d41_one_object_is_whole() {
     let object = document("/namespaces/shop/deployments/web-v2?t=1m").unwrap();
     let path = format!("{BASE}/namespaces/shop/deployments/web-v2");
     let metric =

@@ -350,6 +350,9 @@ fn d36_the_same_object_twice() {
     assert_eq!(problems.len(), 1);
     assert_eq!(tcp(loaded[0].object.clone()).ports, Ports::Only(vec![2]));
     assert_eq!(loaded.len(), 1);
+    let elsewhere = tcp_text("{}").replace("namespace: shop", "namespace: elsewhere");
+    let (loaded, problems) = parse("t", &format!("{}---\n{elsewhere}", tcp_text("{}")));
+    assert_eq!((loaded.len(), problems.len()), (2, 0), "another namespace");
 }
 
 #[test]

@@ -101,6 +101,12 @@ fn d17_weights_are_kept_as_they_are() {
 fn d19_all_weights_zero_is_nobody() {
     let zero = split("s", "{service: web, backends: [{service: v1, weight: 0}]}");
     assert_eq!(routes(&with(&[zero])), ["s: default/v1:80=0"]);
+    let some = "{service: web, backends: [{service: v1, weight: 0}, {service: v2, weight: 1}]}";
+    assert_eq!(
+        routes(&with(&[split("s", some)])),
+        ["s: default/v1:80=0 default/v2:80=1"],
+        "one weight above 0 is enough"
+    );
 }
 
 #[test]
@@ -276,7 +282,15 @@ fn d27_a_split_whose_groups_are_missing_or_empty_is_inert() {
         ["own: default/web:80=1"]
     );
     let elsewhere = group("api", HTTP).replace("namespace: default", "namespace: other");
-    assert_eq!(routes(&with(&[beta, elsewhere])), ["own: default/web:80=1"]);
+    assert_eq!(
+        routes(&with(&[beta.clone(), elsewhere])),
+        ["own: default/web:80=1"]
+    );
+    assert_ne!(
+        routes(&with(&[beta, group("api", HTTP)])),
+        ["own: default/web:80=1"],
+        "with its group it applies"
+    );
 }
 
 #[test]
