@@ -2,12 +2,17 @@
 //! asks of it. Nothing runs Deployments here, so the controller is a program of the host; the Service that leads to it is
 //! one of type ExternalName to `localhost`, with another port.
 
+mod checked;
+mod rotated;
+
+pub(super) use checked::checks;
+pub(super) use rotated::rotates;
+
 use anyhow::{Context, Result, ensure};
 use harness::kube::Kube;
 use harness::{eventually, program};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE};
 
@@ -416,125 +421,4 @@ pub(super) fn converts() -> Result<()> {
         ensure!(error.contains(field), "{field} in {error}");
     }
     Ok(())
-}
-
-/// The authority is replaced, several times over, while pods are created; not one creation fails.
-pub(super) fn rotates() -> Result<()> {
-    let (kube, controller) = installed(&[])?;
-    drop(controller);
-    let port = injector_port(&kube)?;
-    let kubeconfig = kube.kubeconfig_of(SYSTEM_NAMESPACE, CONTROL_ACCOUNT)?;
-    kube.kubectl(&[
-        "delete",
-        "secret",
-        "weft-webhook-ca",
-        "-n",
-        SYSTEM_NAMESPACE,
-    ])?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let controller = std::thread::spawn(move || short_lived(&kubeconfig, port, stopped));
-    let secret = || kube.get(&["secret", "weft-webhook-ca", "-n", SYSTEM_NAMESPACE]);
-    let dry = || -> Result<()> {
-        let pod = pod("dry", json!({"weft.mesh/inject": "enabled"}));
-        let made = create(&kube, "default", &pod, &["--dry-run=server"])?;
-        ensure!(is_injected(&made), "{made}");
-        Ok(())
-    };
-    eventually("the new authority is trusted", dry)?;
-    let first = secret()?["data"]["ca.crt"].clone();
-    let (mut tries, mut seen) = (0, vec![first]);
-    eventually("two more authorities have taken its place", || {
-        dry().unwrap_or_else(|error| panic!("a pod could not be created: {error:#}"));
-        tries += 1;
-        let current = secret()?["data"]["ca.crt"].clone();
-        if seen.last() != Some(&current) {
-            seen.push(current);
-        }
-        ensure!(seen.len() == 3, "{} authorities", seen.len());
-        Ok(())
-    })?;
-    eprintln!("{tries} pods while {} authorities signed", seen.len());
-    let _ = stop.send(());
-    controller.join().ok().context("the controller panicked")?
-}
-
-fn injector_port(kube: &Kube) -> Result<u16> {
-    let injector = kube.get(&["mutatingwebhookconfiguration", "weft-injector"])?;
-    let port = injector["webhooks"][0]["clientConfig"]["service"]["port"].as_u64();
-    Ok(u16::try_from(port.context("a port")?)?)
-}
-
-/// A controller whose authority lives for seconds: shorter than its command line lets anybody choose.
-fn short_lived(
-    kubeconfig: &Path,
-    port: u16,
-    stopped: tokio::sync::oneshot::Receiver<()>,
-) -> Result<()> {
-    let address = format!("--webhook-addr=127.0.0.1:{port}");
-    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-    let words = [
-        "weft-control",
-        &kubeconfig,
-        &address,
-        "--listen=127.0.0.1:0",
-        "--admin-addr=127.0.0.1:0",
-    ];
-    let words = words.map(std::ffi::OsString::from);
-    let mut config = weft_control::args::Config::parse(words, None)?;
-    let webhook = config.webhook.as_mut().context("a webhook")?;
-    webhook.ca_ttl = std::time::Duration::from_secs(24);
-    super::with_runtime(weft_control::app::run(config, async {
-        let _ = stopped.await;
-    }))
-}
-
-/// `meshctl check` before, while all is well, and while it is not.
-pub(super) fn checks() -> Result<()> {
-    let fresh = Kube::up()?;
-    let (works, report) = check(&fresh, &["--pre"])?;
-    ensure!(works, "{report:#}");
-    drop(fresh);
-
-    let (kube, _controller) = installed(&[])?;
-    let (works, report) = check(&kube, &[])?;
-    ensure!(!works && wrong(&report) == ["replicas"], "{report:#}");
-    let deployment = ["deployment", CONTROL_ACCOUNT, "-n", SYSTEM_NAMESPACE];
-    kube.set_status(&deployment, &json!({"replicas": 2, "readyReplicas": 2}))?;
-    let (works, report) = check(&kube, &[])?;
-    ensure!(works && wrong(&report).is_empty(), "{report:#}");
-    kube.kubectl(&["delete", "mutatingwebhookconfiguration", "weft-injector"])?;
-    let (works, report) = check(&kube, &[])?;
-    ensure!(!works, "{report:#}");
-    ensure!(
-        wrong(&report).contains(&"injection-works".to_owned()),
-        "{report:#}"
-    );
-    let (_, report) = check(&kube, &["--pre"])?;
-    let text = report.to_string();
-    ensure!(
-        text.contains("installed in weft-system already"),
-        "{report:#}"
-    );
-    Ok(())
-}
-
-/// Does it end with 0, and what does it say?
-fn check(kube: &Kube, more: &[&str]) -> Result<(bool, Value)> {
-    let output = Command::new(program("meshctl")?)
-        .args(["check", "-o", "json", "--kubeconfig"])
-        .arg(kube.kubeconfig())
-        .args(more)
-        .output()?;
-    let report = serde_json::from_slice(&output.stdout);
-    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok((output.status.success(), report.with_context(said)?))
-}
-
-fn wrong(report: &Value) -> Vec<String> {
-    let sections = report["categories"].as_array().into_iter().flatten();
-    let checks = sections.flat_map(|it| it["checks"].as_array().into_iter().flatten());
-    let wrong = checks.filter(|check| check["result"] == "error");
-    wrong
-        .filter_map(|check| check["id"].as_str().map(str::to_owned))
-        .collect()
 }
