@@ -22,25 +22,25 @@ pub(crate) struct Usage {
 }
 
 impl Controller {
-    /// Starts `weft-control`, which was built beside this example, and waits until it serves.
-    pub(crate) async fn start(dir: &Path, listen: &str) -> Result<Self, Failure> {
+    /// Starts `weft-control`, the one that was named or was built beside this example, and waits until it serves.
+    pub(crate) async fn start(
+        program: Option<&Path>,
+        kubeconfig: &Path,
+        state: &Path,
+        listen: &str,
+    ) -> Result<Self, Failure> {
         let own = std::env::current_exe()?;
-        let target = own
-            .parent()
-            .and_then(Path::parent)
-            .ok_or("no target folder")?;
-        let mut child = Command::new(target.join("weft-control"))
-            .arg("--dir")
-            .arg(dir)
-            .args([
-                "--listen",
-                listen,
-                "--admin-addr",
-                "127.0.0.1:0",
-                "--access",
-                "strict",
-            ])
-            .env("WEFT_CONTROL_LOG", "warn")
+        let target = own.parent().and_then(Path::parent);
+        let beside = target.ok_or("no target folder")?.join("weft-control");
+        let anywhere = "127.0.0.1:0";
+        let mut child = Command::new(program.unwrap_or(&beside))
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .arg("--state")
+            .arg(state)
+            .args(["--listen", listen, "--admin-addr", anywhere])
+            .args(["--access", "strict"])
+            .env("WEFT_CONTROL_LOG", "error")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
