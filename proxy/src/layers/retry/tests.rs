@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::http::Body;
 use crate::policy::ServiceTerms;
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
