@@ -14,7 +14,7 @@ use weft_proxy_api::policy::settings::Ejection;
 
 /// What one request under way adds to an endpoint about which nothing is known, nanoseconds: the first answer is
 /// awaited before more is sent.
-const UNKNOWN: f64 = 1e9;
+pub(super) const UNKNOWN: f64 = 1e9;
 /// Longest time that an endpoint may ask to be left alone: what it says is not to be trusted for ever.
 const MOST_PUSHBACK: Duration = Duration::from_secs(300);
 

@@ -9,6 +9,8 @@ const DECAY: f64 = 5e9;
 const FAILURE_LEAST: f64 = 10e6;
 /// …at least so many times what the endpoint cost before…
 const FAILURE_FACTOR: f64 = 10.0;
+/// …this, where nothing has ever gone well: there is nothing to compare with, and the others may be slow…
+const FAILURE_FIRST: f64 = 1e9;
 /// …and never more than this.
 const FAILURE_MOST: f64 = 10e9;
 
@@ -65,7 +67,12 @@ fn after_answer(cost: f64, age: u64, latency: f64) -> f64 {
 }
 
 fn after_failure(cost: f64, age: u64, latency: f64) -> f64 {
-    let penalty = (cost * fade(age) * FAILURE_FACTOR).clamp(FAILURE_LEAST, FAILURE_MOST);
+    let least = if cost > 0.0 {
+        FAILURE_LEAST
+    } else {
+        FAILURE_FIRST
+    };
+    let penalty = (cost * fade(age) * FAILURE_FACTOR).clamp(least, FAILURE_MOST);
     latency.max(penalty)
 }
 
@@ -115,5 +122,12 @@ mod tests {
             assert!(last >= least * 0.99, "{failures} failures: {last}");
         }
         assert!(last <= 10e9);
+    }
+
+    #[test]
+    fn failing_from_the_start_costs_more_than_others_can() {
+        let ewma = Ewma::default();
+        ewma.failed(SECOND, 1_000);
+        assert_eq!(ewma.cost(SECOND), Some(1e9));
     }
 }

@@ -2,7 +2,7 @@
 //! answers: nobody herds towards the single best one, and no list is sorted. Takes no lock and allocates nothing.
 
 use super::breaker::Admission;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, UNKNOWN};
 use super::ring::Ring;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -118,10 +118,39 @@ impl Group {
         if first.1 {
             return Some(first);
         }
-        match self.draw_another(ask, first.0, random) {
-            Some(second) if second.1 || cost(ask, second.0) < cost(ask, first.0) => Some(second),
-            _ => Some(first),
+        let price = cost(ask, first.0);
+        let (found, price) = match self.draw_another(ask, first.0, random) {
+            Some(second) if second.1 => return Some(second),
+            Some(second) if cost(ask, second.0) < price => (second, cost(ask, second.0)),
+            _ => (first, price),
+        };
+        if price < UNKNOWN || ask.policy != Policy::Ewma {
+            return Some(found);
         }
+        Some(self.cheaper(price, ask, random).unwrap_or(found))
+    }
+
+    /// Both draws are in trouble, or their first answer is still awaited: one of a few others may be better. Where many
+    /// requests come at once, those after the first would else go where nothing is known, or where nothing works.
+    #[cold]
+    fn cheaper(&self, price: f64, ask: Ask<'_>, random: &mut fastrand::Rng) -> Option<Found<'_>> {
+        let all = self.members.len();
+        let start = random.usize(..all.max(1));
+        let few = (start..all).chain(0..start).take(DRAWS);
+        let mut best = (None, price);
+        for at in few {
+            let Some(found) = self.check(at, ask, None) else {
+                continue;
+            };
+            if found.1 {
+                return Some(found);
+            }
+            let price = cost(ask, found.0);
+            if price < best.1 && self.has_grown(at, ask, random) {
+                best = (Some(found), price);
+            }
+        }
+        best.0
     }
 
     fn draw(&self, ask: Ask<'_>, random: &mut fastrand::Rng) -> Option<Found<'_>> {
