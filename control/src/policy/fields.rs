@@ -313,7 +313,7 @@ pub const ALL: &[Row] = &[
         "balancer.subset",
         COUNT_OR_NONE,
         "20",
-        "Endpoints of a large Service that one worker of a proxy keeps to; 0: all.",
+        "Endpoints of a large Service that one worker of a proxy keeps to while it has fewer requests under way; 0: all.",
     ),
     row(
         "balancer.slowStart",

@@ -5,6 +5,7 @@ use super::endpoint::Endpoint;
 use super::group::{Ask, Found, Group, Policy};
 use super::health::Health;
 use super::ring::{address_key, mix};
+use super::subset::Subset;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub(super) struct Layout {
 struct Level {
     whole: Group,
     /// One per worker; empty: the whole is small enough.
-    subsets: Vec<Group>,
+    subsets: Vec<Subset>,
     /// Requests that go here or to a level before, in parts per million.
     up_to: AtomicU32,
 }
@@ -159,10 +160,8 @@ impl Level {
         if subset > 0 && members.len() > subset {
             // The proxy's own order of the endpoints: who goes is followed by the next, and nobody else moves.
             members.sort_by_cached_key(|at| mix(address_key(at.spec.address) ^ seed));
-            subsets.extend((0..SUBSETS).map(|worker| {
-                let from = members.iter().cycle().skip(worker * subset);
-                Group::new(from.take(subset).cloned().collect(), policy)
-            }));
+            let apart = subset.max(members.len() / SUBSETS);
+            subsets.extend((0..SUBSETS).map(|worker| Subset::new(worker * apart, subset)));
         }
         Self {
             whole: Group::new(members, policy),
@@ -174,7 +173,7 @@ impl Level {
     fn choose(&self, ask: Ask<'_>, random: &mut fastrand::Rng) -> Option<Found<'_>> {
         match self.subsets.get(worker() % SUBSETS) {
             // A subset of which nobody is left borrows from the whole.
-            Some(subset) => subset.choose(ask, random),
+            Some(subset) => subset.choose(&self.whole, ask, random),
             None => None,
         }
         .or_else(|| self.whole.choose(ask, random))

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `set.rs` | what a set is, and what survives its updates |
 //! | `layout.rs` | a set laid out once for picking: zones, subsets, weights |
+//! | `subset.rs` | how much of a large set one worker keeps to |
 //! | `group.rs` | one endpoint of a group, by policy: power of two choices, in turn, by key |
 //! | `ring.rs` | which endpoints belong to a key |
 //! | `endpoint.rs` | what is known about one endpoint |
@@ -22,6 +23,7 @@ mod layout;
 pub mod limits;
 mod ring;
 pub mod set;
+mod subset;
 
 pub use endpoint::{Endpoint, InFlight, Outcome};
 pub use layout::Place;

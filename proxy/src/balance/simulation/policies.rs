@@ -266,6 +266,82 @@ fn subsets_of_many_clients_spread_evenly() {
     }
 }
 
+/// Prints how wide subsets are and how even the load is, when clients have so many requests under way.
+#[test]
+fn a_subset_is_as_wide_as_its_load_asks_for() {
+    println!(
+        "clients  endpoints  under way of each client  endpoints it uses  max/mean load  most on one endpoint"
+    );
+    for (clients, endpoints, held) in [
+        (50, 100, 10),
+        (50, 100, 40),
+        (50, 100, 200),
+        (50, 1000, 10),
+        (50, 1000, 100),
+        (50, 1000, 400),
+    ] {
+        let all = many(endpoints, |_| "");
+        let mut load = std::collections::HashMap::<SocketAddr, u32>::new();
+        let mut widest = 0;
+        for client in 0..clients {
+            let place = Place::new("", &format!("shop/client-{client}"));
+            let set = EndpointSet::placed("shop/web:80", Arc::default(), place, Arc::default());
+            set.configure(&Balancer::default(), Ejection::default());
+            set.update(all.clone());
+            for endpoint in set.endpoints() {
+                let known = endpoint.begin(SECOND, false);
+                known.done_at(SECOND, Outcome::Success, Duration::from_millis(1));
+            }
+            let mut under_way = std::collections::VecDeque::new();
+            let pick = || set.pick(SECOND, Wish::default()).unwrap();
+            for _ in 0..held {
+                under_way.push_back(pick());
+            }
+            // Long enough for it to become as wide as it has to be.
+            for _ in 0..20 * held {
+                under_way.push_back(pick());
+                let done = under_way.pop_front().unwrap().in_flight;
+                done.done_at(SECOND, Outcome::Success, Duration::from_millis(1));
+            }
+            let used: std::collections::HashSet<_> = under_way.iter().map(at).collect();
+            widest = widest.max(used.len());
+            for pick in &under_way {
+                *load.entry(at(pick)).or_default() += 1;
+            }
+        }
+        let mean = f64::from(clients * held) / f64::from(endpoints);
+        let most = *load.values().max().unwrap();
+        let uneven = f64::from(most) / mean;
+        println!("{clients:7}  {endpoints:9}  {held:24}  {widest:17}  {uneven:13.2}  {most}");
+        // As uneven as so many requests would be that choose by themselves, or less.
+        let bound = mean + 6.0 * mean.sqrt() + 2.0;
+        assert!(f64::from(most) < bound, "{most} {bound}");
+        assert!(widest <= (4 * held as usize).max(20), "{widest}");
+    }
+}
+
+#[test]
+fn a_subset_narrows_when_it_has_long_been_quiet() {
+    let set = with(many(1000, |_| ""), &Balancer::default());
+    let held: Vec<_> = (0..400)
+        .map(|_| set.pick(SECOND, Wish::default()).unwrap())
+        .collect();
+    let asked = |now: u64| -> std::collections::HashSet<SocketAddr> {
+        let ask = |_| {
+            let pick = set.pick(now, Wish::default()).unwrap();
+            let address = at(&pick);
+            let latency = Duration::from_millis(1);
+            pick.in_flight.done_at(now, Outcome::Success, latency);
+            address
+        };
+        (0..4000).map(ask).collect()
+    };
+    drop(held);
+    assert!(asked(2 * SECOND).len() > 200, "a lull does not count");
+    (1..8).for_each(|round| drop(asked((2 + 11 * round) * SECOND)));
+    assert!(asked(90 * SECOND).len() <= 20);
+}
+
 #[test]
 fn a_subset_is_filled_up_when_somebody_goes() {
     let all = many(100, |_| "");
