@@ -125,7 +125,7 @@ table! {
         "The target is one that nobody outside may reach through a proxy: loopback, link-local, cloud metadata, or the proxy's own ports."
         "Address the application by the pod's or the service's address."
     Overloaded "E114" "overloaded" 503 14
-        "A limit on requests in flight, pending or connections was reached, so the request was refused at once instead of queued."
+        "A limit on requests in flight, pending or connections was reached, or the memory allowed is nearly used up, so the request was refused at once instead of queued."
         "Add replicas, make the service faster, or raise the limit if the machine has room."
     ResponseTimeout "E115" "response-timeout" 504 4
         "The response did not start within the response timeout."

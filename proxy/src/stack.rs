@@ -25,7 +25,7 @@ use crate::layers::check::CheckLayer;
 
 use crate::layers::budget::Budget;
 use crate::layers::fault::FaultLayer;
-use crate::layers::limit::{LimitLayer, MAX_IN_FLIGHT};
+use crate::layers::limit::{LimitLayer, MAX_IN_FLIGHT, Memory};
 use crate::layers::record::RecordLayer;
 use crate::layers::respond::RespondLayer;
 use crate::layers::retry::{Attempt, RetryLayer};
@@ -64,6 +64,7 @@ pub struct Shared {
     pub lines: Arc<Lines>,
     /// Requests of this worker in flight, inbound and outbound.
     in_flight: [Arc<AtomicUsize>; 2],
+    memory: Arc<Memory>,
     /// For requests to the application, whatever the connection they came on.
     budget: Arc<Budget>,
     /// Who is told about requests; most of the time nobody.
@@ -89,6 +90,7 @@ impl Shared {
             pools,
             inbound,
             in_flight,
+            memory: Arc::default(),
             lines: Arc::default(),
             budget: Budget::new(Default::default()),
             teller,
@@ -98,7 +100,7 @@ impl Shared {
     fn limit(&self, direction: Direction) -> LimitLayer {
         let own = self.in_flight[direction as usize].clone();
         let all = self.metrics.in_flight(direction).clone();
-        LimitLayer::new(own, all, MAX_IN_FLIGHT)
+        LimitLayer::new(own, all, MAX_IN_FLIGHT, self.memory.clone())
     }
 }
 

@@ -1,5 +1,6 @@
-//! So many requests in flight and no more: beyond, an answer at once is better than a queue. Each worker counts for
-//! itself; only one that has more than its share looks at what the others have.
+//! So many requests in flight and no more: beyond, an answer at once is better than a queue; and none where they would need
+//! more memory than there is. Each worker counts for itself; only one that has more than its share looks at what the
+//! others have.
 
 use super::{Below, Call};
 use crate::error::{Error, ErrorKind};
@@ -14,10 +15,16 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 use tower::{Layer, Service};
 
+mod memory;
+
+pub use memory::Memory;
+
 /// Requests in flight in one direction, over all workers.
 pub const MAX_IN_FLIGHT: usize = 100_000;
 /// A worker below this part of the limit does not look at the others.
 const PARTS: usize = 64;
+/// A worker with fewer does not look at the memory.
+const FEW: usize = 256;
 
 /// Refuses above a limit.
 #[derive(Debug, Clone)]
@@ -25,6 +32,7 @@ pub struct LimitLayer {
     counter: Arc<AtomicUsize>,
     all: Arc<Flights>,
     limit: usize,
+    memory: Arc<Memory>,
 }
 
 /// Refuses above a limit.
@@ -36,15 +44,27 @@ pub struct Limit<S> {
 
 impl LimitLayer {
     /// `counter`: this worker's, of `all`; all stacks under them share the limit.
-    pub fn new(counter: Arc<AtomicUsize>, all: Arc<Flights>, limit: usize) -> Self {
+    pub fn new(
+        counter: Arc<AtomicUsize>,
+        all: Arc<Flights>,
+        limit: usize,
+        memory: Arc<Memory>,
+    ) -> Self {
         Self {
             counter,
             all,
             limit,
+            memory,
         }
     }
 
     fn permit(&self) -> Option<Permit> {
+        if let Some(permit) = Permit::acquire(&self.counter, FEW.min(self.limit / PARTS)) {
+            return Some(permit);
+        }
+        if self.memory.is_short() {
+            return None;
+        }
         if let Some(permit) = Permit::acquire(&self.counter, self.limit / PARTS) {
             return Some(permit);
         }
@@ -119,8 +139,8 @@ mod tests {
     async fn a_request_counts_until_its_response_has_ended() {
         let below = service_fn(async |_: Request| Ok::<_, Error>(Response::new(Body::full("x"))));
         let all = Arc::new(Flights::default());
-        let mut stack = LimitLayer::new(all.join(), all.clone(), 1).layer(below);
-        let mut other = LimitLayer::new(all.join(), all.clone(), 1).layer(below);
+        let mut stack = LimitLayer::new(all.join(), all.clone(), 1, Arc::default()).layer(below);
+        let mut other = LimitLayer::new(all.join(), all.clone(), 1, Arc::default()).layer(below);
         let first = stack.call(Request::new(Body::empty())).await.unwrap();
         let refused = stack.call(Request::new(Body::empty())).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Overloaded);

@@ -1,0 +1,170 @@
+//! Is the memory that we may have nearly used up? Then new requests are refused rather than everything lost: a process that
+//! takes more than its cgroup allows is killed. Looked at when much is under way, and a thousand times a second at most.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Of a hundred parts of the limit; the rest is for what is under way already, and for the kernel's buffers.
+const ENOUGH: u64 = 75;
+/// How old what is known of the use, and of the limit, may be.
+const USE_HOLDS: Duration = Duration::from_millis(1);
+const LIMIT_HOLDS: Duration = Duration::from_secs(1);
+/// As much is no limit: the kernel says "none" by a number near 2^63.
+const NONE: u64 = 1 << 60;
+
+/// What one worker knows of the memory of the whole process.
+#[derive(Debug)]
+pub struct Memory {
+    begin: Instant,
+    /// Nanoseconds since `begin` until which what is known holds.
+    limit_until: AtomicU64,
+    use_until: AtomicU64,
+    limit: AtomicU64,
+    short: AtomicBool,
+    read: Read,
+}
+
+/// What reads the limit and the use, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    limit: fn() -> Option<u64>,
+    used: fn() -> Option<u64>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::reading(Read { limit, used })
+    }
+}
+
+impl Memory {
+    fn reading(read: Read) -> Self {
+        Self {
+            begin: Instant::now(),
+            limit_until: AtomicU64::new(0),
+            use_until: AtomicU64::new(0),
+            limit: AtomicU64::new(NONE),
+            short: AtomicBool::new(false),
+            read,
+        }
+    }
+
+    /// Should nothing more be begun?
+    pub fn is_short(&self) -> bool {
+        self.is_short_at(self.begin.elapsed())
+    }
+
+    fn is_short_at(&self, now: Duration) -> bool {
+        if has_passed(&self.limit_until, now, LIMIT_HOLDS) {
+            let limit = (self.read.limit)().unwrap_or(NONE);
+            self.limit.store(limit, Relaxed);
+        }
+        let limit = self.limit.load(Relaxed);
+        if limit >= NONE {
+            return false;
+        }
+        if has_passed(&self.use_until, now, USE_HOLDS) {
+            let used = (self.read.used)().unwrap_or(0);
+            let short = used >= limit / 100 * ENOUGH;
+            if short && !self.short.swap(short, Relaxed) {
+                tracing::warn!(used, limit, "memory is short: new requests are refused");
+            }
+            self.short.store(short, Relaxed);
+        }
+        self.short.load(Relaxed)
+    }
+}
+
+/// True to one caller after each time `holds` is over.
+fn has_passed(until: &AtomicU64, now: Duration, holds: Duration) -> bool {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let then = until.load(Relaxed);
+    let next = nanos(now + holds);
+    nanos(now) >= then && until.compare_exchange(then, next, Relaxed, Relaxed).is_ok()
+}
+
+/// Resident memory of this process, bytes.
+fn used() -> Option<u64> {
+    resident(&std::fs::read_to_string("/proc/self/statm").ok()?)
+}
+
+/// The second number of `statm` is in pages; those of 4 KiB are the smallest there are.
+fn resident(statm: &str) -> Option<u64> {
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+/// What our cgroup allows, of either version.
+fn limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let read = |path: String| std::fs::read_to_string(Path::new(&path)).ok();
+    files(&groups).into_iter().find_map(read).and_then(|text| {
+        let limit: u64 = text.trim().parse().ok()?;
+        (limit < NONE).then_some(limit)
+    })
+}
+
+/// Where the limit may be said: below the path of our group, or at the top, where a container sees its own group.
+fn files(groups: &str) -> Vec<String> {
+    let of = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let path = path.trim_end_matches('/');
+        if controllers.split(',').any(|at| at == "memory") {
+            let file = |path: &str| format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes");
+            return Some([file(path), file("")]);
+        }
+        let file = |path: &str| format!("/sys/fs/cgroup{path}/memory.max");
+        (controllers.is_empty()).then(|| [file(path), file("")])
+    };
+    groups.lines().filter_map(of).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_both_versions() {
+        for (groups, first, top) in [
+            (
+                "0::/kubepods/pod1\n",
+                "/sys/fs/cgroup/kubepods/pod1/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ),
+            (
+                "9:name=systemd:/\n4:cpu,memory:/box\n",
+                "/sys/fs/cgroup/memory/box/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            ),
+        ] {
+            assert_eq!(files(groups), [first, top], "{groups}");
+        }
+        assert!(files("nonsense\n").is_empty());
+        assert_eq!(resident("100 25 3 0 0\n"), Some(102_400));
+    }
+
+    #[test]
+    fn three_quarters_are_enough() {
+        let some = || Some(1000);
+        for (limit, used, expected) in [
+            (some as fn() -> _, (|| Some(740)) as fn() -> _, false),
+            (some, || Some(800), true),
+            (|| None, || Some(u64::MAX), false),
+            (some, || None, false),
+        ] {
+            let memory = Memory::reading(Read { limit, used });
+            assert_eq!(memory.is_short_at(Duration::ZERO), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_known_holds_for_a_moment() {
+        let until = AtomicU64::new(0);
+        let hold = Duration::from_secs(1);
+        let asked = [0, 500, 999, 1000, 1500].map(Duration::from_millis);
+        let passed = asked.map(|now| has_passed(&until, now, hold));
+        assert_eq!(passed, [true, false, false, true, false]);
+    }
+}
