@@ -1,7 +1,7 @@
 //! Our certificate: obtained, kept, renewed with a new key each time.
 //!
 //! ```text
-//!              ┌────────── failed: 1 s … 60 s, keep what is valid ◄─┐
+//!              ┌──── failed: 1 s … 60 s (10 s), keep what is valid ◄─┐
 //!              ▼                                                     │
 //!   start ─► Asking ── certified ─► Valid ── 70 % of its life ─► Asking
 //!                                     ├── the mesh signs with another root ─► Asking
@@ -23,8 +23,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use weft_proxy_api::identity::SpiffeId;
 
-/// First and longest wait after a failure.
+/// First and longest wait after a failure…
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// …and the longest where there is no valid certificate: nobody is served meanwhile.
+const BACKOFF_WITHOUT: Duration = Duration::from_secs(10);
+/// Tries that the end of a certificate leaves room for, at least.
+const TRIES: u32 = 10;
 /// Over this time the proxies of a mesh ask for certificates of a new root.
 const SPREAD: Duration = Duration::from_secs(5);
 /// Longest sleep at a stretch: the wall clock is looked at that often, as a machine may have been suspended.
@@ -85,6 +89,7 @@ struct Held {
     id: SpiffeId,
     not_after: SystemTime,
     renew_at: SystemTime,
+    life: Duration,
 }
 
 impl<C: Certify> Renewal<C> {
@@ -131,7 +136,8 @@ impl<C: Certify> Renewal<C> {
 
     /// Waits before the next attempt, and lets go of a certificate that ends meanwhile.
     async fn wait_after(&self, failures: u32, held: &mut Option<Held>, reason: String) {
-        let again = (self.clock)() + backoff(failures, fastrand::f64());
+        let most = longest(held.as_ref().map(|held| held.life));
+        let again = (self.clock)() + backoff(failures, most, fastrand::f64());
         let ends = held.as_ref().map(|held| held.not_after);
         match ends {
             None => self.state.send_modify(|state| match state {
@@ -170,6 +176,7 @@ impl<C: Certify> Renewal<C> {
             id,
             not_after,
             renew_at: renew_at(now, not_after, fastrand::f64()),
+            life: not_after.duration_since(now).unwrap_or_default(),
         })
     }
 
@@ -194,12 +201,16 @@ fn renew_at(now: SystemTime, not_after: SystemTime, random: f64) -> SystemTime {
     now + life.mul_f64(0.65 + 0.1 * random)
 }
 
-/// Doubling from 1 s to 60 s; the upper half is random. `random` is in 0..1.
-fn backoff(failures: u32, random: f64) -> Duration {
-    let full = BACKOFF
-        .0
-        .saturating_mul(1 << failures.min(10))
-        .min(BACKOFF.1);
+/// Longest wait after a failure, by the whole life of the certificate that is still good.
+fn longest(life: Option<Duration>) -> Duration {
+    life.map_or(BACKOFF_WITHOUT, |life| {
+        (life / TRIES).clamp(BACKOFF.0, BACKOFF.1)
+    })
+}
+
+/// Doubling from 1 s to `most`; the upper half is random. `random` is in 0..1.
+fn backoff(failures: u32, most: Duration, random: f64) -> Duration {
+    let full = BACKOFF.0.saturating_mul(1 << failures.min(10)).min(most);
     full.mul_f64(0.5 + 0.5 * random).max(BACKOFF.0)
 }
 
