@@ -2,49 +2,13 @@
 
 use crate::Case;
 use anyhow::ensure;
-use harness::{program, sandbox};
+use harness::{hand, program, sandbox};
 
 pub(crate) const CASES: &[Case] = &[(
     "three_programs_in_two_namespaces",
     &["curl", "nc", "tcpdump", "setpriv"],
     by_hand,
 )];
-
-/// The folder: two pods by their addresses, a Service, and who may call whom.
-pub(crate) const MANIFESTS: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: { name: client, namespace: vm }
-spec: { serviceAccountName: client, containers: [] }
-status: { podIP: 10.1.0.1 }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: server, namespace: vm, labels: { app: server } }
-spec: { serviceAccountName: server, containers: [] }
-status: { podIP: 10.1.0.2 }
----
-apiVersion: v1
-kind: Service
-metadata: { name: server, namespace: vm }
-spec:
-  clusterIP: 10.1.9.9
-  selector: { app: server }
-  ports: [{ name: any, port: 8080 }, { name: bytes, port: 7000 }]
----
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: TCPRoute
-metadata: { name: ports, namespace: vm }
-spec: { matches: { ports: [7000, 8080] } }
----
-apiVersion: access.smi-spec.io/v1alpha3
-kind: TrafficTarget
-metadata: { name: client-to-server, namespace: vm }
-spec:
-  destination: { kind: ServiceAccount, name: server }
-  rules: [{ kind: TCPRoute, name: ports }]
-  sources: [{ kind: ServiceAccount, name: client }]
-"#;
 
 const SCRIPT: &str = r#"
 bin=$1; app=$2; dir=$(mktemp -d); printf '%s' "$3" > $dir/vm.yaml; chmod 755 $dir
@@ -105,7 +69,7 @@ fn by_hand() -> anyhow::Result<()> {
         .map(|path| path.display().to_string())
         .unwrap_or_default();
     let app = std::env::current_exe()?.display().to_string();
-    let text = sandbox::script(SCRIPT, &[&bin, &app, MANIFESTS])?;
+    let text = sandbox::script(SCRIPT, &[&bin, &app, hand::MANIFESTS])?;
     let count = |what: &str| text.matches(what).count();
     ensure!(
         count("\"version\":\"1\"") == 2 && count("\"version\":\"2\"") == 2,

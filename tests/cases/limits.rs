@@ -19,7 +19,7 @@ limit() { setpriv --reuid=2102 --regid=2102 --clear-groups prlimit --pid $client
 # one client that keeps its connection; its first answers have come before descriptors run out
 requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
 before=$(requests)
-ip netns exec client $app role load 10.1.9.9:8080 / 10 12 1 > $dir/kept & kept=$!
+ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 > $dir/kept & kept=$!
 until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
 limit 60
 c $app role hold 10.1.9.9:8080 100 3
@@ -32,7 +32,7 @@ echo "again $(c curl -s -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/)"
 "#;
 
 fn descriptors() -> anyhow::Result<()> {
-    let text = crate::upgrade::run(DESCRIPTORS)?;
+    let text = harness::hand::run(DESCRIPTORS)?;
     ensure!(text.contains("kept 120 answered 120"), "{text}");
     let turned_away = text
         .lines()

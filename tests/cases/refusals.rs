@@ -1,8 +1,8 @@
 //! Certificates that are no good: each is refused by its own reason, whoever shows it.
 
 use crate::Case;
-use crate::trust::{Certificate, shake};
 use anyhow::ensure;
+use harness::roots::{Certificate, shake};
 use harness::{Access, Mesh, echo, eventually};
 use std::path::Path;
 use std::time::{Duration, SystemTime};

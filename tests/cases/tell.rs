@@ -31,7 +31,7 @@ done
 "#;
 
 fn told() -> anyhow::Result<()> {
-    let text = crate::upgrade::run(SCRIPT)?;
+    let text = harness::hand::run(SCRIPT)?;
     let ours = "b7ad6b7169203331";
     let span = |service: &str, path: &str| -> anyhow::Result<String> {
         let (service, path) = (format!("service={service} "), format!(" path={path} "));

@@ -13,19 +13,25 @@
 //! A mesh is a node of the one-machine runtime: real programs, real redirection, pods as network namespaces. It is gone
 //! when the value is dropped. [`role`] is what this test program becomes inside a pod.
 
+pub mod balancing;
 pub mod browser;
 mod collector;
 mod grpc;
+pub mod hand;
+mod held;
 pub mod kube;
 pub mod load;
 pub mod manifests;
 mod mixed;
+mod moody;
 pub mod role;
+pub mod roots;
 pub mod sandbox;
+pub mod upgrade;
 mod websocket;
 
 pub use manifests::{
-    allow_all, allow_http, allow_tcp, echo, split, tcp_server, unmeshed, workload,
+    allow_all, allow_http, allow_tcp, echo, moody, split, tcp_server, unmeshed, workload,
 };
 pub use weft_control::local::{Access, Client, Exec, Options, Output, PodInfo, Runtime};
 pub use weft_control::scrape::Scrape;
@@ -37,6 +43,9 @@ use weft_proxy_api::names::ports;
 
 /// Longer than anything here takes on a busy machine; nothing waits this long when it works.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names a folder with the programs to test.
+pub const PROGRAMS: &str = "WEFT_TEST_PROGRAMS";
 
 /// A running mesh.
 pub struct Mesh {
@@ -188,6 +197,15 @@ impl Mesh {
             .output(&Exec::new("node", command.iter().copied()))
     }
 
+    /// The body of a GET from outside the mesh to a pod's own address.
+    pub fn ask(&self, pod: &PodInfo, port: u16, path: &str) -> anyhow::Result<String> {
+        let ip = pod.ips.first().context("no address")?;
+        let url = format!("http://{}{path}", std::net::SocketAddr::new(*ip, port));
+        let output = self.node(&["curl", "-sf", "--max-time", "10", &url])?;
+        ensure!(output.code == 0, "{url}: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// One request by `curl` from a workload's pod.
     pub fn curl(&self, workload: &str, url: &str, options: &[&str]) -> anyhow::Result<Answer> {
         let mut command = vec![
@@ -316,8 +334,14 @@ pub fn eventually<T>(
     }
 }
 
-/// A program of this workspace, found beside the running test program.
+/// A program of this workspace, found beside the running test program, or in the folder that `WEFT_TEST_PROGRAMS` names: a
+/// release build measured by a test program that was not built for it.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(PROGRAMS) {
+        let path = PathBuf::from(folder).join(name);
+        ensure!(path.is_file(), "there is no {}", path.display());
+        return Ok(path);
+    }
     let this = std::env::current_exe()?;
     let folder = this.parent().context("the test program stands nowhere")?;
     // Test programs stand one folder deeper than the others.

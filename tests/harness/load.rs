@@ -17,6 +17,11 @@ use tokio::time::{Instant, timeout_at};
 /// A request without its answer after this long is lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Hosts that `{n}` stands for.
+pub const SERVICES: u32 = 1000;
+/// The first of the addresses that `{ip}` stands for: set aside for tests of networks.
+const TARGETS: u32 = 0xc612_0000;
+
 /// One request, as it went.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -28,31 +33,59 @@ pub struct Sample {
     pub status: u16,
 }
 
+/// So many requests a second for so many seconds, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule(Vec<(u64, u64)>);
+
 struct Plan {
     to: String,
     path: String,
     started: Instant,
     clock: u64,
-    rate: u64,
-    count: u64,
+    /// When each is due, in microseconds from the start.
+    due: Vec<u64>,
     next: AtomicU64,
 }
 
-/// `HOST:PORT PATH RATE SECONDS CONNECTIONS`: calls, and prints a line `due took status` for each request. `{n}` in the
-/// path is the number of the request; then every request has a Host of its own, too.
+impl Schedule {
+    /// `RATExSECONDS,…`
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let part = |part: &str| {
+            let (rate, seconds) = part.split_once('x').context("RATExSECONDS")?;
+            Ok((
+                rate.parse().context("rate")?,
+                seconds.parse().context("seconds")?,
+            ))
+        };
+        text.split(',')
+            .map(part)
+            .collect::<anyhow::Result<_>>()
+            .map(Self)
+    }
+
+    fn due(&self) -> Vec<u64> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        for (rate, seconds) in &self.0 {
+            all.extend((0..rate * seconds).map(|n| from + n * 1_000_000 / rate));
+            from += seconds * 1_000_000;
+        }
+        all
+    }
+}
+
+/// `HOST:PORT PATH SCHEDULE CONNECTIONS`: calls, and prints a line `due took status` for each request. `{n}` in the path is
+/// the number of the request; then every request has a Host of its own, too. `{n}` in the host makes each request a new
+/// connection to another host, up to a thousand of them; `{ip}` one to another address of 198.18.0.0/15.
 pub(crate) async fn run(args: &[String]) -> anyhow::Result<()> {
-    let [to, path, rate, seconds, connections] = args else {
-        bail!("usage: role load HOST:PORT PATH RATE SECONDS CONNECTIONS")
+    let [to, path, schedule, connections] = args else {
+        bail!("usage: role load HOST:PORT PATH RATExSECONDS,… CONNECTIONS")
     };
-    let rate: u64 = rate.parse().context("rate")?;
-    let seconds: u64 = seconds.parse().context("seconds")?;
     let plan = Arc::new(Plan {
         to: to.clone(),
         path: path.clone(),
         started: Instant::now(),
         clock: now(),
-        rate,
-        count: rate * seconds,
+        due: Schedule::parse(schedule)?.due(),
         next: AtomicU64::new(0),
     });
     let connections: usize = connections.parse().context("connections")?;
@@ -92,15 +125,25 @@ pub fn now() -> u64 {
     })
 }
 
+impl Plan {
+    fn to(&self, number: u64) -> String {
+        let number = u32::try_from(number).unwrap_or(0);
+        let ip = std::net::Ipv4Addr::from_bits(TARGETS + number % (1 << 17));
+        self.to
+            .replace("{n}", &(number % SERVICES).to_string())
+            .replace("{ip}", &ip.to_string())
+    }
+}
+
 async fn worker(plan: Arc<Plan>) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut open = None;
     loop {
         let at = plan.next.fetch_add(1, Relaxed);
-        if at >= plan.count {
+        let Some(due) = usize::try_from(at).ok().and_then(|at| plan.due.get(at)) else {
             return samples;
-        }
-        let after = Duration::from_micros(at * 1_000_000 / plan.rate);
+        };
+        let after = Duration::from_micros(*due);
         let due = plan.started + after;
         tokio::time::sleep_until(due).await;
         // Late is late: a request that could not even be sent in time has less of it left.
@@ -124,28 +167,6 @@ async fn worker(plan: Arc<Plan>) -> Vec<Sample> {
     }
 }
 
-/// `HOST:PORT COUNT SECONDS`: opens connections, keeps them silent, and prints how many are still open at the end.
-pub(crate) async fn hold(args: &[String]) -> anyhow::Result<()> {
-    let [to, count, seconds] = args else {
-        bail!("usage: role hold HOST:PORT COUNT SECONDS")
-    };
-    let (count, seconds): (usize, u64) = (count.parse()?, seconds.parse()?);
-    let mut open = Vec::with_capacity(count);
-    for _ in 0..count {
-        if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, TcpStream::connect(to)).await {
-            open.push(stream);
-        }
-    }
-    println!("{} open", open.len());
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let alive = |stream: &&TcpStream| {
-        let read = stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    };
-    println!("{} left", open.iter().filter(alive).count());
-    Ok(())
-}
-
 async fn call(
     plan: &Plan,
     number: u64,
@@ -156,12 +177,16 @@ async fn call(
     {
         *open = None;
     }
+    let to = plan.to(number);
+    if to != plan.to {
+        *open = None;
+    }
     let sender = match open {
         Some(sender) => sender,
-        None => open.insert(connect(&plan.to).await?),
+        None => open.insert(connect(&to).await?),
     };
     let request = match plan.path.contains("{n}") {
-        false => Request::get(&plan.path).header("host", &plan.to),
+        false => Request::get(&plan.path).header("host", &to),
         true => {
             let path = plan.path.replace("{n}", &number.to_string());
             Request::get(path).header("host", format!("h{number}.example"))
@@ -180,4 +205,20 @@ async fn connect(to: &str) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_has_its_rates_one_after_the_other() -> anyhow::Result<()> {
+        let due = Schedule::parse("2x1,4x1")?.due();
+        assert_eq!(
+            due,
+            [0, 500_000, 1_000_000, 1_250_000, 1_500_000, 1_750_000]
+        );
+        assert!(Schedule::parse("2").is_err() && Schedule::parse("ax1").is_err());
+        Ok(())
+    }
 }

@@ -17,6 +17,11 @@ pub fn echo(name: &str, replicas: u32) -> String {
     workload(name, replicas, &["echo", "8080"], 8080, "http")
 }
 
+/// Servers on 8080 without a proxy that do as they are told (see the role `moody`): many of them cost little.
+pub fn moody(name: &str, replicas: u32) -> String {
+    raw(name, replicas, &["moody", "8080"], 8080, "http", "disabled")
+}
+
 /// A server of bytes on 7000 whose port declares nothing, so that the proxy has to find out.
 pub fn tcp_server(name: &str, role: &str) -> String {
     workload(name, 1, &[role, "7000"], 7000, "any")

@@ -31,7 +31,10 @@ pub fn play(args: &[String]) -> anyhow::Result<()> {
             "grpc-client" => super::grpc::client(to).await,
             "websocket-client" => super::websocket::client(to).await,
             "load" => super::load::run(&args[1..]).await,
-            "hold" => super::load::hold(&args[1..]).await,
+            "hold" => super::held::hold(&args[1..], false).await,
+            "idle" => super::held::hold(&args[1..], true).await,
+            "streams" => super::held::streams(&args[1..]).await,
+            "deaf" => super::held::deaf(&args[1..]).await,
             "mixed" => super::mixed::run(to, terminated()).await,
             _ => {
                 let port = to.parse::<u16>().context("port")?;
@@ -51,6 +54,8 @@ async fn serve(role: &str, address: SocketAddr) -> anyhow::Result<()> {
         "echo" => accept(address, |stream| http(stream, answer)).await,
         // Always 500.
         "broken" => accept(address, |stream| http(stream, broken)).await,
+        // As it is told at `/-/mood`.
+        "moody" => accept(address, |stream| http(stream, super::moody::answer)).await,
         // gRPC in all four call kinds.
         "grpc" => accept(address, super::grpc::serve).await,
         // Frames come back as they were.
