@@ -60,12 +60,25 @@ impl Load {
         Ok(Self { stop, thread })
     }
 
-    fn end(self) -> anyhow::Result<(usize, Vec<String>)> {
+    /// Ends it; an error if a call failed.
+    fn lost_nothing(self) -> anyhow::Result<()> {
         self.stop.store(true, Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the load"))?
+        let ended = self.thread.join();
+        let (calls, failures) = ended.map_err(|_| anyhow::anyhow!("the load"))??;
+        ensure!(
+            calls > 0 && failures.is_empty(),
+            "{} of {calls} failed: {failures:?}",
+            failures.len()
+        );
+        Ok(())
     }
+}
+
+/// One call, judged at once.
+fn served(mesh: &Mesh) -> anyhow::Result<()> {
+    let answer = mesh.curl("client", "http://web:8080/", &[])?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
 }
 
 fn controller_killed() -> anyhow::Result<()> {
@@ -80,38 +93,22 @@ fn controller_killed() -> anyhow::Result<()> {
             options.restart_control = false;
         },
     )?;
-    let served = || -> anyhow::Result<()> {
-        ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200);
-        Ok(())
-    };
-    eventually("calls are served", served)?;
+    mesh.answers("client", "http://web:8080/", 200)?;
     let load = Load::start(&mesh)?;
     mesh.client().signal_control(9)?;
     let stale = || -> anyhow::Result<()> {
-        ensure!(
-            mesh.metrics("client")?
-                .sum("weft_control_staleness_seconds", &[])
-                > 0.0,
-            "not stale yet"
-        );
-        ensure!(
-            mesh.metrics("client")?
-                .sum("weft_control_reconnects_total", &[])
-                >= 2.0,
-            "not tried again yet"
-        );
+        let metrics = mesh.metrics("client")?;
+        let old = metrics.sum("weft_control_staleness_seconds", &[]);
+        let tried = metrics.sum("weft_control_reconnects_total", &[]);
+        ensure!(old > 0.0, "not stale yet");
+        ensure!(tried >= 2.0, "not tried again yet");
         Ok(())
     };
     eventually("the proxies say how old their policy is", stale)?;
-    let (calls, failures) = load.end()?;
-    ensure!(
-        calls > 0 && failures.is_empty(),
-        "{} of {calls} failed: {failures:?}",
-        failures.len()
-    );
+    load.lost_nothing()?;
     // What changed meanwhile takes effect once the controller is back.
     mesh.delete("02")?;
-    served()?;
+    served(&mesh)?;
     mesh.client().start_control()?;
     eventually("the permission removed meanwhile is gone", || {
         let answer = mesh.curl("client", "http://web:8080/", &[])?;
@@ -134,13 +131,7 @@ fn rolled() -> anyhow::Result<()> {
         );
         Ok(())
     })?;
-    let (calls, failures) = load.end()?;
-    ensure!(
-        calls > 0 && failures.is_empty(),
-        "{} of {calls} failed: {failures:?}",
-        failures.len()
-    );
-    Ok(())
+    load.lost_nothing()
 }
 
 fn set_aside() -> anyhow::Result<()> {
@@ -193,11 +184,7 @@ fn broken_manifest() -> anyhow::Result<()> {
             &allow_all("client", "web"),
         ],
     )?;
-    let served = || -> anyhow::Result<()> {
-        ensure!(mesh.curl("client", "http://web:8080/", &[])?.status == 200);
-        Ok(())
-    };
-    eventually("calls are served", served)?;
+    mesh.answers("client", "http://web:8080/", 200)?;
     let good = allow_all("client", "web");
     let huge = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{ name: {} }}\n",
@@ -224,7 +211,7 @@ fn broken_manifest() -> anyhow::Result<()> {
             ensure!(problems.len() < 10_000, "and not at length");
             Ok(())
         })?;
-        served()?;
+        served(&mesh)?;
     }
     Ok(())
 }

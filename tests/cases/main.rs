@@ -2,6 +2,7 @@
 //! cases, a few at a time, and says of each that cannot run here why it was ignored.
 
 mod access;
+mod balancing;
 mod basics;
 mod conformance;
 mod dashboard;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         ("conformance", conformance::CASES, true),
         ("faults", faults::CASES, true),
         ("resilience", resilience::CASES, true),
+        ("balancing", balancing::CASES, true),
         ("policies", policies::CASES, true),
         ("hand", hand::CASES, true),
         ("upgrade", upgrade::CASES, true),

@@ -2,6 +2,7 @@
 
 use crate::Case;
 use anyhow::ensure;
+use harness::balancing::policy;
 use harness::{Access, Answer, Mesh, allow_all, echo, eventually, workload};
 use std::time::Instant;
 
@@ -12,13 +13,6 @@ pub(crate) const CASES: &[Case] = &[
     ("faults_are_named_and_taken_back", &["curl"], faults),
     ("clients_are_held_to_their_rate", &["curl"], rates),
 ];
-
-/// A ServicePolicy for the Service `web`.
-fn policy(spec: &str) -> String {
-    format!(
-        "apiVersion: weft.mesh/v1alpha1\nkind: ServicePolicy\nmetadata: {{ name: web }}\nspec: {{ service: web, {spec} }}\n"
-    )
-}
 
 /// A Service `web` over `good` pods that answer and `bad` ones that always fail.
 fn web(good: u32, bad: u32) -> String {
@@ -61,23 +55,25 @@ fn metric(mesh: &Mesh, pod: &str, name: &str, labels: &[(&str, &str)]) -> anyhow
     Ok(mesh.metrics(pod)?.sum(name, labels))
 }
 
+/// Tries beyond the first.
+fn tried(mesh: &Mesh) -> anyhow::Result<f64> {
+    let labels = [("result", "tried")];
+    metric(mesh, "client", "weft_retries_total", &labels)
+}
+
+/// Puts retries in force; they are once there was one.
+fn with_retries(mesh: &Mesh, spec: &str) -> anyhow::Result<()> {
+    mesh.apply("policy", &policy(spec))?;
+    eventually("retries are in force", || {
+        call(mesh, 20)?;
+        ensure!(tried(mesh)? > 0.0);
+        Ok(())
+    })
+}
+
 fn one_fails() -> anyhow::Result<()> {
     let mesh = Mesh::up(Access::Permissive, &[&web(4, 1), &echo("client", 1)])?;
-    mesh.apply(
-        "policy",
-        &policy("retries: { attempts: 2, statuses: [5xx] }"),
-    )?;
-    eventually("retries are in force", || {
-        call(&mesh, 20)?;
-        let tried = metric(
-            &mesh,
-            "client",
-            "weft_retries_total",
-            &[("result", "tried")],
-        )?;
-        ensure!(tried > 0.0);
-        Ok(())
-    })?;
+    with_retries(&mesh, "retries: { attempts: 2, statuses: [5xx] }")?;
     let (good, calls) = call(&mesh, 2000)?;
     println!("one of five failing: {good} of {calls} answered well");
     ensure!(calls == 2000 && good >= 1998, "{good} of {calls}");
@@ -87,32 +83,13 @@ fn one_fails() -> anyhow::Result<()> {
 fn all_fail() -> anyhow::Result<()> {
     let mesh = Mesh::up(Access::Permissive, &[&web(0, 5), &echo("client", 1)])?;
     let began = Instant::now();
-    mesh.apply(
-        "policy",
-        &policy("retries: { attempts: 3, statuses: [5xx] }, retryBudget: { percent: 20, minPerSecond: 10 }"),
+    with_retries(
+        &mesh,
+        "retries: { attempts: 3, statuses: [5xx] }, retryBudget: { percent: 20, minPerSecond: 10 }",
     )?;
-    eventually("retries are in force", || {
-        call(&mesh, 1)?;
-        let tried = metric(
-            &mesh,
-            "client",
-            "weft_retries_total",
-            &[("result", "tried")],
-        )?;
-        ensure!(tried > 0.0);
-        Ok(())
-    })?;
-    let tried = || {
-        metric(
-            &mesh,
-            "client",
-            "weft_retries_total",
-            &[("result", "tried")],
-        )
-    };
-    let before = tried()?;
+    let before = tried(&mesh)?;
     let (good, calls) = call(&mesh, 2000)?;
-    let retries = tried()? - before;
+    let retries = tried(&mesh)? - before;
     let seconds = began.elapsed().as_secs_f64();
     // What was saved before: a second's worth.
     let most = 0.2 * calls as f64 + 10.0 * (seconds + 1.0);

@@ -1,0 +1,42 @@
+//! The balancer before slow and failing endpoints, judged by counts; `faults slow failing all-failing` judges latencies, too.
+
+use crate::Case;
+use anyhow::ensure;
+use harness::balancing;
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_slow_endpoint_of_ten_gets_little", &["curl"], slow),
+    (
+        "a_failing_endpoint_of_five_is_set_aside_and_nobody_notices",
+        &["curl"],
+        failing,
+    ),
+    (
+        "if_all_five_fail_tries_stay_within_the_budget",
+        &["curl"],
+        all,
+    ),
+];
+
+fn slow() -> anyhow::Result<()> {
+    let seen = balancing::slow_of_ten(10)?;
+    println!("{seen:?}");
+    let share = seen.to_slow as f64 / seen.requests as f64;
+    ensure!(share < 0.03, "{seen:?}");
+    Ok(())
+}
+
+fn failing() -> anyhow::Result<()> {
+    let seen = balancing::failing_of_five(10)?;
+    println!("{seen:?}");
+    ensure!(seen.before_ejection <= 10, "{seen:?}");
+    ensure!(seen.good * 1000 >= seen.requests * 999, "{seen:?}");
+    Ok(())
+}
+
+fn all() -> anyhow::Result<()> {
+    let seen = balancing::all_of_five(10)?;
+    println!("{seen:?}");
+    ensure!(seen.served <= seen.most(), "{seen:?}");
+    Ok(())
+}
