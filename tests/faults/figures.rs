@@ -1,27 +1,52 @@
 //! What a row is judged by.
 
-use crate::rows::Row;
 use harness::Mesh;
+use harness::balancing::p99;
 use harness::load::Sample;
 
 /// Memory, descriptors and series of the client's proxy.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Gauges {
-    rss: f64,
-    descriptors: f64,
-    series: f64,
+    /// MiB.
+    pub(crate) rss: f64,
+    pub(crate) descriptors: f64,
+    pub(crate) series: f64,
 }
 
-/// The figures of one row.
+/// The figures of one row. Times in milliseconds.
+#[derive(Default)]
 pub(crate) struct Figures {
-    requests: usize,
-    lost: usize,
-    first: Option<i64>,
-    last: Option<i64>,
-    recover: Option<i64>,
-    gap: u64,
-    p99: [u64; 3],
-    gauges: [Gauges; 3],
+    pub(crate) requests: usize,
+    /// From the first to the last of them.
+    pub(crate) seconds: f64,
+    pub(crate) lost: usize,
+    /// Since the fault.
+    pub(crate) first: Option<i64>,
+    /// Since the fault.
+    pub(crate) last: Option<i64>,
+    /// Last failure since the healing.
+    pub(crate) recover: Option<i64>,
+    pub(crate) gap: u64,
+    /// Before, during, and after the fault.
+    pub(crate) p99: [u64; 3],
+    pub(crate) during: During,
+    /// Before, at the peak, and at the end.
+    pub(crate) gauges: [Gauges; 3],
+    /// What else the row looks at, by how much it grew.
+    pub(crate) more: Vec<(&'static str, f64)>,
+}
+
+/// While the fault held.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct During {
+    /// Answered well, per second.
+    pub(crate) goodput: f64,
+    /// 99th percentile of these.
+    pub(crate) admitted: u64,
+    /// 99th percentile of those that were answered otherwise.
+    pub(crate) refused: u64,
+    /// When the last good answer was due, since the fault.
+    pub(crate) last_good: Option<i64>,
 }
 
 /// Reads them from the metrics of the client's proxy.
@@ -45,20 +70,26 @@ impl Gauges {
 }
 
 impl Figures {
-    pub(crate) const HEAD: &str = "| row | fault | lost of requests (ppm) | first / last failure after the fault | recovered after healing | longest gap | p99 before / fault / healed | RSS before / peak / after | descriptors | series | promise |\n|---|---|---|---|---|---|---|---|---|---|---|";
-
     /// `broken` and `healed` in milliseconds since 1970; samples by the time they were due.
-    pub(crate) fn of(samples: &[Sample], broken: u64, healed: u64, gauges: [Gauges; 3]) -> Self {
+    pub(crate) fn of(
+        samples: &[Sample],
+        broken: u64,
+        healed: u64,
+        gauges: [Gauges; 3],
+        more: Vec<(&'static str, f64)>,
+    ) -> Self {
         let lost: Vec<u64> = samples
             .iter()
             .filter(|sample| !good(sample))
             .map(|sample| sample.due)
             .collect();
-        let since =
-            |from: u64, at: u64| i64::try_from(at).unwrap_or(0) - i64::try_from(from).unwrap_or(0);
         let phases = [0..broken, broken..healed, healed..u64::MAX];
         Self {
             requests: samples.len(),
+            seconds: match samples {
+                [first, .., last] => (last.due - first.due) as f64 / 1000.0,
+                _ => 0.0,
+            },
             lost: lost.len(),
             first: lost.first().map(|at| since(broken, *at)),
             last: lost.last().map(|at| since(broken, *at)),
@@ -69,40 +100,31 @@ impl Figures {
             gap: gap(samples),
             p99: phases
                 .map(|phase| p99(samples.iter().filter(|sample| phase.contains(&sample.due)))),
+            during: During::of(samples, broken, healed),
             gauges,
+            more,
         }
     }
+}
 
-    pub(crate) fn line(&self, row: &Row) -> String {
-        let ppm = self.lost * 1_000_000 / self.requests.max(1);
-        let ms = |at: Option<i64>| at.map_or("–".into(), |at| format!("{at} ms"));
-        let [before, peak, after] = self.gauges;
-        format!(
-            "| {} | {} | {} of {} ({ppm}) | {} / {} | {} | {} ms | {} / {} / {} ms | {:.0} / {:.0} / {:.0} MiB | {} / {} / {} | {} / {} / {} | {} |",
-            row.name,
-            row.fault,
-            self.lost,
-            self.requests,
-            ms(self.first),
-            ms(self.last),
-            self.recover
-                .map_or("at once".into(), |at| format!("{at} ms")),
-            self.gap,
-            self.p99[0],
-            self.p99[1],
-            self.p99[2],
-            before.rss,
-            peak.rss,
-            after.rss,
-            before.descriptors,
-            peak.descriptors,
-            after.descriptors,
-            before.series,
-            peak.series,
-            after.series,
-            row.promise
-        )
+impl During {
+    fn of(samples: &[Sample], broken: u64, healed: u64) -> Self {
+        let inside = |sample: &&Sample| (broken..healed).contains(&sample.due);
+        let all: Vec<&Sample> = samples.iter().filter(inside).collect();
+        let (admitted, others): (Vec<&Sample>, _) = all.into_iter().partition(|at| good(at));
+        let answered = others.into_iter().filter(|at| at.status != 0);
+        let seconds = (healed.saturating_sub(broken)) as f64 / 1000.0;
+        Self {
+            goodput: admitted.len() as f64 / seconds.max(0.001),
+            last_good: admitted.last().map(|at| since(broken, at.due)),
+            admitted: p99(admitted),
+            refused: p99(answered),
+        }
     }
+}
+
+fn since(from: u64, at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(0) - i64::try_from(from).unwrap_or(0)
 }
 
 fn good(sample: &Sample) -> bool {
@@ -121,13 +143,6 @@ fn gap(samples: &[Sample]) -> u64 {
     gaps.max().unwrap_or(0)
 }
 
-fn p99<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {
-    let mut took: Vec<u64> = samples.map(|sample| sample.took / 1000).collect();
-    took.sort_unstable();
-    let at = (took.len() * 99).div_ceil(100);
-    took.get(at.saturating_sub(1)).copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,12 +158,15 @@ mod tests {
             sample(3100, 2000, 502),
             sample(3500, 3000, 200),
         ];
-        let figures = Figures::of(&samples, 2000, 3000, Default::default());
+        let figures = Figures::of(&samples, 2000, 3000, Default::default(), Vec::new());
         assert_eq!((figures.requests, figures.lost), (6, 3));
         assert_eq!(
             (figures.first, figures.last, figures.recover),
             (Some(100), Some(1100), Some(100))
         );
         assert_eq!((figures.gap, figures.p99), (1502, [1, 9, 3]));
+        let during = figures.during;
+        assert_eq!((during.goodput, during.last_good), (1.0, Some(0)));
+        assert_eq!((during.admitted, during.refused), (1, 5));
     }
 }

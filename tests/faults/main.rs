@@ -1,126 +1,114 @@
-//! Rows of the fault matrix, each with its figures: `cargo run -p weft-tests --bin faults -- [--full] [ROW…]`, after
-//! `cargo build --bins`. Every row is a mesh of its own (three endpoints and a client, real programs in namespaces), an
-//! open-loop load through it, a fault in the middle, and its healing.
+//! Rows of the fault matrix, each with its figures: `cargo run -p weft-tests --bin faults -- [--full] [--markdown FILE]
+//! [ROW…]`, after `cargo build --workspace --bins`. Every row is a mesh of its own (three endpoints and a client, real
+//! programs in namespaces), an open-loop load through it, a fault in the middle, and its healing. Rows with a name in
+//! words are measured in ways of their own. With `--markdown`, the rows that ran replace theirs in FILE.
 
 mod figures;
+mod others;
+mod page;
+mod promise;
 mod rows;
+mod run;
 
-use anyhow::Context;
-use figures::Figures;
-use harness::{Access, Mesh, echo, eventually, load, sandbox};
-use rows::Row;
-use std::time::Duration;
+use harness::sandbox;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-/// Requests per second, and the connections they share.
-const RATE: u64 = if cfg!(debug_assertions) { 100 } else { 300 };
-const CONNECTIONS: u64 = 16;
-/// Seconds of load before the fault, and after it is healed.
-const BEFORE: u64 = 5;
-const AFTER: u64 = 10;
-
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [role, rest @ ..] = &args[..]
         && role == "role"
     {
-        return harness::role::play(rest);
+        return harness::role::play(rest).map(|()| ExitCode::SUCCESS);
     }
     if let Some(reason) = sandbox::unavailable() {
         println!("ignored: {reason}");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
-    let full = args.iter().any(|arg| arg == "--full");
-    let wanted = |row: &&Row| {
-        let mut named = args.iter().filter(|arg| !arg.starts_with("--")).peekable();
-        named.peek().is_none() || named.any(|name| name == row.name)
+    let args = Args::of(args)?;
+    let mut report = Report {
+        page: args.page.as_deref(),
+        bad: Vec::new(),
     };
-    let build = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
-    println!(
-        "{build} build, {RATE} requests/s on {CONNECTIONS} connections, three endpoints; durations are {}",
-        if full {
-            "the whole ones"
-        } else {
-            "shortened (--full for the whole ones)"
-        }
-    );
-    println!("{}", Figures::HEAD);
-    let mut failed = Vec::new();
-    for row in rows::ALL.iter().filter(wanted) {
-        match run(row, full) {
-            Ok(figures) => println!("{}", figures.line(row)),
-            Err(error) => {
-                println!(
-                    "| {} | {} | could not be run: {error:#} |",
-                    row.name, row.fault
-                );
-                failed.push(row.name);
+    println!("{}", page::HEAD);
+    for row in rows::all().filter(|row| args.wants(row.name)) {
+        let judged = run::run(row, args.full).map(|figures| {
+            let broken = row.broken(&figures);
+            (page::line(row, &figures, &broken), broken.is_empty())
+        });
+        report.add(row.name, judged)?;
+    }
+    println!("{}", page::OTHERS_HEAD);
+    for other in others::ALL.iter().filter(|other| args.wants(other.name)) {
+        let judged = (other.run)(args.full)
+            .map(|(figures, kept)| (page::other_line(other, &figures, kept), kept));
+        report.add(other.name, judged)?;
+    }
+    if report.bad.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("not kept, or not run: {}", report.bad.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+struct Args {
+    full: bool,
+    page: Option<PathBuf>,
+    named: Vec<String>,
+}
+
+impl Args {
+    fn of(words: Vec<String>) -> anyhow::Result<Self> {
+        let (mut full, mut page, mut named) = (false, None, Vec::new());
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--full" => full = true,
+                "--markdown" => page = words.next().map(PathBuf::from),
+                _ => named.push(word),
             }
         }
+        let is_row = |name: &str| {
+            rows::all().any(|row| row.name == name)
+                || others::ALL.iter().any(|other| other.name == name)
+        };
+        let unknown = named.iter().find(|name| !is_row(name));
+        anyhow::ensure!(unknown.is_none(), "there is no row {unknown:?}");
+        Ok(Self { full, page, named })
     }
-    anyhow::ensure!(failed.is_empty(), "not run: {}", failed.join(", "));
-    Ok(())
+
+    fn wants(&self, name: &str) -> bool {
+        self.named.is_empty() || self.named.iter().any(|at| at == name)
+    }
 }
 
-fn run(row: &Row, full: bool) -> anyhow::Result<Figures> {
-    let mesh = Mesh::up_with(
-        Access::Permissive,
-        &[&echo("web", 3), &echo("client", 1)],
-        |options| {
-            options.restart_control = false;
-        },
-    )?;
-    mesh.answers("client", "http://web:8080/", 200)?;
-    let held = if full { row.full } else { row.short };
-    let client = mesh.client().clone();
-    let seconds = (BEFORE + held + AFTER).to_string();
-    let this = std::env::current_exe()?.display().to_string();
-    let (rate, connections) = (RATE.to_string(), CONNECTIONS.to_string());
-    let command = [
-        &this,
-        "role",
-        "load",
-        "web:8080",
-        row.path,
-        &rate,
-        &seconds,
-        &connections,
-    ];
-    let exec = harness::Exec::new(
-        &mesh.pod("client")?.name,
-        command.iter().map(|word| word.to_string()),
-    );
-    let before = figures::gauges(&mesh)?;
-    let loading = std::thread::spawn(move || client.output(&exec));
-    std::thread::sleep(Duration::from_secs(BEFORE));
-    let broken = load::now();
-    (row.inject)(&mesh).context("the fault")?;
-    let peak = watch(&mesh, held);
-    let healed = load::now();
-    (row.heal)(&mesh).context("the healing")?;
-    let output = loading.join().map_err(|_| anyhow::anyhow!("the load"))??;
-    let samples = load::parse(&String::from_utf8_lossy(&output.stdout));
-    anyhow::ensure!(!samples.is_empty(), "the load said nothing: {output:?}");
-    let after = eventually("the proxy is there", || figures::gauges(&mesh))?;
-    Ok(Figures::of(
-        &samples,
-        broken,
-        healed,
-        [before, peak.unwrap_or(before), after],
-    ))
+/// What was found, told as soon as it is: a run may be ended in between.
+struct Report<'a> {
+    page: Option<&'a Path>,
+    /// Rows that do not keep their promise, or could not be run.
+    bad: Vec<&'static str>,
 }
 
-/// Looks at the client's proxy once a second while the fault holds; the highest of each.
-fn watch(mesh: &Mesh, seconds: u64) -> Option<figures::Gauges> {
-    let mut peak = None;
-    for _ in 0..seconds {
-        std::thread::sleep(Duration::from_secs(1));
-        if let Ok(now) = figures::gauges(mesh) {
-            peak = Some(peak.map_or(now, |peak: figures::Gauges| peak.max(now)));
+impl Report<'_> {
+    fn add(
+        &mut self,
+        name: &'static str,
+        judged: anyhow::Result<(String, bool)>,
+    ) -> anyhow::Result<()> {
+        let (line, kept) = match judged {
+            Ok((line, kept)) => (Some(line), kept),
+            Err(error) => {
+                println!("| {name} | could not be run: {error:#} |");
+                (None, false)
+            }
+        };
+        self.bad.extend((!kept).then_some(name));
+        if let Some(line) = line {
+            println!("{line}");
+            if let Some(page) = self.page {
+                page::write(page, &[(name, line)])?;
+            }
         }
+        Ok(())
     }
-    peak
 }
