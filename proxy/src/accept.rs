@@ -202,6 +202,11 @@ impl Listener {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
+                // A connection brings requests, which would all wait in its codec to be refused.
+                Ok((tcp, _)) if worker.shared.is_short_of_memory() => {
+                    worker.exhausted(self.direction, &io::ErrorKind::OutOfMemory.into());
+                    drop(tcp);
+                }
                 Ok((tcp, client)) => {
                     reserve.refill();
                     match original(&tcp, client, self.direction, self.fixed.as_ref()) {

@@ -97,6 +97,11 @@ impl Shared {
         })
     }
 
+    /// Is the memory that we may have nearly used up?
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory.is_short()
+    }
+
     fn limit(&self, direction: Direction) -> LimitLayer {
         let own = self.in_flight[direction as usize].clone();
         let all = self.metrics.in_flight(direction).clone();

@@ -1,5 +1,6 @@
-//! Is the memory that we may have nearly used up? Then new requests are refused rather than everything lost: a process that
-//! takes more than its cgroup allows is killed. Looked at when much is under way, and a thousand times a second at most.
+//! Is the memory that we may have nearly used up? Then new connections and requests are refused rather than everything
+//! lost: a process that takes more than its cgroup allows is killed. Looked at for connections, and for requests when many
+//! are under way; a thousand times a second at most.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -68,7 +69,11 @@ impl Memory {
             let used = (self.read.used)().unwrap_or(0);
             let short = used >= limit / 100 * ENOUGH;
             if short && !self.short.swap(short, Relaxed) {
-                tracing::warn!(used, limit, "memory is short: new requests are refused");
+                tracing::warn!(
+                    used,
+                    limit,
+                    "memory is short: new connections and requests are refused"
+                );
             }
             self.short.store(short, Relaxed);
         }
