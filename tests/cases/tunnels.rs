@@ -43,7 +43,7 @@ metric client 'weft_connections_open{direction="outbound"' | grep 'side="dst"' |
 "#;
 
 fn whole() -> anyhow::Result<()> {
-    let text = crate::upgrade::run(WHOLE)?;
+    let text = harness::hand::run(WHOLE)?;
     let same = text.lines().filter(|line| *line == "same").count();
     ensure!(same == 40, "{same} of 40 came back as they were: {text}");
     let value = |start: &str| -> f64 {
