@@ -6,7 +6,7 @@ use crate::io::{Io, ReadAhead};
 use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::tls::verify::PeerError;
-use crate::tls::{Alpn, Tls};
+use crate::tls::{Alpn, BULK, Tls};
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
@@ -125,13 +125,16 @@ impl Connector {
         let handshake =
             TlsConnector::from(config).connect(ServerName::IpAddress(to.ip().into()), tcp);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(tls)) => {
+            Ok(Ok(mut tls)) => {
                 // rustls has seen to it that what was agreed on had been offered.
                 let agreed = tls.get_ref().1.alpn_protocol().and_then(Alpn::from_bytes);
                 let agreed = agreed.ok_or_else(|| {
                     Error::new(ErrorKind::TlsHandshake)
                         .with_detail("the endpoint speaks TLS, but is no proxy")
                 })?;
+                if matches!(agreed, Alpn::Opaque | Alpn::Tunnel) {
+                    tls.get_mut().1.set_buffer_limit(Some(BULK));
+                }
                 Ok((Io::TlsClient(Box::new(tls)), agreed))
             }
             Ok(Err(error)) => Err(self.handshake_error(to, error)),

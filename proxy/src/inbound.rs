@@ -12,8 +12,8 @@ use crate::outbound::{Opening, SILENCE, client_within, quiet, whoever_speaks, wi
 use crate::policy::InboundPlan;
 use crate::stack;
 use crate::tcp::{Relay, Upstream};
-use crate::tls::Alpn;
 use crate::tls::verify::{self, PeerError};
+use crate::tls::{Alpn, BULK};
 use crate::tunnel;
 use crate::worker::{Carries, End, Worker};
 use bytes::BytesMut;
@@ -149,7 +149,7 @@ async fn mutual(
     let epoch = worker.tls.epoch();
     let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
     let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
-    let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+    let mut tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return Err(refused_handshake(worker, &accepted, &error)),
         Err(_) => return Err(End::Refused("tls_timeout")),
@@ -167,6 +167,9 @@ async fn mutual(
         .ok_or(End::Refused("tls_handshake"))?;
     let until = session.peer_certificates().and_then(<[_]>::first);
     let until = until.and_then(|leaf| verify::validity(leaf).ok());
+    if matches!(alpn, Alpn::Opaque | Alpn::Tunnel) {
+        tls.get_mut().1.set_buffer_limit(Some(BULK));
+    }
     let io = Io::TlsServer(Box::new(tls));
     if alpn == Alpn::Tunnel {
         let until = tunnel::end_of(until.map_or(0, |(_, until)| until));

@@ -14,6 +14,7 @@ use crate::layers::route::outcome;
 use crate::metrics::{EdgeMetrics, OpenConnection};
 use crate::policy::{BackendPlan, Destination, OutboundPlan};
 use crate::stack::Shared;
+use crate::tunnel::{Carrier, Size};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -33,6 +34,7 @@ pub struct Upstream {
     edge: Arc<EdgeMetrics>,
     in_flight: Option<(InFlight, Duration)>,
     open: OpenConnection,
+    size: Option<Size>,
 }
 
 /// Opens a connection that carries bytes to `destination`,
@@ -67,11 +69,11 @@ pub async fn open(
         OutboundPlan::Endpoint(plan) => {
             let in_flight = plan.endpoint.start();
             let started = Instant::now();
-            let io = shared.tunnels.connect(&plan.endpoint.spec).await?;
+            let carrier = shared.tunnels.connect(&plan.endpoint.spec).await?;
             let connect = started.elapsed();
             Ok(Upstream::to_endpoint(
                 shared,
-                io,
+                carrier,
                 plan.metrics.clone(),
                 in_flight,
                 connect,
@@ -117,10 +119,10 @@ async fn to_backend(
         let (in_flight, id) = pick(&backend.endpoints, wish)?;
         let started = Instant::now();
         match shared.tunnels.connect(&in_flight.endpoint().spec).await {
-            Ok(io) => {
+            Ok(carrier) => {
                 let edge = backend.edge(in_flight.endpoint());
                 let connect = started.elapsed();
-                let mut upstream = Upstream::to_endpoint(shared, io, edge, in_flight, connect);
+                let mut upstream = Upstream::to_endpoint(shared, carrier, edge, in_flight, connect);
                 upstream.open = upstream.open.within(permit);
                 return Ok(upstream);
             }
@@ -160,12 +162,13 @@ impl Upstream {
             edge,
             in_flight: None,
             open,
+            size: None,
         }
     }
 
     fn to_endpoint(
         shared: &Shared,
-        io: Io,
+        Carrier { io, size }: Carrier,
         edge: Arc<EdgeMetrics>,
         in_flight: InFlight,
         connect: Duration,
@@ -180,6 +183,7 @@ impl Upstream {
             edge,
             in_flight: Some((in_flight, connect)),
             open,
+            size,
         }
     }
 }

@@ -15,12 +15,14 @@
 //!   is a tunnel for each endpoint address, expected identity and worker.
 //! * **Who may.** Each stream is judged, counted, listed and cut off by itself, with the identity of the tunnel's
 //!   certificate, exactly as a connection would be.
+//! * **Bulk** is better off on a connection of its own ([`sizes`]): endpoints whose connections carry much are called directly.
 //! * **How long trust lasts.** When our certificate or the roots change, no new stream is put on older tunnels and the
 //!   serving side says goodbye (GOAWAY); streams that are open live to their end, as connections do. The serving side takes
 //!   no stream after the end of the certificate that its peer showed.
 //! * **When it fails.** The serving side answers a stream at once, before it judges. A tunnel that does not answer within
-//!   [`ANSWER`] is not used again, and the connection is opened directly: what a balancer or breaker is told is
-//!   what a connection of its own would have met. A tunnel that cannot be opened counts as a failed connect.
+//!   [`ANSWER`] is not used again, and all who had asked it wait for one new tunnel; one that is new and does not answer
+//!   either is done without. A tunnel that cannot be opened counts as a failed connect: what a balancer or breaker is told
+//!   is what a connection of its own would have met.
 //! * **Ends.** END_STREAM is the end of one direction; RST_STREAM is a reset, both ways. At a drain or hand-over the serving
 //!   side says goodbye and streams live on until the grace ends. Idle tunnels are closed after a minute by who opened
 //!   them, after five by the other side. PING finds dead peers while there are streams.
@@ -32,10 +34,12 @@
 
 mod client;
 mod server;
+mod sizes;
 mod stream;
 
-pub use client::Tunnels;
+pub use client::{Carrier, Tunnels};
 pub use server::{Caller, end_of, serve};
+pub use sizes::{Size, Sizes};
 pub use stream::Stream;
 
 use crate::connection::Direction;

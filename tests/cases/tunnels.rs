@@ -24,7 +24,7 @@ for ns in client server; do ready $ns; done
 ip netns exec server $app role tcp 7000 & ip netns exec server $app role banner 25 &
 until [ "$(c sh -c 'printf up | timeout 5 nc -q 3 10.1.9.9 7000')" = upbye ]; do sleep 0.1; done
 # many at once, of many sizes, each with its own bytes: what comes back is the same and the answer to the end
-for n in $(seq 40); do head -c $((n * n * 2500)) /dev/urandom > $dir/sent.$n; done
+for n in $(seq 40); do head -c $((n * n * 250)) /dev/urandom > $dir/sent.$n; done
 for n in $(seq 40); do c sh -c "timeout 60 nc -q 30 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
 wait ${calls[@]}
 for n in $(seq 40); do
@@ -39,7 +39,13 @@ kill -9 $peer; { wait $peer || true; } 2>/dev/null
 proxy server; ready server
 until [ "$(c sh -c 'printf again | timeout 5 nc -q 3 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
 metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/after /'
-metric client 'weft_connections_open{direction="outbound"' | grep 'side="dst"' | sed 's/^/open /'
+# much of it, twice: the second time on a connection of its own
+head -c 5000000 /dev/urandom > $dir/much
+for n in 1 2; do
+  c sh -c "timeout 60 nc -q 30 10.1.9.9 7000 < $dir/much > $dir/got"
+  [ "$( (cat $dir/much; echo bye) | sha256sum)" = "$(sha256sum < $dir/got)" ] && echo whole
+  metric client 'weft_tunnel_streams_total{direction="outbound"' | sed "s/^/much $n /"
+done
 "#;
 
 fn whole() -> anyhow::Result<()> {
@@ -54,6 +60,11 @@ fn whole() -> anyhow::Result<()> {
     ensure!(value("before weft_tunnels_open") == 1.0, "{text}");
     ensure!(value("before weft_tunnel_streams_total") >= 41.0, "{text}");
     ensure!(value("after weft_tunnel_streams_total") >= 1.0, "{text}");
+    ensure!(text.matches("whole").count() == 2, "{text}");
+    ensure!(
+        value("much 1 weft_tunnel") == value("much 2 weft_tunnel"),
+        "bulk is learnt: {text}"
+    );
     Ok(())
 }
 

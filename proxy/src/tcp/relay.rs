@@ -45,11 +45,14 @@ impl Relay {
                 ..
             } = &mut self;
             let (edge, io, accepted) = (&upstream.edge, &mut upstream.io, open.metrics());
-            let opened = upstream.open.metrics();
+            let (opened, size) = (upstream.open.metrics(), &upstream.size);
             let count = |received, sent| {
                 edge.bytes(received, sent);
                 accepted.bytes(received, sent);
                 opened.bytes(sent, received);
+                if let Some(size) = size {
+                    size.add(received + sent);
+                }
             };
             tokio::select! {
                 copied = copy(client, io, count) => {

@@ -31,6 +31,9 @@ const MAX_CLIENTS: usize = 1024;
 /// Endpoints of one identity whose session tickets are kept.
 const MAX_TICKET_PEERS: usize = 64;
 
+/// What TLS takes at once where bytes are carried: as much as is copied at once, so that full records leave in one write.
+pub const BULK: usize = 256 * 1024;
+
 /// What two proxies speak inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alpn {

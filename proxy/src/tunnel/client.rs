@@ -1,8 +1,8 @@
 //! The side that calls: finds a tunnel to an endpoint, or opens one, or does without.
 
 use super::{
-    ANSWER, FRAME, Heartbeat, MAX_STREAMS, MAX_TUNNELS, Open, SEND_BUFFER, STREAM_WINDOW, Stream,
-    TICK, TUNNEL_WINDOW,
+    ANSWER, FRAME, Heartbeat, MAX_STREAMS, MAX_TUNNELS, Open, SEND_BUFFER, STREAM_WINDOW, Size,
+    Sizes, Stream, TICK, TUNNEL_WINDOW,
 };
 use crate::connect::Connector;
 use crate::connection::Direction;
@@ -32,6 +32,14 @@ const DIRECT: Duration = Duration::from_secs(60);
 /// Ticks without streams after which a tunnel is closed.
 const IDLE_TICKS: u32 = 6;
 
+/// What carries a connection of bytes, and sees how much that is.
+pub struct Carrier {
+    /// The bytes.
+    pub io: Io,
+    /// Told of them; `None`: it matters to nobody.
+    pub size: Option<Size>,
+}
+
 /// The tunnels of one worker.
 pub struct Tunnels {
     connector: Connector,
@@ -56,6 +64,7 @@ struct Peer {
     dialing: Option<watch::Receiver<Option<Failed>>>,
     /// It was found not to speak it.
     direct_until: Option<Instant>,
+    sizes: Arc<Sizes>,
 }
 
 /// Why an attempt failed, for all who waited.
@@ -106,26 +115,52 @@ impl Tunnels {
     }
 
     /// A connection for bytes to an endpoint.
-    pub async fn connect(&self, to: &Endpoint) -> Result<Io, Error> {
+    pub async fn connect(&self, to: &Endpoint) -> Result<Carrier, Error> {
         let identity = self.connector.expects(to);
         if let (Some(identity), true) = (identity, self.connector.may_tunnel()) {
             let key = Key {
                 address: to.address,
                 identity: identity.clone(),
             };
-            if let Some(io) = self.through(to, &key).await? {
-                return Ok(io);
-            }
+            let sizes = self.sizes(&key);
+            let bulk = sizes.as_ref().is_some_and(|sizes| sizes.expects_bulk());
+            let shared = match bulk {
+                true => None,
+                false => self.through(to, &key).await?,
+            };
+            let io = match shared {
+                Some(io) => io,
+                None => self.connector.connect(to, Alpn::Opaque).await?,
+            };
+            let size = sizes.map(Size::new);
+            return Ok(Carrier { io, size });
         }
-        self.connector.connect(to, Alpn::Opaque).await
+        let io = self.connector.connect(to, Alpn::Opaque).await?;
+        Ok(Carrier { io, size: None })
+    }
+
+    /// What is known of an endpoint; `None`: there are too many of them.
+    fn sizes(&self, key: &Key) -> Option<Arc<Sizes>> {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.get(key) {
+            return Some(peer.sizes.clone());
+        }
+        if peers.len() >= MAX_PEERS {
+            peers.retain(|_, peer| !peer.open.is_empty() || peer.dialing.is_some());
+        }
+        (peers.len() < MAX_PEERS).then(|| peers.entry(key.clone()).or_default().sizes.clone())
     }
 
     /// Through a tunnel; `None`: there is none to be had.
     async fn through(&self, to: &Endpoint, key: &Key) -> Result<Option<Io>, Error> {
-        // An attempt that others made may end without a place for us.
+        // An attempt that others made may end without a place for us. When a tunnel fails all who were on it come here:
+        // they wait for one new tunnel, not for a handshake each.
         for _ in 0..3 {
             match self.way(key) {
-                Way::On(place) => return Ok(self.stream(place).await),
+                Way::On(place) => match self.stream(place).await {
+                    Some(io) => return Ok(Some(io)),
+                    None => continue,
+                },
                 Way::Directly => return Ok(None),
                 Way::Dial(dialing) => match self.dial(to, dialing).await? {
                     Dialed::Tunnel(place) => return Ok(self.stream(place).await),
@@ -144,10 +179,9 @@ impl Tunnels {
 
     fn way(&self, key: &Key) -> Way {
         let mut peers = self.peers.lock();
-        if peers.len() >= MAX_PEERS && !peers.contains_key(key) {
+        let Some(peer) = peers.get_mut(key) else {
             return Way::Directly;
-        }
-        let peer = peers.entry(key.clone()).or_default();
+        };
         let epoch = self.connector.epoch();
         peer.open.retain(|tunnel| tunnel.takes_more(epoch));
         // The fullest that has room: what is written at one moment leaves together, and others can become idle.
@@ -264,7 +298,7 @@ struct Home {
 }
 
 impl Home {
-    /// Forgets a tunnel, and the peer with its last one.
+    /// Forgets a tunnel, and what is known of the peer with its last one.
     fn forget(&self, tunnel: &Weak<Tunnel>) {
         let Some(peers) = self.peers.upgrade() else {
             return;

@@ -8,6 +8,7 @@ use crate::connect::HANDSHAKE_TIMEOUT;
 use crate::connection::{Direction, Peer};
 use crate::inbound;
 use crate::io::Io;
+use crate::metrics::Count;
 use crate::worker::{End, Worker};
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -52,6 +53,7 @@ pub async fn serve(
         accepted,
         caller,
         streams: Arc::default(),
+        counted: worker.metrics.tunnel_streams(Direction::Inbound),
         idle_ticks: 0,
         trusted: true,
     };
@@ -110,6 +112,7 @@ struct Serving<'a> {
     caller: Caller,
     /// Tasks of its streams. A stream that was reset is not counted by HTTP/2 any more, but still has one.
     streams: Arc<AtomicUsize>,
+    counted: Count,
     idle_ticks: u32,
     /// Neither our certificate nor our roots have changed since the handshake.
     trusted: bool,
@@ -130,7 +133,7 @@ impl Serving<'_> {
         let Ok(send) = respond.send_response(Response::new(()), false) else {
             return;
         };
-        self.worker.metrics.tunnel_streams(Direction::Inbound).inc();
+        self.counted.inc();
         let counted = Counted::new(&self.streams);
         let io = Io::Stream(Box::new(Stream::new(send, request.into_body(), None)));
         let (worker, accepted) = (self.worker.clone(), self.accepted);

@@ -252,7 +252,7 @@ async fn connections_share_a_tunnel_until_our_certificate_changes() {
         tunnels.connect(&to),
         tunnels.connect(&to)
     );
-    let mut all = [opened.0.unwrap(), opened.1.unwrap(), opened.2.unwrap()];
+    let mut all = [opened.0, opened.1, opened.2].map(|carrier| carrier.unwrap().io);
     for io in &mut all {
         assert!(io.is_mutual());
         echoes(io).await;
@@ -263,7 +263,7 @@ async fn connections_share_a_tunnel_until_our_certificate_changes() {
     let renewed = ca.issue(&[id("api").as_str()], GOOD.0, GOOD.1);
     tls.set_certificate(id("api"), renewed.chain, renewed.key)
         .unwrap();
-    let mut new = tunnels.connect(&to).await.unwrap();
+    let mut new = tunnels.connect(&to).await.unwrap().io;
     echoes(&mut new).await;
     assert_eq!(peer.seen(), (2, 4), "new streams are under today's trust");
     for io in &mut all {
@@ -279,11 +279,11 @@ async fn beyond_its_streams_a_tunnel_is_followed_by_another() {
     let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
     let mut held = Vec::new();
     for _ in 0..=MAX_STREAMS {
-        held.push(tunnels.connect(&peer.endpoint()).await.unwrap());
+        held.push(tunnels.connect(&peer.endpoint()).await.unwrap().io);
     }
     assert_eq!(peer.seen(), (2, MAX_STREAMS + 1));
     drop(held);
-    let _again = tunnels.connect(&peer.endpoint()).await.unwrap();
+    let _again = tunnels.connect(&peer.endpoint()).await.unwrap().io;
     assert_eq!(peer.seen().0, 2, "places come back");
 }
 
@@ -298,7 +298,7 @@ async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
     let peer = FakePeer::start(web, true).await;
     let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
     for _ in 0..3 {
-        let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+        let mut io = tunnels.connect(&peer.endpoint()).await.unwrap().io;
         assert!(matches!(io, Io::TlsClient(_)));
         echoes(&mut io).await;
     }
@@ -312,7 +312,7 @@ async fn who_switched_it_off_offers_none() {
     let tls = workload(&ca, "api", GOOD, &[&ca]);
     tls.refuse_tunnels();
     let (tunnels, _) = tunnels(&tls);
-    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap().io;
     assert!(matches!(io, Io::TlsClient(_)));
     echoes(&mut io).await;
 }
@@ -322,7 +322,7 @@ async fn a_tunnel_that_does_not_answer_is_not_relied_on() {
     let ca = TestCa::new();
     let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), false).await;
     let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
-    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap();
+    let mut io = tunnels.connect(&peer.endpoint()).await.unwrap().io;
     assert!(matches!(io, Io::TlsClient(_)));
     echoes(&mut io).await;
     assert_eq!(peer.seen(), (2, 0));
@@ -336,7 +336,7 @@ async fn all_who_waited_hear_why_there_is_no_tunnel() {
     let to = peer.endpoint();
     let (one, two) = tokio::join!(tunnels.connect(&to), tunnels.connect(&to));
     for failed in [one, two] {
-        assert_eq!(failed.unwrap_err().kind(), ErrorKind::PeerIdentity);
+        assert_eq!(failed.err().unwrap().kind(), ErrorKind::PeerIdentity);
     }
     assert_eq!(peer.seen().0, 1);
 }
@@ -350,4 +350,22 @@ async fn a_certificate_of_the_past_lasts_no_longer() {
     tls.newer_than(epoch - 1).await;
     tls.drop_certificate();
     tls.newer_than(epoch).await;
+}
+
+#[tokio::test]
+async fn bulk_is_followed_by_connections_of_their_own_until_small_ones_come() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(workload(&ca, "web", GOOD, &[&ca]), true).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    let shared = async |bytes| {
+        let carrier = tunnels.connect(&peer.endpoint()).await.unwrap();
+        carrier.size.unwrap().add(bytes);
+        matches!(carrier.io, Io::Stream(_))
+    };
+    assert!(shared(10 << 20).await, "nobody knew");
+    assert!(!shared(10 << 20).await);
+    for _ in 0..8 {
+        assert!(!shared(1).await);
+    }
+    assert!(shared(1).await);
 }
