@@ -38,6 +38,16 @@ pub enum Protocol {
     Opaque,
 }
 
+impl Protocol {
+    /// The server that a TLS client names.
+    pub fn server_name(&self) -> Option<&str> {
+        match self {
+            Protocol::Tls(hello) => hello.sni.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// What is known after the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

@@ -64,6 +64,7 @@ pub async fn serve(
             } else {
                 NoTls::NotTls
             };
+            tracing::debug!(target = %accepted.target, server = ?seen.server_name(), "bytes");
             let conn = worker.connection(&accepted, Peer::Plain(why));
             opaque(worker, with_prefix(tcp, bytes), conn, label).await
         }

@@ -48,7 +48,12 @@ pub async fn serve(
     let client = balance::key_of_ip(accepted.client.ip());
     let declared = declared(worker, &known, accepted.target.port());
     let seen = match declared {
-        Protocol::Opaque | Protocol::Tls => Opening::Client(Seen::Opaque),
+        Protocol::Opaque => Opening::Client(Seen::Opaque),
+        // The name in the ClientHello may choose the route; whatever else comes is bytes.
+        Protocol::Tls => match first_words(worker, &known, client, &mut tcp, &mut bytes).await? {
+            Opening::Client(Seen::Http1 | Seen::Http2) => Opening::Client(Seen::Opaque),
+            opening => opening,
+        },
         Protocol::Detect => first_words(worker, &known, client, &mut tcp, &mut bytes).await?,
         _ => match quiet(
             worker,
@@ -79,8 +84,11 @@ pub async fn serve(
     match seen {
         Opening::Client(Seen::Http1) => http(worker, io, HttpVersion::Http1, &known, conn).await,
         Opening::Client(Seen::Http2) => http(worker, io, HttpVersion::Http2, &known, conn).await,
-        Opening::Client(_) => {
-            let upstream = tcp::open(&worker.shared, &known.destination, client).await?;
+        Opening::Client(seen) => {
+            let server = seen.server_name();
+            tracing::debug!(target = %accepted.target, ?server, "bytes");
+            let destination = &known.destination;
+            let upstream = tcp::open(&worker.shared, destination, client, server).await?;
             Ok(Some(Relay::new(io, upstream, conn, label)))
         }
         Opening::Server(upstream, words) => {
@@ -183,7 +191,7 @@ async fn first_words(
         });
         return Ok(opening);
     }
-    let Ok(upstream) = tcp::open(&worker.shared, &known.destination, client).await else {
+    let Ok(upstream) = tcp::open(&worker.shared, &known.destination, client, None).await else {
         // An HTTP client gets its answer when it asks; anyone else has waited long enough.
         let speaks = client_speaks(worker, Direction::Outbound, tcp, bytes);
         let wait = tokio::time::timeout(GIVE_UP, speaks);

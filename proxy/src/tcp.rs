@@ -37,18 +37,19 @@ pub struct Upstream {
     size: Option<Size>,
 }
 
-/// Opens a connection that carries bytes to `destination`,
-/// by a client whose address has this key (see [`balance::key_of_ip`]).
+/// Opens a connection that carries bytes to `destination`, by a client whose address has this key (see
+/// [`balance::key_of_ip`]). `server`: the name in a ClientHello that is passed on.
 pub async fn open(
     shared: &Shared,
     destination: &Destination,
     client: u64,
+    server: Option<&str>,
 ) -> Result<Upstream, Error> {
     // The plan is taken once: a connection of bytes follows the routes that were in force when it came.
     let plan = Arc::clone(&destination.plan());
     match &*plan {
         OutboundPlan::Service(service) => {
-            let route = service.route_tcp();
+            let route = service.route_bytes(server);
             let nobody = match route.backends.is_empty() {
                 true => ErrorKind::NoEndpoints,
                 false => ErrorKind::AllWeightsZero,

@@ -171,6 +171,16 @@ impl HttpMatch {
             && self.headers.iter().all(|header| header.fits(request))
     }
 
+    /// Does TLS to this server fit, of which nothing else can be read? Only a match about nothing but `host` can.
+    pub fn fits_server(&self, server: &str) -> bool {
+        let about_host = self.path.is_none() && self.methods.is_empty() && !self.headers.is_empty();
+        about_host
+            && self
+                .headers
+                .iter()
+                .all(|header| header.name == "host" && header.value.fits(server))
+    }
+
     pub(super) fn fits_method(&self, request: &RequestView<'_>) -> bool {
         self.methods.is_empty() || self.methods.iter().any(|method| method == request.method)
     }

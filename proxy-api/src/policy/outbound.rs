@@ -86,9 +86,17 @@ impl Service {
         })
     }
 
-    /// Index of the route for bytes that are not HTTP: the first without matches.
+    /// Index of the route for bytes of which nothing is known: the first without matches.
     pub fn route_tcp(&self) -> usize {
         self.first(|route| route.matches.is_empty())
+    }
+
+    /// Index of the route for TLS that the application speaks itself, to the server it names (SNI, normalised as a
+    /// host). Nothing else of it can be read, so only matches about nothing but `host` can fit.
+    pub fn route_tls(&self, server: &str) -> usize {
+        self.first(|route| {
+            route.matches.is_empty() || route.matches.iter().any(|m| m.fits_server(server))
+        })
     }
 
     fn first(&self, fits: impl Fn(&Route) -> bool) -> usize {
@@ -101,7 +109,7 @@ impl Service {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::policy::matching::TextMatch;
+    use crate::policy::matching::{HeaderMatch, TextMatch};
 
     fn route(path: Option<&str>) -> Route {
         let matches = path.map(|path| HttpMatch {
@@ -144,5 +152,47 @@ mod tests {
         }
         // D31: bytes that are not HTTP follow no conditional split
         assert_eq!(service.route_tcp(), 2);
+    }
+
+    #[test]
+    fn tls_follows_what_is_about_its_server_name_alone() {
+        let host = |pattern: &str| HeaderMatch {
+            name: "host".into(),
+            value: TextMatch::regex_full(pattern).unwrap(),
+        };
+        let with = |path: Option<&str>, methods: &[&str], headers: Vec<HeaderMatch>| {
+            let mut route = route(Some(path.unwrap_or("/")));
+            let only = &mut route.matches[0];
+            only.path = path.map(|path| TextMatch::regex_prefix(path).unwrap());
+            only.methods = methods.iter().map(|m| (*m).to_owned()).collect();
+            only.headers = headers;
+            route
+        };
+        let other = HeaderMatch {
+            name: "x-beta".into(),
+            value: TextMatch::regex_full(".*").unwrap(),
+        };
+        let routes = vec![
+            with(Some("/a"), &[], vec![host("beta.example")]),
+            with(None, &["GET"], vec![host("beta.example")]),
+            with(None, &[], vec![host("beta.example"), other]),
+            with(None, &[], vec![]),
+            with(None, &[], vec![host("beta.*"), host(".*example")]),
+            route(None),
+        ];
+        let name = ServicePort {
+            namespace: "default".into(),
+            name: "web".into(),
+            port: 443,
+        };
+        let service = Service {
+            name,
+            protocol: Protocol::Detect,
+            routes,
+            settings: Box::default(),
+        };
+        for (server, expected) in [("beta.example", 4), ("beta.other", 5), ("", 5)] {
+            assert_eq!(service.route_tls(server), expected, "{server}");
+        }
     }
 }

@@ -7,11 +7,13 @@ pub(super) const RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
+/// Longest name of DNS, as text.
+const MAX_NAME: usize = 254;
 
 /// What a ClientHello says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientHello {
-    /// Name of the server the client wants.
+    /// Name of the server the client wants: lower case, without trailing dot; `None` also where it is no host name.
     pub sni: Option<String>,
     /// Application protocols the client offers.
     pub alpn: Vec<Vec<u8>>,
@@ -145,10 +147,22 @@ fn server_name(body: &[u8]) -> Option<Option<String>> {
         let kind = list.take(1)?;
         let name = list.vec16()?;
         if kind == [0] {
-            return Some(String::from_utf8(name.to_vec()).ok());
+            return Some(host_name(name));
         }
     }
     Some(None)
+}
+
+/// The name as matches see it (RFC 6066 section 3: a DNS name, without port, in ASCII).
+fn host_name(name: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(name).ok()?;
+    let dns = !text.is_empty() && text.len() <= MAX_NAME;
+    let dns = dns
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    dns.then(|| text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+        .filter(|host| !host.is_empty())
 }
 
 fn protocols(body: &[u8]) -> Option<Vec<Vec<u8>>> {

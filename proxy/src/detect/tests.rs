@@ -153,6 +153,32 @@ fn only_our_own_protocols_make_a_hello_ours() {
     assert!(!foreign.is_ours());
 }
 
+#[test]
+fn a_server_name_is_one_of_dns_in_one_spelling() {
+    let rows = [
+        ("Web.Example", Some("web.example")),
+        ("web.example.", Some("web.example")),
+        ("_web-1.example", Some("_web-1.example")),
+        ("", None),
+        (".", None),
+        ("web example", None),
+        ("web\r\nx: y", None),
+        ("wéb", None),
+        ("web:443", None),
+    ];
+    for (sent, expected) in rows {
+        let Answer::Is(seen) = detect(&records(&message(sent, &[b"h2"], 0), 100), false) else {
+            panic!()
+        };
+        assert_eq!(seen.server_name(), expected, "{sent:?}");
+    }
+    let long = "a".repeat(300);
+    let Answer::Is(seen) = detect(&records(&message(&long, &[b"h2"], 0), 1000), false) else {
+        panic!()
+    };
+    assert_eq!(seen.server_name(), None);
+}
+
 /// Mutates every row of the table many times; the generator is seeded, so a failure repeats.
 #[test]
 fn no_mutation_panics_or_reads_beyond_the_bound() {

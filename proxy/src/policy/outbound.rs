@@ -194,9 +194,12 @@ impl ServicePlan {
         }
     }
 
-    /// The route of bytes.
-    pub fn route_tcp(&self) -> &RoutePlan {
-        &self.routes[self.service.route_tcp()]
+    /// The route of bytes; of TLS to `server` where that could be read.
+    pub fn route_bytes(&self, server: Option<&str>) -> &RoutePlan {
+        &self.routes[match server {
+            Some(server) => self.service.route_tls(server),
+            None => self.service.route_tcp(),
+        }]
     }
 }
 

@@ -94,12 +94,14 @@ fn weights_decide_between_backends() {
     let plan = World::new().service(vec![split([90, 10])]);
     let mut v2 = 0;
     for _ in 0..10_000 {
-        v2 += u32::from(plan.route_tcp().choose().unwrap().backend.name.name == "web-v2");
+        v2 += u32::from(plan.route_bytes(None).choose().unwrap().backend.name.name == "web-v2");
     }
     // Six standard deviations of a binomial.
     assert!((820..1180).contains(&v2), "{v2}");
     let plan = World::new().service(vec![split([0, 3])]);
-    assert!((0..100).all(|_| plan.route_tcp().choose().unwrap().backend.name.name == "web-v2"));
+    assert!(
+        (0..100).all(|_| plan.route_bytes(None).choose().unwrap().backend.name.name == "web-v2")
+    );
 }
 
 #[test]
@@ -108,7 +110,7 @@ fn no_weight_is_no_choice() {
     assert!(
         world
             .service(vec![split([0, 0])])
-            .route_tcp()
+            .route_bytes(None)
             .choose()
             .is_none()
     );
@@ -117,13 +119,25 @@ fn no_weight_is_no_choice() {
         matches: Vec::new(),
         backends: vec![backend("web", 0)],
     };
-    assert!(world.service(vec![alone]).route_tcp().choose().is_none());
+    assert!(
+        world
+            .service(vec![alone])
+            .route_bytes(None)
+            .choose()
+            .is_none()
+    );
     let none = outbound::Route {
         object: None,
         matches: Vec::new(),
         backends: Vec::new(),
     };
-    assert!(world.service(vec![none]).route_tcp().choose().is_none());
+    assert!(
+        world
+            .service(vec![none])
+            .route_bytes(None)
+            .choose()
+            .is_none()
+    );
 }
 
 #[test]
@@ -160,7 +174,7 @@ fn a_request_takes_the_first_route_that_fits_and_bytes_the_one_without_matches()
         );
     }
     assert_eq!(
-        plan.route_tcp().choose().unwrap().backend.name.name,
+        plan.route_bytes(None).choose().unwrap().backend.name.name,
         "web-v1"
     );
 }

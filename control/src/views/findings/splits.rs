@@ -55,7 +55,8 @@ fn reach(reader: &Reader<'_>, root: &Service, split: &TrafficSplit, about: &mut 
         let message = format!("it is {what}: callers never reach an address that could be split"); // D32
         about.hint(Code::NoAddress, "spec.service", message);
     }
-    let speaks_bytes = |protocol| matches!(protocol, Protocol::Opaque | Protocol::Tls);
+    // TLS names its server, so that conditions about `host` alone may fit it.
+    let speaks_bytes = |protocol| protocol == Protocol::Opaque;
     let mut ports = root.spec.ports.iter();
     if !split.matches.is_empty()
         && !root.spec.ports.is_empty()
