@@ -165,7 +165,7 @@ table! {
         "Check the controller and its address; destinations that were in use keep working meanwhile."
     UnsupportedUpgrade "E127" "unsupported-upgrade" 501 12
         "The request asks to upgrade the connection to a protocol that cannot be carried on this route."
-        "Use a protocol that works over HTTP/1.1 upgrade (websocket), or list the port as opaque."
+        "Use a protocol that works over HTTP/1.1 upgrade (websocket), an endpoint that takes extended CONNECT (RFC 8441), or list the port as opaque."
     ClientGone "E128" "client-gone" 499 1
         "The client went away before its response was complete. Only logs and metrics show this."
         "Usually a timeout of the client: compare it with the latency of the service."

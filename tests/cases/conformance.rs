@@ -2,19 +2,25 @@
 
 use crate::Case;
 use anyhow::ensure;
-use harness::{Access, Mesh, Output, echo, eventually, tcp_server, workload};
+use harness::{Access, Mesh, Output, allow_http, echo, eventually, tcp_server, workload};
 use serde_json::Value;
 
 pub(crate) const CASES: &[Case] = &[
     ("http1_and_http2_by_curl", &["curl"], curl),
     ("grpc_in_all_four_call_kinds", &[], grpc),
     ("websocket_end_to_end", &[], websocket),
+    ("websocket_on_a_stream_of_http2", &[], websocket_on_http2),
     (
         "redis_by_its_own_client",
         &["redis-server", "redis-cli"],
         redis,
     ),
     ("tls_of_the_application_passes_untouched", &["openssl"], tls),
+    (
+        "tls_of_the_application_is_routed_by_its_server_name",
+        &["openssl"],
+        tls_by_name,
+    ),
     (
         "declared_protocols_override_detection",
         &["curl", "bash"],
@@ -217,6 +223,31 @@ fn websocket() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn websocket_on_http2() -> anyhow::Result<()> {
+    let server = workload("chat", 1, &["websocket-http2", "8080"], 8080, "http");
+    let mesh = Mesh::up(Access::Strict, &[&server, &echo("client", 1)])?;
+    mesh.apply("rule", &allow_http("client", "chat", "CONNECT", "/chat"))?;
+    eventually("frames come back", || {
+        let output = play(&mesh, &["websocket-http2-client", "chat:8080"])?;
+        ensure!(output.stdout == b"echoed\n", "{output:?}");
+        Ok(())
+    })?;
+    let opened = [
+        ("service", "default/chat:8080"),
+        ("status", "200"),
+        ("tls", "true"),
+    ];
+    ensure!(mesh.metrics("client")?.sum("weft_responses_total", &opened) >= 1.0);
+    // Judged as what it is: this rule is about another method.
+    mesh.apply("rule", &allow_http("client", "chat", "GET", "/chat"))?;
+    eventually("CONNECT is not GET", || {
+        let output = play(&mesh, &["websocket-http2-client", "chat:8080"])?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.code != 0 && text.contains("403"), "{output:?}");
+        Ok(())
+    })
+}
+
 /// A workload of a program that is installed here.
 fn installed(name: &str, command: &[&str], port: u16) -> String {
     let template = workload(name, 1, &["none"], port, "any");
@@ -270,29 +301,47 @@ fn redis() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An `openssl s_server` that sends lines back reversed, with a certificate of its own.
+struct Secure {
+    folder: tempfile::TempDir,
+    manifest: String,
+}
+
+impl Secure {
+    fn new(workload: &str, host: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("weft-case-tls-")
+            .tempdir()?;
+        let made = rcgen::generate_simple_self_signed([host.to_owned()])?;
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        std::fs::write(&cert, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+        let (cert, key) = (cert.display().to_string(), key.display().to_string());
+        let command = [
+            "openssl", "s_server", "-accept", "8443", "-cert", &cert, "-key", &key, "-rev",
+            "-quiet",
+        ];
+        let manifest = installed(workload, &command, 8443);
+        Ok(Self { folder, manifest })
+    }
+
+    /// A script that calls Service `secure` for `host`, and believes this certificate alone.
+    fn call(&self, host: &str) -> String {
+        let cert = self.folder.path().join("cert.pem").display().to_string();
+        format!(
+            "printf 'hello\\nCLOSE\\n' | timeout 10 openssl s_client -connect secure:8443 -servername {host} \
+             -CAfile {cert} -verify_return_error -verify_hostname {host} -quiet 2>/dev/null"
+        )
+    }
+}
+
 fn tls() -> anyhow::Result<()> {
-    let folder = tempfile::Builder::new()
-        .prefix("weft-case-tls-")
-        .tempdir()?;
-    let (cert, key) = (
-        folder.path().join("cert.pem"),
-        folder.path().join("key.pem"),
-    );
-    let made = rcgen::generate_simple_self_signed(["secure.example".to_owned()])?;
-    std::fs::write(&cert, made.cert.pem())?;
-    std::fs::write(&key, made.signing_key.serialize_pem())?;
-    let (cert, key) = (cert.display().to_string(), key.display().to_string());
-    let command = [
-        "openssl", "s_server", "-accept", "8443", "-cert", &cert, "-key", &key, "-rev", "-quiet",
-    ];
-    let mesh = Mesh::up(
-        Access::Permissive,
-        &[&installed("secure", &command, 8443), &echo("client", 1)],
-    )?;
-    let script = format!(
-        "printf 'hello\\nCLOSE\\n' | timeout 10 openssl s_client -connect secure:8443 -servername secure.example \
-         -CAfile {cert} -verify_return_error -verify_hostname secure.example -quiet 2>/dev/null"
-    );
+    let secure = Secure::new("secure", "secure.example")?;
+    let mesh = Mesh::up(Access::Permissive, &[&secure.manifest, &echo("client", 1)])?;
+    let script = secure.call("secure.example");
     eventually(
         "the application's own certificate is verified and bytes come back reversed",
         || {
@@ -308,6 +357,59 @@ fn tls() -> anyhow::Result<()> {
         "inside mutual TLS"
     );
     ensure!(metrics.sum("weft_detections_total", &[("result", "tls")]) >= 1.0);
+    Ok(())
+}
+
+/// A split that takes TLS for one host, and nothing else, to another backend.
+const BY_NAME: &str = r#"apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: { name: secure }
+spec:
+  service: secure
+  matches:
+    - { kind: HTTPRouteGroup, name: beta }
+  backends:
+    - { service: secure-beta, weight: 1 }
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: { name: beta }
+spec:
+  matches:
+    - name: beta
+      headers:
+        - host: "beta\\.example"
+"#;
+
+fn tls_by_name() -> anyhow::Result<()> {
+    let stable = Secure::new("secure", "secure.example")?;
+    let beta = Secure::new("secure-beta", "beta.example")?;
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[
+            &stable.manifest,
+            &beta.manifest,
+            BY_NAME,
+            &echo("client", 1),
+        ],
+    )?;
+    let served = |script: String| -> anyhow::Result<bool> {
+        let output = mesh.exec("client", &["bash", "-c", &script])?;
+        Ok(output.stdout.starts_with(b"olleh"))
+    };
+    eventually("each name leads to the server that proves it", || {
+        ensure!(served(stable.call("secure.example"))?, "the others");
+        ensure!(served(beta.call("beta.example"))?, "beta.example");
+        ensure!(served(beta.call("BETA.example"))?, "in any case");
+        Ok(())
+    })?;
+    ensure!(!served(stable.call("beta.example"))?);
+    let metrics = mesh.metrics("client")?;
+    let streams = [("backend", "default/secure-beta:8443"), ("tls", "true")];
+    ensure!(
+        metrics.sum("weft_tcp_streams_total", &streams) >= 1.0,
+        "inside mutual TLS"
+    );
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub fn play(args: &[String]) -> anyhow::Result<()> {
         match role.as_str() {
             "grpc-client" => super::grpc::client(to).await,
             "websocket-client" => super::websocket::client(to).await,
+            "websocket-http2-client" => super::websocket::http2::client(to).await,
             "load" => super::load::run(&args[1..]).await,
             "hold" => super::held::hold(&args[1..], false).await,
             "idle" => super::held::hold(&args[1..], true).await,
@@ -60,6 +61,7 @@ async fn serve(role: &str, address: SocketAddr) -> anyhow::Result<()> {
         "grpc" => accept(address, super::grpc::serve).await,
         // Frames come back as they were.
         "websocket" => accept(address, super::websocket::serve).await,
+        "websocket-http2" => accept(address, super::websocket::http2::serve).await,
         // Bytes come back; the other half stays open after the client's end.
         "tcp" => accept(address, tcp).await,
         // Takes spans and prints them.

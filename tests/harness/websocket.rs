@@ -2,8 +2,10 @@
 //! masked by the client, a ping, and a close that is answered.
 
 use anyhow::{Context, bail, ensure};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+
+pub(crate) mod http2;
 
 const TEXT: u8 = 1;
 const CLOSE: u8 = 8;
@@ -26,9 +28,17 @@ pub(crate) async fn serve(stream: TcpStream) -> anyhow::Result<()> {
         accept(&key)
     );
     stream.write_all(answer.as_bytes()).await?;
+    echo(stream).await
+}
+
+/// Sends frames back until one says that the client closes.
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<()> {
     loop {
         match receive(&mut stream).await? {
-            (CLOSE, payload) => return send(&mut stream, CLOSE, &payload, None).await,
+            (CLOSE, payload) => {
+                send(&mut stream, CLOSE, &payload, None).await?;
+                return Ok(stream.shutdown().await?);
+            }
             (PING, payload) => send(&mut stream, PONG, &payload, None).await?,
             (kind, payload) => send(&mut stream, kind, &payload, None).await?,
         }
@@ -48,6 +58,11 @@ pub(crate) async fn client(to: &str) -> anyhow::Result<()> {
         field(&head, "sec-websocket-accept").as_deref() == Some(&accept(KEY)),
         "{head}"
     );
+    converse(stream).await
+}
+
+/// Sends frames of every kind, and looks at what comes back.
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<()> {
     let mask = Some([1, 2, 3, 4]);
     for size in [0, 5, 125, 126, 65_535, 65_536, 300_000] {
         let payload = vec![b'x'; size];
@@ -85,7 +100,7 @@ fn field(head: &str, name: &str) -> Option<String> {
 }
 
 async fn send(
-    stream: &mut Stream,
+    stream: &mut (impl AsyncWrite + Unpin),
     kind: u8,
     payload: &[u8],
     mask: Option<[u8; 4]>,
@@ -105,10 +120,11 @@ async fn send(
     }
     let mask = mask.inspect(|mask| frame.extend(mask)).unwrap_or_default();
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
-    Ok(stream.write_all(&frame).await?)
+    stream.write_all(&frame).await?;
+    Ok(stream.flush().await?)
 }
 
-async fn receive(stream: &mut Stream) -> anyhow::Result<(u8, Vec<u8>)> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<(u8, Vec<u8>)> {
     let mut start = [0; 2];
     stream.read_exact(&mut start).await?;
     let length = match start[1] & 0x7f {

@@ -261,7 +261,8 @@ impl<'a> Talk<'a> {
     fn http(&self) -> Result<HttpRequest, Box<Decision>> {
         let bad = |why: &str| refused(ErrorKind::BadRequest, why.to_owned());
         let question = self.question;
-        if question.method == "CONNECT" {
+        // On HTTP/2 it opens one stream to a path (RFC 8441), judged as any other request.
+        if question.method == "CONNECT" && question.protocol == Protocol::Http {
             let why = "CONNECT is not carried: connect to the target itself";
             return Err(refused(ErrorKind::UnsupportedUpgrade, why.to_owned()));
         }

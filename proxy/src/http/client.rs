@@ -2,7 +2,7 @@
 //! worker, one for each endpoint in use.
 
 use super::body::Body;
-use super::pool::{Lease, Pool};
+use super::pool::{Allows, Held, Lease, Pool};
 use super::service::ServiceFuture;
 use super::{HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
@@ -16,13 +16,14 @@ use crate::tls::Alpn;
 use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,8 +39,6 @@ pub const MAX_HEAD: usize = 64 * 1024;
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Flow control window of a connection: several streams' worth, so that one that is not read cannot stop the others.
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Most decoded bytes of an HTTP/2 head.
-pub const MAX_HEADER_LIST: u32 = 32 * 1024;
 /// Bytes waiting to be written for one stream.
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// How often a busy HTTP/2 connection is asked whether its peer still lives, and how long it may take to say so.
@@ -225,29 +224,37 @@ impl Target {
         Ok(sender)
     }
 
-    /// Opens an HTTP/2 connection. The number says how many streams its peer allows, and follows its settings.
-    pub(super) async fn http2(&self) -> Result<(Http2Sender, Arc<AtomicUsize>), Error> {
+    /// Opens an HTTP/2 connection. What its peer allows follows its settings.
+    pub(super) async fn http2(&self) -> Result<(Http2Sender, Arc<Allows>), Error> {
         let io = TokioIo::new(self.dial(Http2).await?);
         let mut codec = http2::Builder::new(TokioExecutor::new());
         codec
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
+            .max_header_list_size(validate::MAX_HEADER_LIST as u32)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1);
         let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http2))?;
-        let allows = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let allows = Arc::new(Allows::new(connection.current_max_send_streams()));
         let told = allows.clone();
         tokio::spawn(async move {
             let mut connection = pin!(connection);
-            let ended = poll_fn(|cx| {
-                let polled = connection.as_mut().poll(cx);
-                told.store(connection.current_max_send_streams(), Relaxed);
-                polled
-            });
-            if let Err(error) = ended.await {
+            let ended = loop {
+                let polled = poll_fn(|cx| {
+                    let polled = connection.as_mut().poll(cx);
+                    let extended = connection.is_extended_connect_protocol_enabled();
+                    told.heard(connection.current_max_send_streams(), extended);
+                    polled
+                });
+                tokio::select! {
+                    biased;
+                    ended = polled => break ended,
+                    () = told.asked() => {}
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
             }
         });
@@ -330,16 +337,25 @@ impl Client {
     }
 
     async fn send_http2(self, mut request: Request) -> Result<Response, Error> {
+        let extended = request.extensions().get::<Protocol>().is_some();
         // Twice: a connection may be told to go away between the moment it is chosen and the moment it is used.
         for last in [false, true] {
             let (stream, reused) = match self.0.stream().await {
                 Ok(found) => found,
                 Err(error) => return Err(error.with_request(request)),
             };
+            if extended && !stream.takes_extended_connect().await {
+                let detail = "the endpoint takes no extended CONNECT (RFC 8441)";
+                return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
+            }
             match stream.sender().try_send_request(request).await {
                 Ok(response) => {
                     let mut response = response.map(Body::response);
-                    response.body_mut().lease(Lease::Http2(stream));
+                    if response.extensions().get::<OnUpgrade>().is_some() {
+                        response.extensions_mut().insert(Held::new(stream));
+                    } else {
+                        response.body_mut().lease(Lease::Http2(stream));
+                    }
                     return Ok(response);
                 }
                 Err(mut error) => match error.take_message() {

@@ -8,6 +8,7 @@ pub mod body;
 pub mod bridge;
 pub mod client;
 pub mod headers;
+pub mod heads;
 pub mod outcome;
 pub mod pool;
 pub mod pushback;

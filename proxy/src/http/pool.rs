@@ -7,7 +7,9 @@ use crate::error::{Error, ErrorKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// Idle HTTP/1 connections kept for an endpoint: as many as were busy at once just before, since whoever closes one in a
 /// lull pays for a handshake when the lull is over. The sweep closes those that stay unused.
@@ -16,6 +18,10 @@ pub const MAX_IDLE: usize = 1024;
 pub const MAX_HTTP2: usize = 64;
 /// Streams put on one HTTP/2 connection, even if its peer allows more: one connection is one core at the other side.
 pub const MAX_STREAMS: usize = 100;
+/// Time a new HTTP/2 connection has to say whether its peer takes extended CONNECT.
+const SETTINGS_TIME: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Sweeps after which an idle connection is closed.
 pub const IDLE_SWEEPS: u32 = 3;
 
@@ -51,8 +57,17 @@ type Dialed = Result<(), (ErrorKind, String)>;
 pub(super) struct Shared {
     sender: Http2Sender,
     streams: AtomicUsize,
-    peer_allows: Arc<AtomicUsize>,
+    peer_allows: Arc<Allows>,
     idle_since: AtomicU32,
+}
+
+/// What the peer of an HTTP/2 connection allows.
+pub(super) struct Allows {
+    streams: AtomicUsize,
+    /// Extended CONNECT (RFC 8441). It cannot be taken back.
+    extended: AtomicBool,
+    opened: Instant,
+    asked: Notify,
 }
 
 /// A connection lent to an exchange.
@@ -68,6 +83,38 @@ pub(super) enum Lease {
 
 /// One stream counted on a connection.
 pub(super) struct Stream(Arc<Shared>);
+
+/// A stream that is held on to beyond its response.
+#[derive(Clone)]
+pub(super) struct Held(#[expect(dead_code, reason = "held for its drop")] Arc<Stream>);
+
+impl Held {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self(Arc::new(stream))
+    }
+}
+
+impl Allows {
+    pub(super) fn new(streams: usize) -> Self {
+        Self {
+            streams: AtomicUsize::new(streams),
+            extended: AtomicBool::new(false),
+            opened: Instant::now(),
+            asked: Notify::new(),
+        }
+    }
+
+    /// The peer's settings may have changed.
+    pub(super) fn heard(&self, streams: usize, extended: bool) {
+        self.streams.store(streams, Relaxed);
+        self.extended.store(extended, Relaxed);
+    }
+
+    /// Somebody wants to know now. The codec wakes nobody for settings.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+}
 
 impl Pool {
     pub(super) fn new(target: Target) -> Arc<Self> {
@@ -238,13 +285,28 @@ impl Shared {
 
     /// At least one: a peer that allows none for a moment is waited for, not dialled again and again.
     fn room(&self) -> usize {
-        self.peer_allows.load(Relaxed).clamp(1, MAX_STREAMS)
+        self.peer_allows.streams.load(Relaxed).clamp(1, MAX_STREAMS)
     }
 }
 
 impl Stream {
     pub(super) fn sender(&self) -> Http2Sender {
         self.0.sender.clone()
+    }
+
+    /// Does the peer? A new connection is given the time to say so.
+    pub(super) async fn takes_extended_connect(&self) -> bool {
+        let allows = &self.0.peer_allows;
+        loop {
+            if allows.extended.load(Relaxed) {
+                return true;
+            }
+            allows.asked.notify_one();
+            tokio::time::sleep(ASK_AGAIN).await;
+            if allows.opened.elapsed() >= SETTINGS_TIME {
+                return allows.extended.load(Relaxed);
+            }
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
-use super::bridge::Upgrade;
-use super::client::{CONNECTION_WINDOW, MAX_HEADER_LIST, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::bridge::{Streams, Upgrade};
+use super::client::{CONNECTION_WINDOW, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::heads::{self, Timed};
+use super::pool::Held;
 use super::service::ServiceFuture;
 use super::strict::{self, Strict, Tunnel};
-use super::{Body, HttpService, HttpVersion, Request, Response};
+use super::{Body, HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -28,6 +30,9 @@ use std::time::Duration;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one connection.
 pub const MAX_STREAMS: u32 = 250;
+/// Most decoded bytes of an HTTP/2 head that are read. Above what is taken ([`validate::MAX_HEADER_LIST`]), so that most
+/// of what is too large gets an answer of ours: to what is larger still the codec gives a bare 431.
+const MAX_READ: u32 = 2 * validate::MAX_HEADER_LIST as u32;
 /// Streams a client may have reset before we looked at them; more is an attack.
 pub const MAX_PENDING_RESETS: usize = 20;
 
@@ -59,7 +64,8 @@ pub async fn serve(
             .await?;
         }
         HttpVersion::Http2 => {
-            let serving = http2().serve_connection(TokioIo::new(io), entry);
+            let io = TokioIo::new(Timed::new(io, HEAD_TIMEOUT));
+            let serving = http2().serve_connection(io, entry);
             // GOAWAY says up to where requests are served, so it may come at any time.
             drive(pin!(serving), &conn, &drain, |serving, _| {
                 serving.graceful_shutdown()
@@ -73,6 +79,11 @@ pub async fn serve(
             ended = upgrade.run() => return ended,
             _ = conn.closed.closed() => {}
         }
+    }
+    // The streams are over; what they have said last is still on its way to the other end.
+    tokio::select! {
+        () = end.streams.ended() => {}
+        _ = conn.closed.closed() => {}
     }
     Ok(())
 }
@@ -98,7 +109,9 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEADER_LIST)
+        .max_header_list_size(MAX_READ)
+        // Whether the other end can is known only when it is asked; a client that hears 501 has lost nothing.
+        .enable_connect_protocol()
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(PING.0)
@@ -134,7 +147,7 @@ where
 }
 
 fn ended_badly(error: hyper::Error) -> Error {
-    let kind = if error.is_timeout() {
+    let kind = if heads::is_late(&error) {
         ErrorKind::HeaderTimeout
     } else if error.is_parse_too_large() {
         ErrorKind::HeaderTooLarge
@@ -157,8 +170,10 @@ struct Entry {
 /// What requests and their connection tell each other about its end.
 #[derive(Default)]
 struct ByEnd {
-    /// Run by the connection's own task when the codec has let go of the socket.
+    /// Run by the connection's own task when the codec has let go of the socket (HTTP/1).
     upgrade: Mutex<Option<Upgrade>>,
+    /// Run beside the other streams (HTTP/2).
+    streams: Streams,
     /// The next answer is the last one (HTTP/1).
     last: AtomicBool,
 }
@@ -199,20 +214,32 @@ struct Wanted {
     tunnel: Tunnel,
 }
 
+impl Wanted {
+    fn grant(self, response: &mut Response, endpoint: OnUpgrade) {
+        let upgrade = Upgrade {
+            client: self.client,
+            endpoint,
+            stream: response.extensions_mut().remove::<Held>(),
+        };
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                self.tunnel.open();
+                *self.granted.upgrade.lock() = Some(upgrade);
+            }
+            _ => self.granted.streams.run(upgrade),
+        }
+    }
+}
+
 impl Future for Answer {
     type Output = Result<Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.inner.as_mut().poll(cx))?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(wanted) = self.wanted.take()
+        if let Some(wanted) = self.wanted.take()
             && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
         {
-            wanted.tunnel.open();
-            *wanted.granted.upgrade.lock() = Some(Upgrade {
-                client: wanted.client,
-                endpoint,
-            });
+            wanted.grant(&mut response, endpoint);
         } else if self.last {
             let fields = response.headers_mut();
             fields.insert(CONNECTION, HeaderValue::from_static("close"));

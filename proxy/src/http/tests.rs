@@ -14,7 +14,6 @@ use crate::layers::retry::{Attempt, RetryLayer};
 use crate::metrics::Metrics;
 use crate::tasks::Drain;
 use bytes::Bytes;
-use http_body::Frame;
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -25,6 +24,7 @@ use tower::{ServiceBuilder, service_fn};
 
 mod corpus;
 mod frames;
+mod streams;
 
 fn connection() -> Arc<Connection> {
     let at = |text: &str| text.parse().unwrap();
@@ -448,81 +448,4 @@ fn http2(path: &str, body: Body) -> Request {
 
 async fn send(client: &Client, request: Request) -> Result<Response, Error> {
     tower::Service::call(&mut client.clone(), request).await
-}
-
-#[tokio::test]
-async fn http2_carries_trailers_both_ways() {
-    let answer = async |request: Request| {
-        assert_eq!(request.version(), http::Version::HTTP_2);
-        assert_eq!(request.headers()["te"], "trailers");
-        let read = request.into_body().collect().await?;
-        let mut trailers = read.trailers().cloned().unwrap();
-        assert_eq!(trailers["sum"], "1");
-        assert!(!trailers.contains_key("weft-client-id"));
-        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-        Ok(Response::new(Body::frames([
-            Ok(Frame::data(read.to_bytes())),
-            Ok(Frame::trailers(trailers)),
-        ])))
-    };
-    let (application, _) = application(answer, HttpVersion::Http2);
-    let client = http2_client(application);
-    let trailers =
-        http::HeaderMap::from_iter([("sum", "1"), ("weft-client-id", "me")].map(|(k, v)| {
-            (
-                http::HeaderName::from_static(k),
-                http::HeaderValue::from_static(v),
-            )
-        }));
-    let body = Body::frames([
-        Ok(Frame::data(Bytes::from_static(b"payload"))),
-        Ok(Frame::trailers(trailers)),
-    ]);
-    let read = send(&client, http2("/p.S/m", body))
-        .await
-        .unwrap()
-        .into_body()
-        .collect()
-        .await
-        .unwrap();
-    assert_eq!(read.trailers().unwrap()["grpc-status"], "0");
-    assert_eq!(read.to_bytes(), "payload");
-}
-
-#[tokio::test]
-async fn a_full_http2_connection_gets_a_second_one() {
-    let (go, wait) = tokio::sync::watch::channel(false);
-    let answer = move |_: Request| {
-        let mut wait = wait.clone();
-        async move {
-            wait.wait_for(|go| *go).await.unwrap();
-            Ok(Response::new(Body::empty()))
-        }
-    };
-    let (client, dialled) = application(answer, HttpVersion::Http2);
-    let requests: Vec<_> = (0..150)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { send(&client, http2("/", Body::empty())).await })
-        })
-        .collect();
-    while dialled.load(Relaxed) < 2 {
-        tokio::task::yield_now().await;
-    }
-    go.send_replace(true);
-    for request in requests {
-        assert_eq!(request.await.unwrap().unwrap().status(), 200);
-    }
-    assert_eq!((dialled.load(Relaxed), client.counts().1), (2, 2));
-}
-
-#[tokio::test]
-async fn an_http2_error_for_grpc_is_trailers_only() {
-    let client = http2_client(Client::memory(|_| {
-        Err(Error::new(ErrorKind::ConnectFailed))
-    }));
-    let response = send(&client, http2("/p.S/m", Body::empty())).await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["grpc-status"], "14");
-    assert_eq!(response.headers()["weft-error"], "E106 connect-failed");
 }

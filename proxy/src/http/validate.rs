@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use hyper::ext::Protocol;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use weft_proxy_api::policy::path;
@@ -14,19 +15,28 @@ use weft_proxy_api::policy::path;
 #[cfg(test)]
 mod tests;
 
+/// Most bytes of an HTTP/2 head, counted as RFC 9113 section 6.5.2 does.
+pub const MAX_HEADER_LIST: usize = 32 * 1024;
+/// What each field costs beyond its text.
+const FIELD: usize = 32;
+
 /// Checks the head of a request and brings its target into canonical form, in place. `target` is the Host of an
 /// HTTP/1.0 request that names none.
 pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
     if let Some(refusal) = request.headers().get(strict::REFUSED) {
         return Err(refused_before(refusal.as_bytes()));
     }
-    if request.method() == Method::CONNECT {
+    let tunnel = request.method() == Method::CONNECT;
+    if tunnel && !is_extended_connect(request).map_err(refused)? {
         let detail =
             "CONNECT is not carried: connect to the target itself, or list this port as opaque";
         return Err(Error::new(ErrorKind::UnsupportedUpgrade).with_detail(detail));
     }
     // Crumbs of a cookie are fields of their own here. HTTP/1 was counted as it was read.
     if request.headers().len() > strict::MAX_FIELDS {
+        return Err(Error::new(ErrorKind::HeaderTooLarge).with_detail(Refusal::TooLarge.explain()));
+    }
+    if request.version() == Version::HTTP_2 && list_size(request) > MAX_HEADER_LIST {
         return Err(Error::new(ErrorKind::HeaderTooLarge).with_detail(Refusal::TooLarge.explain()));
     }
     framing(request.version(), request.headers()).map_err(refused)?;
@@ -36,6 +46,29 @@ pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
     }
     .map_err(refused)?;
     canonical_path(request).map_err(refused)
+}
+
+/// Is it CONNECT to a protocol on one stream (RFC 8441 section 4)?
+fn is_extended_connect(request: &Request) -> Result<bool, &'static str> {
+    let Some(protocol) = request.extensions().get::<Protocol>() else {
+        return Ok(false);
+    };
+    let protocol = protocol.as_ref();
+    match !protocol.is_empty() && protocol.iter().all(|byte| is_token(*byte)) {
+        true => Ok(request.version() == Version::HTTP_2),
+        false => Err(":protocol is not a token"),
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn list_size(request: &Request) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let path = request.uri().path_and_query();
+    fields.sum::<usize>() + path.map_or(0, |path| path.as_str().len() + FIELD)
 }
 
 /// [`strict`] cut the head off.

@@ -5,6 +5,7 @@ use super::*;
 
 mod clients;
 mod endpoints;
+mod floods;
 
 /// Payload of the PING whose answer says that everything before it was read.
 const LAST: &[u8] = b"the last";
@@ -181,4 +182,44 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
         at += length;
     }
     number
+}
+
+/// What a client is told that sends a preface, its settings and then these bytes.
+async fn client_sends(bytes: &[u8], wanted: Told) -> Told {
+    let start = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    raw_client([&start, bytes].concat(), wanted).await
+}
+
+async fn raw_client(sent: Vec<u8>, wanted: Told) -> Told {
+    let (client, _) = application(echo, HttpVersion::Http2);
+    let proxy = proxy(client, HttpVersion::Http2);
+    let _drain = proxy.drain;
+    let (mut read, mut write) = tokio::io::split(proxy.io);
+    // Both at once: a flood is not read to its end by whoever ends the connection, nor by whoever waits to be read.
+    let sending = tokio::spawn(async move {
+        let _ = write.write_all(&sent).await;
+        std::future::pending::<()>().await;
+    });
+    let (mut ours, mut theirs) = duplex(1 << 20);
+    let relay = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut read, &mut theirs).await;
+    });
+    let told = told(&mut ours, wanted).await;
+    sending.abort();
+    relay.abort();
+    told
+}
+
+async fn check(rows: Vec<(&str, Vec<u8>, Told)>) {
+    let mut wrong = Vec::new();
+    for (name, mut bytes, wanted) in rows {
+        if matches!(wanted, Nothing | Ends(_)) {
+            bytes.extend(frame(PING, 0, 0, LAST));
+        }
+        let got = client_sends(&bytes, wanted).await;
+        if got != wanted {
+            wrong.push(format!("{name}: {got:?} in place of {wanted:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

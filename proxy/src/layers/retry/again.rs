@@ -86,12 +86,14 @@ pub(super) enum Next {
 impl Again {
     pub(super) fn new(outgoing: &mut Outgoing) -> Self {
         let request = &mut outgoing.request;
-        let whole = request.body().is_end_stream();
+        // A tunnel cannot be written twice: its protocol is not among its fields.
+        let tunnel = request.method() == Method::CONNECT;
+        let whole = request.body().is_end_stream() && !tunnel;
         let policy = outgoing.terms.take().map(|terms| {
             let retry = terms.retry.as_ref();
             let judge = retry.and_then(|retry| Judge::new(retry, request));
             // Bodies are kept only where an answer may be asked for again.
-            let keep = judge.is_some() && !whole;
+            let keep = judge.is_some() && !whole && !tunnel;
             Box::new(Policy {
                 judge,
                 replay: keep.then(|| Replay::of(request.body_mut())).flatten(),

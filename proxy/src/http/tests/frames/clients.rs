@@ -2,32 +2,6 @@
 
 use super::*;
 
-/// What a client is told that sends a preface, its settings and then these bytes.
-async fn client_sends(bytes: &[u8], wanted: Told) -> Told {
-    let start = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    raw_client([&start, bytes].concat(), wanted).await
-}
-
-async fn raw_client(sent: Vec<u8>, wanted: Told) -> Told {
-    let (client, _) = application(echo, HttpVersion::Http2);
-    let proxy = proxy(client, HttpVersion::Http2);
-    let _drain = proxy.drain;
-    let (mut read, mut write) = tokio::io::split(proxy.io);
-    // Both at once: a flood is not read to its end by whoever ends the connection, nor by whoever waits to be read.
-    let sending = tokio::spawn(async move {
-        let _ = write.write_all(&sent).await;
-        std::future::pending::<()>().await;
-    });
-    let (mut ours, mut theirs) = duplex(1 << 20);
-    let relay = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut read, &mut theirs).await;
-    });
-    let told = told(&mut ours, wanted).await;
-    sending.abort();
-    relay.abort();
-    told
-}
-
 #[tokio::test]
 async fn a_client_that_breaks_a_rule_of_frames_is_told_which() {
     let oversized = frame(DATA, 0, 1, &vec![0; 16_385]);
@@ -423,76 +397,6 @@ fn frames_of(more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn floods_end_their_connection_or_cost_next_to_nothing() {
-    let repeat = |frames: &dyn Fn(u32) -> Vec<u8>, times: u32| -> Vec<u8> {
-        (0..times).flat_map(|at| frames(at * 2 + 1)).collect()
-    };
-    let reset = |stream| [get(stream), frame(RST_STREAM, 0, stream, &number(8))].concat();
-    let broken = |stream| {
-        [
-            post(stream, &[]),
-            frame(WINDOW_UPDATE, 0, stream, &number(0x7fff_ffff)),
-        ]
-        .concat()
-    };
-    let endless = [
-        frame(HEADERS, END_STREAM, 1, &fields(&GET)),
-        repeat(
-            &|_| frame(CONTINUATION, 0, 1, &fields(&[("x", "y")])),
-            10_000,
-        ),
-    ];
-    // One entry in the table, then a byte for each use of it.
-    let entry = [&[0x40, 1, b'x', 100][..], &[b'y'; 100]].concat();
-    let bomb = [fields(&GET), entry, vec![0xbe; 16_000]].concat();
-    let rows: Vec<(&str, Vec<u8>, Told)> = vec![
-        ("rapid reset", repeat(&reset, 2000), Ends(CALM)),
-        (
-            "streams that make us reset them",
-            repeat(&broken, 4000),
-            Ends(CALM),
-        ),
-        ("CONTINUATION without end", endless.concat(), Ends(CALM)),
-        (
-            "a field list that grows a hundredfold",
-            frame(HEADERS, WHOLE, 1, &bomb),
-            Ends(CALM),
-        ),
-        (
-            "empty DATA",
-            [post(1, &[]), repeat(&|_| frame(DATA, 0, 1, &[]), 20_000)].concat(),
-            Ends(CALM),
-        ),
-        (
-            "PING",
-            repeat(&|_| frame(PING, 0, 0, &[0; 8]), 5000),
-            Nothing,
-        ),
-        (
-            "SETTINGS",
-            repeat(&|_| frame(SETTINGS, 0, 0, &setting(3, 7)), 5000),
-            Nothing,
-        ),
-        (
-            "PRIORITY",
-            repeat(&|stream| frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 1]), 5000),
-            Nothing,
-        ),
-        (
-            "WINDOW_UPDATE",
-            repeat(&|_| frame(WINDOW_UPDATE, 0, 0, &number(1)), 5000),
-            Nothing,
-        ),
-        (
-            "unknown frames",
-            repeat(&|_| frame(0x99, 0, 0, b"xyz"), 5000),
-            Nothing,
-        ),
-    ];
-    check(rows).await;
-}
-
-#[tokio::test]
 async fn a_preface_is_checked() {
     let settings = frame(SETTINGS, 0, 0, &[]);
     let other = [b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", &settings[..]].concat();
@@ -505,18 +409,4 @@ async fn a_preface_is_checked() {
         raw_client([PREFACE, &get(1)].concat(), Answers(200)).await,
         Answers(200)
     );
-}
-
-async fn check(rows: Vec<(&str, Vec<u8>, Told)>) {
-    let mut wrong = Vec::new();
-    for (name, mut bytes, wanted) in rows {
-        if matches!(wanted, Nothing | Ends(_)) {
-            bytes.extend(frame(PING, 0, 0, LAST));
-        }
-        let got = client_sends(&bytes, wanted).await;
-        if got != wanted {
-            wrong.push(format!("{name}: {got:?} in place of {wanted:?}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
