@@ -94,6 +94,8 @@ pub mod proxy_env {
     pub const ZONE: &str = "WEFT_PROXY_ZONE";
     /// How long a drain may take.
     pub const SHUTDOWN_GRACE: &str = "WEFT_PROXY_SHUTDOWN_GRACE";
+    /// Most connections at once.
+    pub const MAX_CONNECTIONS: &str = "WEFT_PROXY_MAX_CONNECTIONS";
     /// Whether `POST /shutdown` ends the proxy.
     pub const ADMIN_SHUTDOWN: &str = "WEFT_PROXY_ADMIN_SHUTDOWN";
     /// Where a new proxy takes the listeners over.

@@ -209,8 +209,12 @@ impl Listener {
                 }
                 Ok((tcp, client)) => {
                     reserve.refill();
+                    let Some(place) = worker.room.take() else {
+                        worker.full(self.direction, client);
+                        continue;
+                    };
                     match original(&tcp, client, self.direction, self.fixed.as_ref()) {
-                        Ok(accepted) => worker.spawn(tcp, accepted),
+                        Ok(accepted) => worker.spawn(tcp, accepted, place),
                         Err(reason) => worker.refuse(tcp, client, reason),
                     }
                 }

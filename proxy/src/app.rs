@@ -30,6 +30,7 @@ use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
 use crate::leave::{after_hand_over, leave};
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::stack::Shared;
 use crate::tasks::{Drain, DrainWatch, Tasks};
 use crate::tell::Teller;
@@ -90,6 +91,7 @@ struct App {
     tls: Tls,
     discover: Discover,
     client: ControlClient,
+    room: Arc<Room>,
     drain: Arc<Drain>,
     draining: DrainWatch,
     teller: Option<Arc<Teller>>,
@@ -124,12 +126,15 @@ impl App {
         let (discover, driver) = Discover::new(client.clone(), whoami, metrics.clone());
         let (drain, draining) = Drain::new();
         let (teller, exporter) = Self::teller(&config, &metrics)?;
+        let room = Room::from_setting(config.max_connections);
+        metrics.connection_limit().set(room.most() as f64);
         let app = Self {
             config,
             metrics,
             tls,
             discover,
             client,
+            room,
             drain: Arc::new(drain),
             draining,
             teller,
@@ -292,13 +297,14 @@ impl App {
             self.tls.clone(),
         );
         let (config, draining) = (self.config.clone(), self.draining.clone());
+        let room = self.room.clone();
         let teller = self.teller.clone();
         let runtime = runtime()?;
         let body = move || {
             // Made inside the runtime: stacks and pools may start tasks of their own.
             runtime.block_on(async {
                 let shared = Shared::new(metrics, connector, discover.inbound(), teller);
-                Worker::new(shared, discover, tls, config, draining)
+                Worker::new(shared, discover, tls, config, draining, room)
                     .run(listeners)
                     .await;
             });

@@ -86,6 +86,10 @@ settings! {
     /// Worker threads; `0`: as many as the CPU quota and affinity allow.
     workers: usize = env::WORKERS, "0", parse::workers;
 
+    /// Connections accepted at once, in both directions together; the next one is closed at once. `0`: as many as
+    /// descriptors (two for each) and the memory limit of the container (32 KiB for each, beyond 24 MiB) allow.
+    max_connections: usize = env::MAX_CONNECTIONS, "0", parse::count;
+
     /// Mark set on every connection the proxy opens (decimal or 0x…), where its user id cannot be told apart.
     mark: Option<u32> = env::MARK, "", parse::mark;
 

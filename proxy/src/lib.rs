@@ -19,6 +19,7 @@
 pub mod accept;
 pub mod addresses;
 pub mod connection;
+pub mod room;
 pub mod worker;
 
 pub mod inbound;

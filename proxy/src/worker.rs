@@ -10,6 +10,7 @@ use crate::known::Destinations;
 use crate::metrics::labels::Side;
 use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics, OpenConnection};
 use crate::policy::InboundPlan;
+use crate::room::{Place, Room};
 use crate::stack::Shared;
 use crate::tasks::{DrainWatch, Tasks};
 use crate::tcp::Relay;
@@ -43,6 +44,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// When to stop.
     pub drain: DrainWatch,
+    /// For connections of the whole process.
+    pub room: Arc<Room>,
     /// Destinations in use here, with their stacks.
     pub destinations: Destinations,
     tasks: Tasks,
@@ -107,6 +110,7 @@ impl Worker {
         tls: Tls,
         config: Arc<Config>,
         drain: DrainWatch,
+        room: Arc<Room>,
     ) -> Arc<Self> {
         let metrics = shared.metrics.clone();
         let (tasks, open, destinations) = Default::default();
@@ -117,6 +121,7 @@ impl Worker {
             config,
             metrics,
             drain,
+            room,
             destinations,
             tasks,
             open,
@@ -152,13 +157,13 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own.
-    pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted) {
+    pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted, place: Place) {
         let worker = self.clone();
         match accepted.direction {
-            Direction::Inbound => self.serve(accepted, (), async move {
+            Direction::Inbound => self.serve(accepted, place, async move {
                 inbound::serve(&worker, tcp, accepted).await
             }),
-            Direction::Outbound => self.serve(accepted, (), async move {
+            Direction::Outbound => self.serve(accepted, place, async move {
                 outbound::serve(&worker, tcp, accepted).await
             }),
         }
@@ -207,6 +212,18 @@ impl Worker {
         tracing::debug!(%client, reason, "connection refused");
         self.metrics.denied(reason, false).inc();
         drop(tcp);
+    }
+
+    /// Says that there is no room for another connection.
+    pub fn full(&self, direction: Direction, client: SocketAddr) {
+        let error = Error::new(ErrorKind::TooManyConnections);
+        if self.may_say() {
+            let most = self.room.most();
+            tracing::warn!(direction = direction.label(), %client, most, %error, "connection closed");
+        }
+        self.metrics
+            .error(direction, error.code(), error.name())
+            .inc();
     }
 
     /// Says that there are no descriptors (or memory) for another connection.

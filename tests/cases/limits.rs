@@ -3,11 +3,18 @@
 use crate::Case;
 use anyhow::ensure;
 
-pub(crate) const CASES: &[Case] = &[(
-    "descriptors_run_out_and_come_back",
-    &["curl", "setpriv", "prlimit"],
-    descriptors,
-)];
+pub(crate) const CASES: &[Case] = &[
+    (
+        "descriptors_run_out_and_come_back",
+        &["curl", "setpriv", "prlimit"],
+        descriptors,
+    ),
+    (
+        "beyond_the_cap_the_next_connection_is_closed",
+        &["curl", "setpriv"],
+        connections,
+    ),
+];
 
 const DESCRIPTORS: &str = r#"
 proxy client; client=$pid; proxy server
@@ -42,5 +49,37 @@ fn descriptors() -> anyhow::Result<()> {
         "{text}"
     );
     ensure!(text.contains("again 200"), "{text}");
+    Ok(())
+}
+
+const CONNECTIONS: &str = r#"
+WEFT_PROXY_MAX_CONNECTIONS=20 proxy client; proxy server
+ip netns exec server $app role echo 8080 &
+for ns in client server; do ready $ns; done
+until c curl -sf -o /dev/null http://10.1.9.9:8080/; do sleep 0.1; done
+metric client 'weft_connections_limit'
+# whoever has its connection keeps it
+requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
+before=$(requests)
+ip netns exec client $app role load 10.1.9.9:8080 / 10x8 1 > $dir/kept & kept=$!
+until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
+c $app role hold 10.1.9.9:8080 40 3
+wait $kept
+echo "kept $(wc -l < $dir/kept) answered $(grep -c ' 200$' $dir/kept)"
+until c curl -sf -o /dev/null http://10.1.9.9:8080/; do sleep 0.1; done
+metric client 'weft_errors_total{direction="outbound",code="E134"'
+grep -c 'E134 too-many-connections' $dir/client.log
+"#;
+
+fn connections() -> anyhow::Result<()> {
+    let text = harness::hand::run(CONNECTIONS)?;
+    ensure!(text.contains("weft_connections_limit 20"), "{text}");
+    ensure!(text.contains("kept 80 answered 80"), "{text}");
+    let closed = text
+        .lines()
+        .find(|line| line.starts_with("weft_errors_total"));
+    let closed = closed.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+    // 40 at once, 20 places, one of them taken by who is kept.
+    ensure!(closed.is_some_and(|closed| closed >= 20), "{text}");
     Ok(())
 }

@@ -104,6 +104,10 @@ pub(super) fn workers(value: &str) -> Parsed<usize> {
     }
 }
 
+pub(super) fn count(value: &str) -> Parsed<usize> {
+    value.parse().map_err(|_| "must be a number".to_owned())
+}
+
 pub(super) fn mark(value: &str) -> Parsed<Option<u32>> {
     let parsed = match value.strip_prefix("0x") {
         _ if value.is_empty() => return Ok(None),

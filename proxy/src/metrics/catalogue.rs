@@ -189,6 +189,7 @@ catalogue! {
     FAULTS = "weft_faults_total", Counter, "", Process, &["service", "kind"], "Failures made on purpose: abort, delay.";
     RATE_LIMITED = "weft_rate_limited_total", Counter, "", Process, &["rule", "audit"], "Requests beyond a rate limit, by rule (with audit: let pass nevertheless).";
     PANICS = "weft_panics_total", Counter, "", Process, &["direction"], "Connections lost to a mistake in the proxy itself.";
+    CONNECTION_LIMIT = "weft_connections_limit", Gauge, "", Process, &[], "Connections accepted at once, in both directions together; E134 counts those beyond.";
     EXHAUSTED = "weft_accept_exhausted_total", Counter, "", Process, &["direction"], "Times no connection could be accepted for want of descriptors or memory.";
     ACCESS_LINES = "weft_access_log_lines_total", Counter, "", Process, &["result"], "Lines of the access log: written, dropped (whoever reads them was too slow).";
     SPANS = "weft_spans_total", Counter, "", Process, &["result"], "Spans of traces: sent, failed (the collector did not take them), dropped (too many waited).";

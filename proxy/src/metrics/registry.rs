@@ -257,7 +257,7 @@ impl Metrics {
         self.counter(&catalogue::REFUSED, &[reason, yes_no(audit), rule])
     }
 
-    /// Counter of errors the proxy itself made: `E103`, `no-endpoints`.
+    /// Counter of errors the proxy itself made: `E104`, `no-endpoints`.
     pub fn error(&self, direction: Direction, code: &'static str, name: &'static str) -> Count {
         self.counter(&catalogue::ERRORS, &[direction.label(), code, name])
     }
@@ -291,6 +291,11 @@ impl Metrics {
     /// Counter of times there were no descriptors (or memory) for another connection.
     pub fn accept_exhausted(&self, direction: Direction) -> Count {
         self.counter(&catalogue::EXHAUSTED, &[direction.label()])
+    }
+
+    /// How many connections there may be at once.
+    pub fn connection_limit(&self) -> Level {
+        self.gauge(&catalogue::CONNECTION_LIMIT, &[])
     }
 
     /// Counter of lines of the access log: `written`, `dropped`.

@@ -7,6 +7,7 @@ use crate::connect::Connector;
 use crate::discover::{ControlClient, Discover, Driver, Whoami};
 use crate::error::ErrorKind;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::stack::Shared;
 use crate::tasks::Drain;
 use crate::tls::Tls;
@@ -43,7 +44,7 @@ fn lonely_worker() -> (Arc<Worker>, Drain, Driver) {
     let shared = Shared::new(metrics, connector, discover.inbound(), None);
     let (drain, watch) = Drain::new();
     (
-        Worker::new(shared, discover, tls, config, watch),
+        Worker::new(shared, discover, tls, config, watch, Room::new(100)),
         drain,
         driver,
     )
