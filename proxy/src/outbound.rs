@@ -5,7 +5,7 @@ use crate::addresses;
 use crate::balance;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::http::{HttpVersion, server};
 use crate::io::{Io, ReadAhead};
 use crate::known::{First, Known};
@@ -129,7 +129,7 @@ fn refuse_loop(worker: &Worker, accepted: &Accepted) -> Result<(), End> {
     let target = accepted.target;
     let ours = worker.own_ports().contains(&target.port());
     if ours && (target.ip().is_loopback() || addresses::is_own(target.ip())) {
-        Err(End::Refused("loop"))
+        Err(ErrorKind::Loop.into())
     } else {
         Ok(())
     }

@@ -11,8 +11,8 @@
 //! | timeout | `layers/timeout.rs` | holds the policy's limits of time, and the caller's | E115, E116, E132 | `weft_timeouts_total` |
 //! | retry | `layers/retry.rs` | sends again what was not processed, and what the policy names | | `weft_retries_total` |
 //! | fault | `layers/fault.rs` | fails on purpose | E129 | `weft_faults_total` |
-//! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113, E131 | says which edge counts |
-//! | client | `http/client.rs` | pool of connections | E106 to E109, E117, E118 | |
+//! | route | `layers/route.rs` | route, weighted backend, endpoint | E104, E105, E110, E113, E122, E126, E131 | says which edge counts |
+//! | client | `http/client.rs` | pool of connections | E106 to E109, E117, E118, E125, E127 | |
 
 use crate::balance;
 use crate::connect::Connector;
@@ -43,6 +43,8 @@ use tower::ServiceBuilder;
 
 #[cfg(test)]
 mod breaker_tests;
+#[cfg(test)]
+mod failure_tests;
 #[cfg(test)]
 mod resilience_tests;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::held::Change;
 use crate::balance::{EndpointSet, Limits, Place, now};
+use crate::error::ErrorKind;
 use crate::metrics::Metrics;
 use crate::policy::outbound::{Compiler, WantedSet};
 use crate::policy::{Destination, InboundPlan};
@@ -69,6 +70,14 @@ impl Shared {
         let destination = Destination::new(target);
         all.insert(target, destination.clone());
         Found::New(destination)
+    }
+
+    /// Why nobody has said yet where an address leads.
+    pub(super) fn unanswered(&self) -> ErrorKind {
+        match *self.connected.borrow() {
+            true => ErrorKind::PolicyUnknown,
+            false => ErrorKind::ControlUnreachable,
+        }
     }
 
     /// Takes back what was new.

@@ -99,7 +99,8 @@ impl Discover {
         }
     }
 
-    /// Where an address leads. Errors with `PolicyUnknown` if nobody says in time: never a guess, never plaintext.
+    /// Where an address leads. Errors with `PolicyUnknown` or `ControlUnreachable` if nobody says in time: never a guess,
+    /// never plaintext.
     pub async fn outbound(&self, target: SocketAddr) -> Result<Arc<Destination>, Error> {
         let (destination, new) = match self.shared.find(target) {
             Found::Known(destination) if destination.version() != 0 => return Ok(destination),
@@ -116,7 +117,7 @@ impl Discover {
         let patience = if connected { PATIENCE } else { PATIENCE_AWAY };
         match timeout(patience, destination.changed(0)).await {
             Ok(_) => Ok(destination),
-            Err(_) => Err(ErrorKind::PolicyUnknown.into()),
+            Err(_) => Err(self.shared.unanswered().into()),
         }
     }
 
@@ -159,6 +160,11 @@ impl InboundHandle {
     /// The policy in force; `None`: none yet, so refuse.
     pub fn load(&self) -> Option<Arc<InboundPlan>> {
         self.shared.inbound.load_full()
+    }
+
+    /// Why nobody has said yet where an address leads.
+    pub fn unanswered(&self) -> ErrorKind {
+        self.shared.unanswered()
     }
 
     /// Waits for a policy that this handle has not seen yet.

@@ -225,7 +225,7 @@ async fn nobody_waits_long_for_a_controller_that_is_away() {
     drop(stream);
     let start = Instant::now();
     let error = world.discover.outbound(target(80)).await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::PolicyUnknown);
+    assert_eq!(error.kind(), ErrorKind::ControlUnreachable);
     assert!(start.elapsed() <= Duration::from_millis(500));
 }
 

@@ -64,7 +64,7 @@ impl Route {
                 )))
             }
             OutboundPlan::Refused(_) if self.to.version() == 0 => {
-                Err(ErrorKind::PolicyUnknown.into())
+                Err(self.shared.inbound.unanswered().into())
             }
             OutboundPlan::Refused(why) => {
                 Err(Error::new(ErrorKind::RefusedTarget).with_detail(why.clone()))

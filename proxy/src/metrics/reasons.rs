@@ -30,7 +30,6 @@ pub const REASONS: &[(&str, &str)] = &[
         "foreign_target",
         "from outside to an address that is not the pod's: it is no router",
     ),
-    ("loop", "from the application to a port of its own proxy"),
     (
         "silent",
         "the client said nothing for a minute, and might not have been answered without",

@@ -4,8 +4,8 @@
 use super::*;
 use crate::config::Config;
 use crate::connect::Connector;
+use crate::connection::CloseReason;
 use crate::discover::{ControlClient, Discover, Driver, Whoami};
-use crate::error::ErrorKind;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::stack::Shared;
@@ -82,13 +82,56 @@ async fn without_policy_http_is_told_so_soon_and_everybody_else_is_let_go() {
     let (answer, took) = hears("10.96.0.1:80", ask).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
-        answer.contains("weft-error: E110 policy-unknown"),
+        answer.contains("weft-error: E126 control-unreachable"),
         "{answer}"
     );
     assert!(took < Duration::from_millis(500), "{took:?}");
     assert_eq!(hears("10.96.0.1:3306", ask).await.0, "");
     assert_eq!(hears("10.96.0.1:80", "\0binary\0").await.0, "");
     assert_eq!(hears("10.96.0.1:80", "").await.0, "");
+}
+
+#[tokio::test]
+async fn bytes_that_outlive_the_drain_are_cut_off() {
+    let (worker, _drain, _driver) = lonely_worker();
+    let target = SocketAddr::from(([10, 96, 0, 1], 3306));
+    let accepted = Accepted {
+        direction: Direction::Outbound,
+        client: ([127, 0, 0, 1], 40_000).into(),
+        target,
+        dial: target,
+        fixed: false,
+    };
+    let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
+    let (client, _theirs) = tokio::io::duplex(64);
+    let (app, _its) = tokio::io::duplex(64);
+    let edge = worker.metrics.inbound_edge(None);
+    let upstream = Upstream::local(&worker.shared, Io::Memory(app), edge);
+    conn.closed.close(CloseReason::Shutdown);
+    let relay = Relay::new(Io::Memory(client), upstream, conn, "opaque");
+    let Err(End::Failed(error)) = relay.run(&worker).await else {
+        panic!()
+    };
+    assert_eq!(error.code(), "E119");
+}
+
+#[tokio::test]
+async fn the_application_does_not_reach_its_own_proxy_through_it() {
+    let (worker, _drain, _driver) = lonely_worker();
+    for port in [4140, 4143, 4191] {
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let accepted = Accepted {
+            direction: Direction::Outbound,
+            client: ([127, 0, 0, 1], 40_000).into(),
+            target,
+            dial: target,
+            fixed: false,
+        };
+        let End::Failed(error) = refuse_loop(&worker, &accepted).unwrap_err() else {
+            panic!("{port}")
+        };
+        assert_eq!(error.code(), "E112");
+    }
 }
 
 #[tokio::test(start_paused = true)]

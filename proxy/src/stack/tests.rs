@@ -21,6 +21,11 @@ use weft_proxy_api::policy::{Protocol, ServicePort};
 const TARGET: &str = "10.96.0.1:80";
 
 pub(super) fn shared() -> Arc<Shared> {
+    shared_as(Tls::new("cluster.local", Vec::new()))
+}
+
+/// The same for a proxy that is somebody.
+pub(super) fn shared_as(tls: Tls) -> Arc<Shared> {
     let metrics = Metrics::new("shop");
     let client = ControlClient::new("127.0.0.1:1".into(), None, Arc::new(|_| None));
     let whoami = Whoami {
@@ -29,11 +34,7 @@ pub(super) fn shared() -> Arc<Shared> {
         zone: String::new(),
     };
     let (discover, _) = Discover::new(client, whoami, metrics.clone());
-    let connector = Connector::without_redirection(
-        Tls::new("cluster.local", Vec::new()),
-        None,
-        metrics.clone(),
-    );
+    let connector = Connector::without_redirection(tls, None, metrics.clone());
     Shared::new(metrics, connector, discover.inbound(), None)
 }
 
@@ -264,7 +265,7 @@ async fn what_cannot_be_served_says_why() {
     let unknown = Destination::new(TARGET.parse().unwrap());
     assert_eq!(
         send(&outbound(&shared, &unknown)).await.1,
-        "E110 policy-unknown"
+        "E126 control-unreachable"
     );
 }
 
