@@ -6,6 +6,8 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("detect", detect),
+    ("http1", http1),
+    ("frames", frames),
     ("wire", wire),
     ("resource", resource),
     ("path", path),
@@ -21,6 +23,12 @@ pub fn detect(bytes: &[u8]) {
     let whole = detect(bytes, false);
     let ended = detect(bytes, true);
     assert!(!matches!(ended, Answer::NeedMore), "an ended connection has an answer");
+    if let Answer::Is(seen) = &ended
+        && let Some(name) = seen.server_name()
+    {
+        assert!(!name.ends_with('.') && !name.contains(char::is_whitespace), "{name:?}");
+        assert_eq!(name, name.to_lowercase());
+    }
     if bytes.len() >= MAX_BYTES {
         assert!(!matches!(whole, Answer::NeedMore), "the limit ends the wait");
     }
@@ -30,6 +38,70 @@ pub fn detect(bytes: &[u8]) {
             assert_eq!(format!("{early:?}"), format!("{:?}", detect(&bytes[..length + 1], false)), "at {length}");
         }
     }
+}
+
+/// What the scanner lets through is read by the codec as the scanner read it: one request, complete, from its first byte
+/// to its last. And it does not matter how the bytes were cut.
+pub fn http1(bytes: &[u8]) {
+    use weft_proxy::http::strict::{Place, Scanner};
+    let bytes = &bytes[..bytes.len().min(4096)];
+    let whole = Scanner::default().scan(bytes);
+    let (mut scanner, mut passed, mut refused) = (Scanner::default(), 0, None);
+    let (mut start, mut begun) = (0, false);
+    for end in 1..=bytes.len() {
+        let scanned = scanner.scan(&bytes[passed..end]);
+        passed += scanned.passed;
+        refused = scanned.refused;
+        if refused.is_some() {
+            break;
+        }
+        if scanner.place() != Place::Between {
+            begun = true;
+        } else if begun {
+            codec_reads_one(&bytes[start..passed]);
+            (start, begun) = (passed, false);
+        }
+    }
+    assert_eq!((whole.passed, whole.refused), (passed, refused), "whole, and byte by byte");
+}
+
+/// One request, as the scanner says, through the codec with the settings it has in the proxy.
+fn codec_reads_one(bytes: &[u8]) {
+    use http_body_util::{BodyExt, Empty};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::{Request, Response};
+    use std::cell::Cell;
+    let read = Cell::new(0);
+    let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        let tunnel = request.method() == hyper::Method::CONNECT;
+        let body = request.into_body().collect();
+        let read = &read;
+        async move {
+            // A tunnel has no body; the stack refuses it by its method.
+            if !tunnel {
+                body.await?;
+            }
+            read.set(read.get() + 1);
+            Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let mut codec = hyper::server::conn::http1::Builder::new();
+    codec.header_read_timeout(None).half_close(true).max_headers(100);
+    let io = hyper_util::rt::TokioIo::new(tokio::io::join(bytes, tokio::io::sink()));
+    let serving = codec.serve_connection(io, service);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let ended = runtime.expect("a runtime").block_on(serving);
+    assert!(read.get() == 1, "{} requests ({ended:?}) in {}", read.get(), bytes.escape_ascii());
+}
+
+/// How the frames of HTTP/2 are cut does not matter to where their heads end.
+pub fn frames(bytes: &[u8]) {
+    use weft_proxy::http::heads::Frames;
+    let (mut whole, mut pieces) = (Frames::default(), Frames::default());
+    whole.pass(bytes);
+    let size = usize::from(bytes.first().copied().unwrap_or(1) % 16) + 1;
+    bytes.chunks(size).for_each(|piece| pieces.pass(piece));
+    assert_eq!(whole.unfinished(), pieces.unfinished());
 }
 
 /// A message of the controller: decoded or refused field by field; what was decoded survives the way back.

@@ -12,14 +12,18 @@ mod targets {
 
 pub(crate) const CASES: &[Case] = &[("every_seed_of_every_fuzz_target", &[], replay)];
 
-/// Damaged copies made of each seed.
+/// Damaged copies made of each seed, unless `WEFT_FUZZ_COPIES` asks for more: fuzzing where there is no fuzzer.
 const COPIES: u64 = 50;
 /// A seed larger than this is replayed, but not damaged.
 const SMALL: usize = 8 * 1024;
 
 fn replay() -> anyhow::Result<()> {
+    let copies = std::env::var("WEFT_FUZZ_COPIES").ok();
+    let copies = copies.map_or(Ok(COPIES), |copies| copies.parse())?;
+    let only = std::env::var("WEFT_FUZZ_TARGET").ok();
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
-    for (name, target) in targets::TARGETS {
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    for (name, target) in targets::TARGETS.iter().filter(|(name, _)| wanted(name)) {
         let mut count = 0;
         for entry in
             std::fs::read_dir(seeds.join(name)).with_context(|| format!("no seeds for {name}"))?
@@ -28,7 +32,7 @@ fn replay() -> anyhow::Result<()> {
             let bytes = std::fs::read(&path)?;
             let shown = path.display().to_string();
             run(*target, &bytes).with_context(|| format!("{name} panicked at {shown}"))?;
-            for copy in (0..COPIES).filter(|_| bytes.len() <= SMALL) {
+            for copy in (0..copies).filter(|_| bytes.len() <= SMALL) {
                 let damaged = damage(&bytes, copy);
                 run(*target, &damaged).with_context(|| {
                     format!("{name} panicked at copy {copy} of {shown}: {damaged:?}")

@@ -1,0 +1,5 @@
+#![cfg_attr(fuzzing, no_main)]
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weft_fuzz::frames(bytes));
+#[cfg(not(fuzzing))]
+fn main() {}
