@@ -16,6 +16,7 @@ mod limits;
 mod monitoring;
 mod observe;
 mod policies;
+mod promises;
 mod protocols;
 mod redirect;
 mod refusals;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     let no_kube = harness::kube::missing();
     let groups = [
         ("tidy", tidy::CASES, false),
+        ("promises", promises::CASES, false),
         ("seeds", seeds::CASES, false),
         ("redirect", redirect::CASES, true),
         ("basics", basics::CASES, true),

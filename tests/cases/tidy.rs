@@ -98,11 +98,11 @@ fn products() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn sources(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn sources(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
