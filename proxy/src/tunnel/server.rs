@@ -130,6 +130,11 @@ impl Serving<'_> {
         if !self.trusted || self.expired() || self.streams.load(Relaxed) >= TAKEN {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
+        // A stream is a connection to the application, and takes as much room as one that was accepted.
+        let Some(place) = self.worker.room.take() else {
+            self.worker.full(Direction::Inbound, self.accepted.client);
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        };
         let Ok(send) = respond.send_response(Response::new(()), false) else {
             return;
         };
@@ -138,7 +143,7 @@ impl Serving<'_> {
         let io = Io::Stream(Box::new(Stream::new(send, request.into_body(), None)));
         let (worker, accepted) = (self.worker.clone(), self.accepted);
         let conn = worker.connection(&accepted, Peer::Mutual(self.caller.id.clone()));
-        self.worker.serve(accepted, Some(counted), async move {
+        self.worker.serve(accepted, (counted, place), async move {
             inbound::opaque(&worker, io, conn, "opaque").await
         });
     }
