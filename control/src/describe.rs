@@ -1,20 +1,21 @@
 //! One object: what of it applies, to whom, and what of it does not and why. A tree of values, for people as YAML.
 
 use crate::manifest::workload::Pod;
-use crate::manifest::{Kind, Object, ObjectKey};
+use crate::manifest::{Kind, Loaded, Object, ObjectKey};
 use crate::pod_ref::PodRef;
-use crate::simulate::{Simulation, shown};
-use crate::smi::access::TrafficTarget;
+use crate::policy::ServicePolicy;
+use crate::simulate::{Simulation, applies, shown};
+use crate::smi::access::{Rule, TrafficTarget};
 use crate::smi::split::TrafficSplit;
 use crate::views::findings::{self, Finding};
-use crate::views::world::{Reader, cluster_ips};
-use crate::views::{ViewKey, access, endpoints, pod, split};
+use crate::views::world::{Reader, World, cluster_ips};
+use crate::views::{ViewKey, access, endpoints, pod, policy, split};
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use weft_proxy_api::policy::outbound::{Outbound, Route, Service};
 use weft_proxy_api::wire::Body;
 
-/// What can be described, by the words `kubectl` has for it.
+/// Kinds, by the words `kubectl` has for them.
 pub const KINDS: &[(&str, Kind)] = &[
     ("svc", Kind::Service),
     ("service", Kind::Service),
@@ -33,6 +34,24 @@ pub const KINDS: &[(&str, Kind)] = &[
     ("htr", Kind::HttpRouteGroup),
     ("httproutegroup", Kind::HttpRouteGroup),
     ("httproutegroups", Kind::HttpRouteGroup),
+    ("tr", Kind::TcpRoute),
+    ("tcproute", Kind::TcpRoute),
+    ("tcproutes", Kind::TcpRoute),
+    ("ur", Kind::UdpRoute),
+    ("udproute", Kind::UdpRoute),
+    ("udproutes", Kind::UdpRoute),
+    ("ib", Kind::IdentityBinding),
+    ("identitybinding", Kind::IdentityBinding),
+    ("identitybindings", Kind::IdentityBinding),
+    ("sp", Kind::ServicePolicy),
+    ("policy", Kind::ServicePolicy),
+    ("servicepolicy", Kind::ServicePolicy),
+    ("servicepolicies", Kind::ServicePolicy),
+    ("ns", Kind::Namespace),
+    ("namespace", Kind::Namespace),
+    ("sa", Kind::ServiceAccount),
+    ("serviceaccount", Kind::ServiceAccount),
+    ("endpointslice", Kind::EndpointSlice),
 ];
 
 /// The kind a word means, in any case.
@@ -62,8 +81,18 @@ pub fn describe(sim: &Simulation, key: &ObjectKey) -> Result<Value, String> {
         Object::TrafficSplit(split) => of_split(sim, &reader, split),
         Object::TrafficTarget(target) => of_target(sim, &reader, target),
         Object::HttpRouteGroup(group) => {
-            json!({ "matches": group.matches.iter().map(shown::http).collect::<Vec<_>>() })
+            json!({
+                "matches": group.matches.iter().map(shown::http).collect::<Vec<_>>(),
+                "usedBy": used_by(world, key),
+            })
         }
+        Object::TcpRoute(route) => {
+            json!({ "ports": shown::ports(&route.ports), "usedBy": used_by(world, key) })
+        }
+        Object::UdpRoute(route) => {
+            json!({ "ports": shown::ports(&route.ports), "usedBy": used_by(world, key) })
+        }
+        Object::ServicePolicy(policy) => of_policy(sim, &reader, policy),
         _ => return Err(format!("{} cannot be described", key.kind)),
     };
     let mut tree = Map::new();
@@ -101,10 +130,13 @@ fn of_service(sim: &Simulation, reader: &Reader<'_>, key: &ObjectKey) -> Value {
         let set = format!("{}/{}:{}", key.namespace, key.name, port.port);
         let members = endpoints::view(reader, &set);
         let pods = members.iter().map(shown::endpoint);
+        let policy = routes(sim, reader, key, port.port);
+        let settings = policy.as_ref().map(|it| applies::given(&it.settings));
         json!({
             "port": port.port,
             "name": port.name,
-            "routes": route_of(sim, reader, key, port.port),
+            "routes": policy.map_or(Value::Null, |it| shown::service(&it)["routes"].clone()),
+            "settings": settings.unwrap_or_default(),
             "endpoints": pods.collect::<Vec<_>>(),
         })
     });
@@ -123,11 +155,6 @@ fn opened(reader: &Reader<'_>, service: &crate::manifest::k8s::Service) -> Value
         }
     }
     all.into()
-}
-
-/// What the callers' proxies have of one port.
-fn route_of(sim: &Simulation, reader: &Reader<'_>, root: &ObjectKey, port: u16) -> Value {
-    routes(sim, reader, root, port).map_or(Value::Null, |it| shown::service(&it)["routes"].clone())
 }
 
 /// The policy of one port of a Service, as proxies have it.
@@ -177,6 +204,63 @@ fn of_pod(sim: &Simulation, reader: &Reader<'_>, found: &Pod) -> Value {
         "policy": policy,
         "notApplied": inert.collect::<Vec<_>>(),
     })
+}
+
+/// What it gives to which port of its Service, and which pods hold callers to its limits.
+fn of_policy(sim: &Simulation, reader: &Reader<'_>, it: &ServicePolicy) -> Value {
+    let namespace = &it.metadata.namespace;
+    let root = ObjectKey::new(Kind::Service, namespace, &it.service);
+    let Some(service) = reader.service(namespace, &it.service) else {
+        return json!({ "service": root.to_string(), "inForce": false });
+    };
+    let object = policy::object(&it.metadata);
+    let mut ports = Vec::new();
+    for port in &service.spec.ports {
+        let given = routes(sim, reader, &root, port.port);
+        let given = given
+            .map(|it| applies::given(&it.settings))
+            .unwrap_or_default();
+        let mine: Vec<_> = given.into_iter().filter(|it| it.object == object).collect();
+        if !mine.is_empty() {
+            ports.push(json!({ "port": port.port, "settings": mine }));
+        }
+    }
+    let pods = reader.pods_of(service).into_iter();
+    let limited = pods.filter(|pod| {
+        let limits = policy::rate_limits(reader, pod);
+        limits.iter().any(|limit| limit.object == object)
+    });
+    let limited: Vec<&str> = limited.map(|pod| pod.metadata.name.as_str()).collect();
+    json!({
+        "service": root.to_string(),
+        "inForce": !(it.audit || ports.is_empty() && limited.is_empty()),
+        "audit": it.audit,
+        "ports": ports,
+        "limitsAt": limited,
+    })
+}
+
+/// The objects of its namespace that name this route (or group).
+fn used_by(world: &World, key: &ObjectKey) -> Vec<String> {
+    let named = |rule: &Rule| match rule {
+        Rule::Http { group, .. } => key.kind == Kind::HttpRouteGroup && *group == key.name,
+        Rule::Tcp { route } => key.kind == Kind::TcpRoute && *route == key.name,
+        Rule::Udp { route } => key.kind == Kind::UdpRoute && *route == key.name,
+    };
+    let is_group = key.kind == Kind::HttpRouteGroup;
+    let names = |loaded: &&Loaded| match &loaded.object {
+        Object::TrafficTarget(it) => it.rules.iter().any(named),
+        Object::TrafficSplit(it) => is_group && it.matches.contains(&key.name),
+        Object::ServicePolicy(it) => {
+            let mut refs = it.matches.iter().flatten();
+            is_group && refs.any(|it| it.group == key.name)
+        }
+        _ => false,
+    };
+    let same = world
+        .objects()
+        .filter(|it| it.key.namespace == key.namespace);
+    same.filter(names).map(|it| it.key.to_string()).collect()
 }
 
 fn of_split(sim: &Simulation, reader: &Reader<'_>, split: &TrafficSplit) -> Value {

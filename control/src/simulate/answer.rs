@@ -1,9 +1,10 @@
 //! What happens to a request, and why.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What becomes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It reaches the application.
@@ -32,7 +33,7 @@ impl Verdict {
 }
 
 /// What decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DecidedBy {
     /// The object, e.g. `TrafficTarget default/web`; `mesh`: the default of the whole mesh.
     pub object: Option<String>,
@@ -51,7 +52,7 @@ impl DecidedBy {
 }
 
 /// Something that is there, is about this traffic, and changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NotApplied {
     /// The object, e.g. `TrafficSplit default/web`.
     pub object: String,
@@ -59,25 +60,36 @@ pub struct NotApplied {
     pub why: String,
 }
 
+/// A setting that holds for this traffic besides what decided.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Applies {
+    /// The object that gives it, e.g. `ServicePolicy default/web`.
+    pub object: String,
+    /// Which, as the field is called there, e.g. `timeouts`.
+    pub setting: String,
+    /// What it says.
+    pub value: String,
+}
+
 /// What is decided about one way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
     /// What becomes of it.
     pub verdict: Verdict,
     /// HTTP status the caller sees: of the mesh's own answer, or 200 for the application's. `None`: no HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// gRPC code of the mesh's own answer to a gRPC caller.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc_status: Option<u8>,
     /// Code and name of the error that the mesh answers with, for `meshctl explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Stable word for the reason of a denial: `no_identity`, `not_a_source`, `no_matching_route`, `not_http`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub denied: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Cow<'static, str>>,
     /// It passes only because access is in audit mode.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub audit: bool,
     /// A sentence: why.
     pub reason: String,
@@ -86,7 +98,7 @@ pub struct Decision {
 }
 
 /// A Service that receives a share.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendAnswer {
     /// Its name.
     pub service: String,
@@ -106,7 +118,7 @@ pub struct BackendAnswer {
 }
 
 /// The whole answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// What is decided.
     #[serde(flatten)]
@@ -118,14 +130,17 @@ pub struct Answer {
     /// What is asked, e.g. `GET /a` or `tcp`.
     pub request: String,
     /// What chose the backends; empty: the Service's own endpoints.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<DecidedBy>,
     /// Who serves, and how much of it.
     pub backends: Vec<BackendAnswer>,
+    /// What else holds for this traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_applies: Vec<Applies>,
     /// What is about this traffic and changed nothing.
     pub not_applied: Vec<NotApplied>,
     /// What would allow it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub would_allow: Vec<String>,
     /// What the manifests do not say and was taken to be so.
     pub assumed: Vec<String>,

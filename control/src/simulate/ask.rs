@@ -1,7 +1,9 @@
 //! One question: who is it that asks, what is sent, where it goes, and what is said there.
 
 use super::Simulation;
-use super::answer::{Answer, BackendAnswer, DecidedBy, Decision, NotApplied, Verdict, share};
+use super::answer::{
+    Answer, Applies, BackendAnswer, DecidedBy, Decision, NotApplied, Verdict, share,
+};
 use super::complete::NOBODY;
 use super::judge::{Judged, judge, refused};
 use super::question::{From, Protocol, Question, To};
@@ -34,6 +36,7 @@ pub(super) struct Talk<'a> {
     pub(super) caller: Asker,
     pub(super) request: Request,
     not_applied: BTreeSet<NotApplied>,
+    applies: BTreeSet<Applies>,
     assumed: Vec<String>,
 }
 
@@ -97,6 +100,7 @@ pub(super) fn ask(sim: &Simulation, question: &Question) -> Answer {
         },
         request: Request::Bytes,
         not_applied: BTreeSet::new(),
+        applies: BTreeSet::new(),
         assumed: vec![],
     };
     match talk.prepare() {
@@ -118,6 +122,14 @@ impl<'a> Talk<'a> {
         self.not_applied.insert(NotApplied {
             object: object.to_owned(),
             why,
+        });
+    }
+
+    pub(super) fn applies(&mut self, object: &str, setting: &str, value: String) {
+        self.applies.insert(Applies {
+            object: object.to_owned(),
+            setting: setting.to_owned(),
+            value,
         });
     }
 
@@ -182,7 +194,7 @@ impl<'a> Talk<'a> {
                 namespace,
                 name,
                 port,
-            } => route::to_pod(self, namespace, name, *port),
+            } => route::to_pod(self, namespace, name, port),
         }
     }
 
@@ -313,9 +325,8 @@ impl<'a> Talk<'a> {
         let mut backends = Vec::new();
         for way in &routed.ways {
             let judged = self.way(&routed, way);
-            if let Some(backend) = backend(way, total, &judged) {
-                backends.push(backend);
-            }
+            let spoken = self.question.protocol;
+            backends.extend(backend(way, total, &judged, spoken));
             if way.weight > 0 {
                 all.extend(judged);
             }
@@ -332,6 +343,7 @@ impl<'a> Talk<'a> {
         let mut would_allow: Vec<String> = Vec::new();
         for judged in all {
             self.not_applied.extend(judged.not_applied);
+            self.applies.extend(judged.applies);
             let new = judged.would_allow.into_iter();
             would_allow.extend(
                 new.filter(|it| !would_allow.contains(it))
@@ -343,6 +355,9 @@ impl<'a> Talk<'a> {
 
     /// What each pod behind a backend says; alike ones once.
     fn way(&mut self, routed: &Routed, way: &Way) -> Vec<Judged> {
+        if let Some(fallback) = routed.instead_of(way) {
+            return self.pods(routed, fallback);
+        }
         if way.endpoints.is_empty() {
             let name = way
                 .name
@@ -354,6 +369,10 @@ impl<'a> Talk<'a> {
                 *refused(ErrorKind::NoEndpoints, why).of(self.question.protocol),
             )];
         }
+        self.pods(routed, way)
+    }
+
+    fn pods(&mut self, routed: &Routed, way: &Way) -> Vec<Judged> {
         let mut all: Vec<Judged> = Vec::new();
         for endpoint in way.endpoints.iter().take(MAX_PODS) {
             let judged = judge(self, routed, endpoint);
@@ -381,6 +400,7 @@ impl<'a> Talk<'a> {
             },
             route,
             backends,
+            also_applies: self.applies.into_iter().collect(),
             not_applied: self.not_applied.into_iter().collect(),
             would_allow,
             assumed: self.assumed,
@@ -388,7 +408,7 @@ impl<'a> Talk<'a> {
     }
 }
 
-fn backend(way: &Way, total: u128, judged: &[Judged]) -> Option<BackendAnswer> {
+fn backend(way: &Way, total: u128, judged: &[Judged], spoken: Protocol) -> Option<BackendAnswer> {
     let name = way.name.as_ref()?;
     Some(BackendAnswer {
         service: name.name.clone(),
@@ -397,7 +417,7 @@ fn backend(way: &Way, total: u128, judged: &[Judged]) -> Option<BackendAnswer> {
         share: share(way.weight, total),
         weight: way.weight,
         endpoints: way.endpoints.len(),
-        decision: Some(merged(judged)),
+        decision: Some(*Box::new(merged(judged)).of(spoken)),
     })
 }
 

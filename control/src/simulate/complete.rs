@@ -19,9 +19,9 @@ use weft_proxy_api::names::keys;
 /// Made-up addresses are of 240.0.0.0/4, which nobody can have (RFC 1112 section 4).
 const SERVICES: u32 = 0xf000_0001;
 const PODS: u32 = 0xf800_0001;
-/// Of a caller of whom nothing but its identity is known.
 /// The file of what was made up.
 pub const ASSUMED: &str = "assumed";
+/// Of a caller of whom nothing but its identity is known.
 pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(255, 255, 255, 254));
 
 /// A world in which every pod has an address, and what was assumed about it.
@@ -36,12 +36,22 @@ pub struct Completed {
 }
 
 impl Completed {
-    /// A world that nothing was added to.
+    /// A world that nothing was added to. A ready pod stands for its workload.
     pub fn of(world: World) -> Self {
+        let mut made = BTreeMap::new();
+        for loaded in world.objects() {
+            if let Object::Pod(pod) = &loaded.object
+                && pod.status.is_ready()
+                && let Some(key) = workload(pod)
+            {
+                let stands = PodRef::new(&key.namespace, &pod.metadata.name);
+                made.entry(key).or_insert(stands);
+            }
+        }
         Self {
             world,
             assumed: BTreeMap::new(),
-            made: BTreeMap::new(),
+            made,
         }
     }
 
@@ -56,6 +66,21 @@ impl Completed {
         let key = self.made.keys().find(named)?;
         self.made.get(key)
     }
+}
+
+/// What made a pod, as far as the pod says.
+fn workload(pod: &Pod) -> Option<ObjectKey> {
+    let label = pod::label(pod);
+    let (kind, name) = label.split_once('/')?;
+    let kind = match kind {
+        "deploy" => Kind::Deployment,
+        "sts" => Kind::StatefulSet,
+        "ds" => Kind::DaemonSet,
+        "rs" => Kind::ReplicaSet,
+        "job" => Kind::Job,
+        _ => return None,
+    };
+    Some(ObjectKey::new(kind, &pod.metadata.namespace, name))
 }
 
 /// The state that files describe, completed.

@@ -1,6 +1,7 @@
 //! The destination's side: what the proxy of one pod says.
 
-use super::answer::{DecidedBy, Decision, NotApplied, Verdict};
+use super::answer::{Applies, DecidedBy, Decision, NotApplied, Verdict};
+use super::applies;
 use super::ask::{HttpRequest, Request, Talk};
 use super::question::Protocol as Spoken;
 use super::route::Routed;
@@ -25,6 +26,7 @@ use weft_proxy_api::wire::Body;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Judged {
     pub(super) decision: Decision,
+    pub(super) applies: Vec<Applies>,
     pub(super) not_applied: Vec<NotApplied>,
     pub(super) would_allow: Vec<String>,
 }
@@ -33,6 +35,7 @@ impl Judged {
     pub(super) fn of(decision: Decision) -> Self {
         Self {
             decision,
+            applies: vec![],
             not_applied: vec![],
             would_allow: vec![],
         }
@@ -78,7 +81,7 @@ impl Decision {
     fn denied(reason: DenyReason, kind: ErrorKind, decided_by: DecidedBy) -> Self {
         Self {
             verdict: Verdict::Deny,
-            denied: Some(reason.label()),
+            denied: Some(reason.label().into()),
             decided_by,
             ..*refused(kind, reason.explain().to_owned())
         }
@@ -183,8 +186,11 @@ impl Case<'_> {
             None => self.bytes(talk, routed),
         };
         let (not_applied, would_allow) = why::targets(talk, self, request.as_ref(), &decision);
+        let limits = &self.inbound.rate_limits;
+        let applies = request.map(|it| applies::limits(limits, self.port, &it));
         Judged {
             decision,
+            applies: applies.unwrap_or_default(),
             not_applied,
             would_allow,
         }
@@ -266,7 +272,7 @@ impl Case<'_> {
         );
         Decision {
             audit: true,
-            denied: Some(reason.label()),
+            denied: Some(reason.label().into()),
             ..Decision::allowed(why, self.mode(reader))
         }
     }

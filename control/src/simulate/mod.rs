@@ -8,9 +8,10 @@
 //! * [`complete`]: what manifests leave to a cluster (pods, addresses) is assumed, and said.
 //! * [`question`]: who asks whom for what; [`answer`]: what happens, and why.
 //! * [`ask`]: routes at the caller, then judges at every pod that could serve; [`why`]: what did not apply.
-//! * [`text`]: an answer for people.
+//! * `applies`: what ServicePolicies add; [`text`]: an answer for people.
 
 pub mod answer;
+pub mod applies;
 mod ask;
 pub mod complete;
 pub mod files;
@@ -76,6 +77,14 @@ impl Simulation {
         let body = over_the_wire(body)?;
         self.views.borrow_mut().insert(key, body.clone());
         Ok(body)
+    }
+}
+
+/// An answer for programs; where a request cannot be read, `{"error": …}`.
+pub fn answered(answer: &Result<Answer, String>) -> serde_json::Value {
+    match answer {
+        Ok(answer) => serde_json::to_value(answer).unwrap_or_default(),
+        Err(why) => serde_json::json!({ "error": why }),
     }
 }
 

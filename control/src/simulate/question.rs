@@ -2,7 +2,7 @@
 
 use crate::manifest::report::check_name;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
@@ -60,8 +60,8 @@ pub enum To {
         namespace: String,
         /// Name.
         name: String,
-        /// Port of the pod.
-        port: u16,
+        /// Port of the pod, or the name that a container gives it.
+        port: Port,
     },
 }
 
@@ -99,7 +99,7 @@ pub struct Question {
 }
 
 /// A request as it is written; what is absent has a default.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Written {
     /// `NAMESPACE/ACCOUNT`.
@@ -129,6 +129,11 @@ pub struct Written {
 
 /// The requests of a JSON list, each read by itself; an error says the list cannot be read at all.
 pub fn read_list(text: &str) -> Result<Vec<Result<Question, String>>, String> {
+    Ok(raw_list(text)?.into_iter().map(read_one).collect())
+}
+
+/// The requests of a JSON list as they are written.
+pub fn raw_list(text: &str) -> Result<Vec<Value>, String> {
     let list: Vec<Value> = serde_json::from_str(text)
         .map_err(|error| format!("not a JSON list of requests: {error}"))?;
     if list.len() > MAX_REQUESTS {
@@ -137,10 +142,11 @@ pub fn read_list(text: &str) -> Result<Vec<Result<Question, String>>, String> {
             list.len()
         ));
     }
-    Ok(list.into_iter().map(read_one).collect())
+    Ok(list)
 }
 
-fn read_one(value: Value) -> Result<Question, String> {
+/// One request of a list.
+pub fn read_one(value: Value) -> Result<Question, String> {
     let written: Written = serde_json::from_value(value).map_err(|error| error.to_string())?;
     written.meant()
 }
@@ -224,19 +230,24 @@ fn to_service(text: &str) -> Result<To, String> {
     for part in [namespace, name] {
         check_name(part).map_err(|why| format!("to: {why}"))?;
     }
-    let port = match port.parse::<u16>() {
-        Ok(number) if number > 0 => Port::Number(number),
-        _ if port.bytes().any(|byte| byte.is_ascii_lowercase()) && check_name(port).is_ok() => {
-            Port::Name(port.to_owned())
-        }
-        _ => return Err(format!("to: {port:?} is not a port")),
-    };
+    let port = to_port(port).ok_or_else(|| format!("to: {port:?} is not a port"))?;
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     Ok(To::Service {
         namespace,
         name,
         port,
     })
+}
+
+fn to_port(text: &str) -> Option<Port> {
+    match text.parse::<u16>() {
+        Ok(number) => (number > 0).then_some(Port::Number(number)),
+        Err(_) => {
+            let is_name =
+                text.bytes().any(|byte| byte.is_ascii_lowercase()) && check_name(text).is_ok();
+            is_name.then(|| Port::Name(text.to_owned()))
+        }
+    }
 }
 
 /// Namespace and name of a Service's DNS name.
@@ -255,11 +266,10 @@ fn to_pod(text: &str) -> Result<To, String> {
     let expected = || format!("to-pod: {text:?} is not of the form NAMESPACE/POD:PORT");
     let (pod, port) = text.rsplit_once(':').ok_or_else(expected)?;
     let (namespace, name) = namespaced("to-pod", pod)?;
-    let port = port.parse().ok().filter(|port| *port > 0);
     Ok(To::Pod {
         namespace,
         name,
-        port: port.ok_or_else(expected)?,
+        port: to_port(port).ok_or_else(expected)?,
     })
 }
 
@@ -354,18 +364,22 @@ impl fmt::Display for Protocol {
     }
 }
 
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Port::Number(port) => write!(f, "{port}"),
+            Port::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl fmt::Display for To {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             To::Service {
                 namespace,
                 name,
-                port: Port::Number(port),
-            } => write!(f, "Service {namespace}/{name}:{port}"),
-            To::Service {
-                namespace,
-                name,
-                port: Port::Name(port),
+                port,
             } => write!(f, "Service {namespace}/{name}:{port}"),
             To::Pod {
                 namespace,

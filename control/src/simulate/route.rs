@@ -1,12 +1,14 @@
 //! The caller's side: where a request is sent, by which route, with which shares.
 
 use super::answer::{DecidedBy, Decision, NotApplied, Verdict};
+use super::applies;
 use super::ask::{Request, Talk};
 use super::judge::refused;
 use super::question::{Port, Protocol as Spoken};
 use super::udp;
 use super::why;
 use crate::manifest::k8s::Service as Manifest;
+use crate::manifest::workload::Pod;
 use crate::views::ports::service_port;
 use crate::views::world::cluster_ips;
 use crate::views::{ViewKey, endpoints, pod, split};
@@ -26,6 +28,8 @@ pub(super) struct Routed {
     pub(super) bytes: bool,
     /// The caller's proxy takes nothing but HTTP.
     pub(super) http_only: bool,
+    /// Asked in place of a backend that has no endpoint.
+    pub(super) fallback: Option<Way>,
 }
 
 /// One choice.
@@ -43,7 +47,15 @@ impl Routed {
             ways,
             bytes: matches!(declared, Protocol::Opaque | Protocol::Tls),
             http_only: matches!(declared, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc),
+            fallback: None,
         }
+    }
+
+    /// Who is asked in place of this choice, as it has nobody.
+    pub(super) fn instead_of(&self, way: &Way) -> Option<&Way> {
+        let fallback = self.fallback.as_ref()?;
+        let is_other = fallback.name != way.name && !fallback.endpoints.is_empty();
+        (way.endpoints.is_empty() && is_other).then_some(fallback)
     }
 }
 
@@ -91,7 +103,7 @@ pub(super) fn to_pod(
     talk: &mut Talk<'_>,
     namespace: &str,
     name: &str,
-    port: u16,
+    port: &Port,
 ) -> Result<Routed, Box<Decision>> {
     let Some(found) = talk.pod(namespace, name) else {
         let why = format!("there is no Pod {namespace}/{name}");
@@ -109,6 +121,7 @@ pub(super) fn to_pod(
             why.to_owned(),
         ));
     }
+    let port = container_port(found, port, talk.question.protocol == Spoken::Udp)?;
     match talk.view(ViewKey::Outbound(SocketAddr::new(ip, port))) {
         Ok(Body::Outbound(Outbound::Endpoint(endpoint))) => {
             let carried = talk.caller.meshed && talk.question.protocol != Spoken::Udp;
@@ -128,6 +141,25 @@ pub(super) fn to_pod(
         ))),
         Err(why) => Err(Decision::refuse(why)),
     }
+}
+
+fn container_port(found: &Pod, port: &Port, udp: bool) -> Result<u16, Box<Decision>> {
+    let name = match port {
+        Port::Number(number) => return Ok(*number),
+        Port::Name(name) => name,
+    };
+    let protocol = if udp { "UDP" } else { "TCP" };
+    let mut ports = pod::app_containers(found).flat_map(|container| &container.ports);
+    let named = ports.find(|it| {
+        it.name.as_ref() == Some(name) && pod::is_protocol(it.protocol.as_deref(), protocol)
+    });
+    named.map(|it| it.container_port).ok_or_else(|| {
+        let meta = &found.metadata;
+        Decision::refuse(format!(
+            "no container of Pod {}/{} has a {protocol} port named {name}",
+            meta.namespace, meta.name
+        ))
+    })
 }
 
 fn number(service: &Manifest, port: &Port) -> Result<u16, Box<Decision>> {
@@ -256,6 +288,16 @@ fn follow(talk: &mut Talk<'_>, service: &Service) -> Result<Routed, Box<Decision
     others
         .into_iter()
         .for_each(|NotApplied { object, why }| talk.not_applied(&object, why));
+    if let Some(decision) = applies::at_caller(talk, service, as_http) {
+        return Err(decision);
+    }
+    if let Some(to) = &service.settings.breaker.fallback {
+        routed.fallback = Some(Way {
+            name: Some(to.name.clone()),
+            weight: 0,
+            endpoints: talk.endpoints(&to.endpoints)?,
+        });
+    }
     for backend in &route.backends {
         let endpoints = talk.endpoints(&backend.endpoints)?;
         routed.ways.push(Way {

@@ -48,7 +48,8 @@ fn source(source: &Source) -> Value {
     }
 }
 
-fn ports(ports: &Ports) -> Value {
+/// A set of ports.
+pub fn ports(ports: &Ports) -> Value {
     match ports {
         Ports::Any => json!("any"),
         Ports::Only(ports) => json!(ports),

@@ -1,6 +1,7 @@
 //! Questions and answers, as tables; the manifests are as short as users write them.
 #![allow(clippy::unwrap_used)]
 
+mod policies;
 mod states;
 
 use super::answer::{Answer, Verdict};
@@ -319,7 +320,7 @@ fn an_answer_says_what_decided_and_what_did_not() {
     );
 
     let answer = ask(&simulation, "default/client", "web:80", "POST /x");
-    assert_eq!(answer.decision.denied, Some("no_matching_route"));
+    assert_eq!(answer.decision.denied.as_deref(), Some("no_matching_route"));
     assert_eq!(answer.decision.code.as_deref(), Some("E111 denied"));
     assert_eq!(answer.decision.decided_by.object.as_deref(), Some("mesh"));
     assert_eq!(
@@ -367,7 +368,7 @@ fn bytes_are_judged_by_connection() {
 
     let http_only = strict(&[WEB, ROUTES, TARGET]);
     let bytes = ask(&http_only, "default/client", "web:9000", "tcp");
-    assert_eq!(bytes.decision.denied, Some("not_http"));
+    assert_eq!(bytes.decision.denied.as_deref(), Some("not_http"));
 }
 
 #[test]
@@ -453,4 +454,13 @@ spec: {serviceAccountName: canary, containers: [{name: app}]}
         .map(|it| it.decision.as_ref().unwrap().verdict)
         .collect();
     assert_eq!(verdicts, [Verdict::Allow, Verdict::Deny]);
+    let codes = answer
+        .backends
+        .iter()
+        .map(|it| it.decision.as_ref()?.grpc_status);
+    assert_eq!(
+        codes.collect::<Vec<_>>(),
+        [None, None],
+        "gRPC was not spoken"
+    );
 }

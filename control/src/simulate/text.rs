@@ -40,6 +40,13 @@ pub fn render(answer: &Answer) -> String {
     for one in &answer.backends {
         line(&mut text, "backend", &backend(one));
     }
+    for one in &answer.also_applies {
+        line(
+            &mut text,
+            "also applies",
+            &format!("{} ({}): {}", one.object, one.setting, one.value),
+        );
+    }
     for one in &answer.not_applied {
         line(
             &mut text,

@@ -226,6 +226,20 @@ impl ServiceSettings {
     }
 }
 
+impl Fault {
+    /// The gRPC code of an abort: its own, or what its HTTP status stands for (gRPC's doc/http-grpc-status-mapping.md).
+    pub fn grpc_status(&self) -> u8 {
+        self.grpc.unwrap_or(match self.status {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502..=504 => 14,
+            _ => 2,
+        })
+    }
+}
+
 impl Retry {
     /// Whether an HTTP status is asked for again.
     pub fn has_status(&self, status: u16) -> bool {

@@ -75,20 +75,7 @@ fn draw(fault: &Fault) -> Option<Drawn> {
 
 fn abort(fault: &Fault) -> Error {
     let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let grpc = fault.grpc.unwrap_or_else(|| grpc_for(status.as_u16()));
-    Error::new(ErrorKind::FaultInjected).answered_with(status, grpc)
-}
-
-/// The gRPC code that an HTTP status stands for (gRPC's own table, doc/http-grpc-status-mapping.md).
-fn grpc_for(status: u16) -> u8 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
+    Error::new(ErrorKind::FaultInjected).answered_with(status, fault.grpc_status())
 }
 
 impl<S> Service<Attempt> for Faults<S>
