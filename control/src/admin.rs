@@ -3,19 +3,25 @@
 
 use crate::dashboard;
 use crate::index::Numbers;
-use crate::manifest::{Problem, Severity};
+use crate::live;
+use crate::manifest::{ObjectKey, Problem, Severity};
+use crate::pod_ref::PodRef;
 use crate::serve::Shared;
 use crate::serve::counters::{Counter, Counters};
 use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
 use crate::traffic::Inventory;
 use crate::traffic::api::{self, Api};
+use crate::views::Mesh;
+use crate::views::world::World;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -29,6 +35,8 @@ use weft_proxy_api::names;
 const MAX_CONNECTIONS: usize = 64;
 /// How long a request's head may take, also between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a list of requests may take to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the index tells about itself.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +56,22 @@ pub trait Overview: Send + Sync + 'static {
     /// Everything that traffic is explained with.
     fn inventory(&self) -> Inventory {
         Inventory::default()
+    }
+    /// A copy of the state in force.
+    fn world(&self) -> World {
+        World::new(Mesh::default(), BTreeSet::new())
+    }
+    /// What is wrong within what was written, without what is wrong between objects.
+    fn file_problems(&self) -> Vec<Problem> {
+        vec![]
+    }
+    /// Is there such an object?
+    fn has(&self, _key: &ObjectKey) -> bool {
+        false
+    }
+    /// Pods whose proxies ought to be connected: they had one before, and are ready.
+    fn expected(&self) -> BTreeSet<PodRef> {
+        BTreeSet::new()
     }
 }
 
@@ -91,7 +115,7 @@ impl Admin {
     async fn connection(self: Arc<Self>, tcp: TcpStream) {
         let service = service_fn(move |request| {
             let this = self.clone();
-            async move { Ok::<_, Infallible>(this.respond(&request).await) }
+            async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -100,11 +124,24 @@ impl Admin {
         let _ = http.serve_connection(TokioIo::new(tcp), service).await; // a broken client is its own problem
     }
 
-    async fn respond<B>(&self, request: &Request<B>) -> api::Answer {
-        let is_api = request.uri().path().starts_with(api::PREFIX);
-        match request.method() {
-            &(Method::GET | Method::POST) if is_api => self.api.answer(request).await,
-            _ => self.answer(request).map(BodyExt::boxed_unsync),
+    async fn respond<B>(&self, request: Request<B>) -> api::Answer
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path();
+        let is_api = path.starts_with(api::PREFIX);
+        match *request.method() {
+            // A question that is too long for an address; it changes nothing either.
+            Method::POST if path == api::SIMULATE => {
+                let (head, body) = request.into_parts();
+                let body = Limited::new(body, live::MAX_BODY).collect();
+                let body = tokio::time::timeout(BODY_LIMIT, body).await;
+                let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes());
+                self.api.simulate(&head, body).await
+            }
+            Method::GET | Method::POST if is_api => self.api.answer(&request).await,
+            _ => self.answer(&request).map(BodyExt::boxed_unsync),
         }
     }
 

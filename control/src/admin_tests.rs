@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::ca::Ca;
+use crate::live::Live;
+use crate::live::fresh::Fresh;
 use crate::manifest::Origin;
-use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
 use crate::serve::{PodInfo, View, Views};
 use crate::state::StateDir;
@@ -83,6 +84,7 @@ fn story() -> Story {
         shared: shared.clone(),
         overview: Arc::new(Nothing),
         token: "secret".into(),
+        live: Arc::new(Live::new(Arc::new(Nothing), shared.clone(), Fresh::Nothing)),
     };
     let admin = Admin {
         overview: Arc::new(Nothing),
@@ -264,7 +266,9 @@ async fn traffic_is_told_to_whoever_shows_the_token() {
         if let Some(shown) = shown {
             request = request.header("authorization", shown);
         }
-        let response = admin.respond(&request.body(()).unwrap()).await;
+        let response = admin
+            .respond(request.body(Full::<Bytes>::default()).unwrap())
+            .await;
         assert_eq!(response.status(), expected, "{shown:?}");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(
@@ -272,4 +276,61 @@ async fn traffic_is_told_to_whoever_shows_the_token() {
             expected == 200
         );
     }
+}
+
+/// An answer of the API, with the token.
+async fn asked(admin: &Admin, method: Method, path: &str, body: &str) -> (u16, String) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", "Bearer secret");
+    let request = request.body(Full::<Bytes>::from(body.to_owned())).unwrap();
+    let response = admin.respond(request).await;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_state_in_force_can_be_asked() {
+    let Story { admin, .. } = &story();
+    let request = r#"{"requests": [{"from": "a/b", "to": "web:80"}, {"x": 1}]}"#;
+    let (status, body) = asked(admin, Method::POST, "/api/v1/simulate", request).await;
+    let told: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, &told["answers"][0]["verdict"]),
+        (200, &json!("refuse"))
+    );
+    assert!(told["answers"][1]["error"].is_string(), "{told:#}");
+    for (method, path, body, expected) in [
+        (Method::POST, "/api/v1/simulate", "{", 400),
+        (
+            Method::POST,
+            "/api/v1/simulate",
+            r#"{"access": "lax"}"#,
+            400,
+        ),
+        (Method::POST, "/api/v1/analyze", "", 405),
+        (Method::GET, "/api/v1/analyze?access=strict", "", 200),
+        (Method::GET, "/api/v1/describe", "", 400),
+        (
+            Method::GET,
+            "/api/v1/describe?object=split/default/web",
+            "",
+            404,
+        ),
+        (
+            Method::GET,
+            "/api/v1/sync?object=split/default/web",
+            "",
+            200,
+        ),
+        (Method::GET, "/api/v1/sync?object=web", "", 400),
+    ] {
+        let (status, said) = asked(admin, method, path, body).await;
+        assert_eq!(status, expected, "{path} {body}: {said}");
+    }
+    let request = Request::post("/api/v1/simulate").body(Full::<Bytes>::default());
+    let response = admin.respond(request.unwrap()).await;
+    assert_eq!(response.status(), 401, "without the token");
 }

@@ -1,9 +1,10 @@
 //! Everything suspicious in manifests, or in a world: what is wrong within objects, and between them.
 
-use crate::manifest::{Problem, Severity};
+use crate::manifest::{Origin, Problem, Severity};
 use crate::simulate::complete::{ASSUMED, complete};
 use crate::simulate::files::Files;
 use crate::views::Mesh;
+use crate::views::findings::codes::Row;
 use crate::views::findings::{self, Code, Finding};
 use crate::views::world::World;
 use serde_json::{Value, json};
@@ -23,6 +24,14 @@ pub fn world(world: &World) -> Vec<Finding> {
     all.retain(|finding| &*finding.problem.origin.file != ASSUMED);
     sort(&mut all);
     all
+}
+
+/// The same, and what is wrong within what was written: for programs.
+pub fn running(world: &World, problems: Vec<Problem>) -> Value {
+    let mut all: Vec<Finding> = problems.into_iter().map(within).collect();
+    all.extend(self::world(world));
+    sort(&mut all);
+    json(&all)
 }
 
 /// A problem of a manifest by itself.
@@ -91,6 +100,28 @@ pub fn json(findings: &[Finding]) -> Value {
     findings.iter().map(one).collect()
 }
 
+/// What [`json`] said, e.g. of a controller. A code that this build does not know becomes [`Code::Suspicious`].
+pub fn read(said: &Value) -> Option<Vec<Finding>> {
+    let one = |it: &Value| {
+        let text = |field: &str| it[field].as_str().map(str::to_owned);
+        let code = Row::find(&text("code")?).map_or(Code::Suspicious, |row| row.code);
+        let severity = [Severity::Info, Severity::Warning, Severity::Error];
+        let word = text("severity")?;
+        let problem = Problem {
+            origin: Origin {
+                file: text("file")?.into(),
+                line: it["line"].as_u64()?.try_into().ok()?,
+            },
+            object: text("object"),
+            field: text("field"),
+            message: text("message")?,
+            severity: severity.into_iter().find(|it| it.to_string() == word)?,
+        };
+        Some(Finding { code, problem })
+    };
+    said.as_array()?.iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +153,20 @@ kind: TrafficSplit
 metadata: {name: s}
 spec: {service: web, backends: [{service: v2, weight: 1}]}
 ";
+
+    #[test]
+    fn what_is_told_to_programs_can_be_read_again() {
+        let wrong = SOUND.replace("v2, weight: 1", "v3, weight: -1");
+        let files = Files::new(vec![File {
+            id: "a".into(),
+            shown: "a.yaml".into(),
+            text: wrong,
+        }]);
+        let found = self::files(&files, Mesh::default());
+        assert!(!found.is_empty());
+        assert_eq!(read(&json(&found)), Some(found));
+        assert_eq!(read(&json!([{"code": "W001"}])), None);
+    }
 
     #[test]
     fn sound_files_are_silent_and_assumptions_are_no_findings() {
@@ -208,6 +253,122 @@ spec: {matches: {ports: [80]}}
                 found.iter().any(|it| it == expected),
                 "{to}: {found:?}, not {expected}"
             );
+        }
+    }
+
+    /// Manifests besides `SOUND` and `TARGET` that are suspicious in one way.
+    const SUSPICIOUS: &[(&str, &str)] = &[
+        (
+            "W103",
+            "apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: x}
+spec: {destination: {kind: ServiceAccount, name: default}, sources: [{kind: IdentityBinding, name: none}], rules: [{kind: TCPRoute, name: p}]}
+",
+        ),
+        (
+            "W104",
+            "apiVersion: access.smi-spec.io/v1alpha4
+kind: IdentityBinding
+metadata: {name: x}
+spec: {schemes: {spiffeIdentities: ['spiffe://cluster.local/ns/other/sa/a']}}
+",
+        ),
+        (
+            "W105",
+            "apiVersion: access.smi-spec.io/v1alpha2
+kind: TrafficTarget
+metadata: {name: x}
+spec: {destination: {kind: ServiceAccount, name: default}, rules: [{kind: TCPRoute, name: p}]}
+",
+        ),
+        (
+            "W109",
+            "apiVersion: v1
+kind: Pod
+metadata: {name: bare, annotations: {weft.mesh/inject: disabled}}
+spec: {containers: [{name: a}]}
+",
+        ),
+        (
+            "W110",
+            "apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: x}
+spec: {service: none, backends: [{service: v2, weight: 1}]}
+",
+        ),
+        (
+            "W113",
+            "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: x}
+spec: {replicas: 0, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web, v: '2'}}, spec: {containers: [{name: a}]}}}
+",
+        ),
+        (
+            "W118",
+            "apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: x}
+spec: {service: v2, backends: [{service: web, weight: 1}], matches: [{kind: HTTPRouteGroup, name: none}]}
+",
+        ),
+        (
+            "W121",
+            "apiVersion: v1
+kind: Service
+metadata: {name: bytes}
+spec: {selector: {app: web}, ports: [{port: 80, name: tcp}]}
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: x}
+spec: {service: bytes, backends: [{service: web, weight: 1}], matches: [{kind: HTTPRouteGroup, name: g}]}
+",
+        ),
+        (
+            "W140",
+            "apiVersion: v1
+kind: Pod
+metadata: {name: probed, annotations: {config.weft.mesh/access: strict}}
+spec: {containers: [{name: a, livenessProbe: {httpGet: {port: 80, scheme: HTTPS}}}]}
+",
+        ),
+        (
+            "W141",
+            "apiVersion: v1
+kind: Pod
+metadata: {name: lax, annotations: {config.weft.mesh/access: lax}}
+spec: {containers: [{name: a}]}
+",
+        ),
+        (
+            "W150",
+            "apiVersion: specs.smi-spec.io/v1alpha4
+kind: UDPRoute
+metadata: {name: x}
+spec: {matches: {ports: [53]}}
+",
+        ),
+        (
+            "W160",
+            "apiVersion: weft.mesh/v1alpha1
+kind: ServicePolicy
+metadata: {name: x}
+spec: {service: none, timeouts: {request: 1s}}
+",
+        ),
+    ];
+
+    #[test]
+    fn each_finding_has_a_manifest_that_shows_it_with_its_line() {
+        for (code, more) in SUSPICIOUS {
+            let sound = format!("{SOUND}{TARGET}---\n{more}");
+            let found = found(&sound);
+            let mine: Vec<_> = found.iter().filter(|(it, _)| it == code).collect();
+            assert!(!mine.is_empty(), "{code}: {found:?}");
+            assert!(mine.iter().all(|(_, line)| *line > 0), "{code}: {mine:?}");
         }
     }
 

@@ -20,7 +20,10 @@ use crate::kube::metrics_api;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
 use crate::kube::writer::{self, Writer};
-use crate::manifest::{Problem, Severity};
+use crate::live::Live;
+use crate::live::fresh::{Folders, Fresh};
+use crate::manifest::{ObjectKey, Problem, Severity};
+use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
 use crate::serve::tls::OwnIdentity;
@@ -33,10 +36,12 @@ use crate::token::TokenKey;
 use crate::traffic::api::Api;
 use crate::traffic::{Inventory, inventory};
 use crate::views::Mesh;
+use crate::views::world::{Reader, World};
 use crate::webhook;
 use ::kube::Client;
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -136,12 +141,13 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     if let Some(client) = client.clone() {
-        let reports = api_of(&index, &shared, token.clone());
+        let reports = api_of(&index, &shared, token.clone(), Fresh::Nothing);
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
-    tasks.spawn(admin_of(&index, &shared, &own, token).run(admin_listener));
     let mut ending = JoinSet::new();
-    let watched = watched(config.source, client.clone(), &index, &shared, &mut ending);
+    let (watched, fresh) = watched(config.source, client.clone(), &index, &shared, &mut ending);
+    let api = api_of(&index, &shared, token, fresh);
+    tasks.spawn(admin_of(api, &index, &shared, &own).run(admin_listener));
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
     if let (Some(namespace), Some(client)) = (state.secret, client) {
@@ -201,22 +207,18 @@ async fn answer_the_server(
     Ok(())
 }
 
-fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, token: String) -> Api {
+fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, token: String, fresh: Fresh) -> Api {
     Api {
         shared: shared.clone(),
         overview: index.clone(),
         token,
+        live: Arc::new(Live::new(index.clone(), shared.clone(), fresh)),
     }
 }
 
-fn admin_of(
-    index: &Arc<Index>,
-    shared: &Arc<Shared>,
-    own: &Arc<OwnIdentity>,
-    token: String,
-) -> Admin {
+fn admin_of(api: Api, index: &Arc<Index>, shared: &Arc<Shared>, own: &Arc<OwnIdentity>) -> Admin {
     Admin {
-        api: api_of(index, shared, token),
+        api,
         overview: index.clone(),
         shared: shared.clone(),
         own: own.clone(),
@@ -345,10 +347,10 @@ fn watched(
     index: &Arc<Index>,
     shared: &Arc<Shared>,
     ending: &mut JoinSet<()>,
-) -> Watched {
+) -> (Watched, Fresh) {
     let (tx, events) = mpsc::channel(EVENT_BATCHES);
     let ledger = Arc::<Ledger>::default();
-    let source = match (source, client) {
+    let (source, fresh) = match (source, client) {
         (Source::Kubernetes(settings), Some(client)) => {
             let writer = Writer {
                 client: client.clone(),
@@ -358,17 +360,29 @@ fn watched(
                 proxies: shared.proxies.clone(),
             };
             ending.spawn(writer.run(shared.stopping.subscribe()));
-            crate::source::kube::watch(client, tx, Arc::clone(&ledger))
+            let fresh = Fresh::Kubernetes {
+                client: client.clone(),
+                ledger: ledger.clone(),
+            };
+            (
+                crate::source::kube::watch(client, tx, Arc::clone(&ledger)),
+                fresh,
+            )
         }
-        (Source::Folders(dirs), _) => dir::watch(dirs, tx),
+        (Source::Folders(dirs), _) => {
+            let (asks, asked) = mpsc::channel(1);
+            let fresh = Fresh::Folders(Folders::new(asks, index));
+            (dir::watch_and_answer(dirs, tx, asked), fresh)
+        }
         // Not made without a client; a source that ends at once is told as such.
-        (Source::Kubernetes(_), None) => tokio::spawn(async move { drop(tx) }),
+        (Source::Kubernetes(_), None) => (tokio::spawn(async move { drop(tx) }), Fresh::Nothing),
     };
-    Watched {
+    let watched = Watched {
         source,
         events,
         ledger,
-    }
+    };
+    (watched, fresh)
 }
 
 /// Takes the events of the source into the index; ends with the source.
@@ -399,6 +413,34 @@ async fn follow(watched: Watched, index: Arc<Index>) {
 impl Overview for Index {
     fn inventory(&self) -> Inventory {
         self.read(inventory::inventory)
+    }
+
+    fn world(&self) -> World {
+        self.read(World::clone)
+    }
+
+    fn file_problems(&self) -> Vec<Problem> {
+        Index::file_problems(self)
+    }
+
+    fn has(&self, key: &ObjectKey) -> bool {
+        self.read(|world| world.object(key).is_some())
+    }
+
+    fn expected(&self) -> BTreeSet<PodRef> {
+        self.read(|world| {
+            let reader = Reader::new(world);
+            let is_expected = |it: &&PodRef| {
+                let pod = reader.pod(&it.namespace, &it.name);
+                pod.is_some_and(|pod| pod.status.is_ready())
+            };
+            world
+                .enrolled()
+                .iter()
+                .filter(is_expected)
+                .cloned()
+                .collect()
+        })
     }
 
     fn facts(&self) -> Facts {

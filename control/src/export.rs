@@ -5,6 +5,7 @@ use crate::manifest::{Kind, Object, ObjectKey};
 use crate::simulate::Simulation;
 use crate::smi::split::TrafficSplit;
 use crate::views::world::Reader;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::matching::{HttpMatch, TextMatch};
@@ -16,11 +17,13 @@ const MAX_WEIGHT: u64 = 1_000_000;
 const MAX_MATCHES: usize = 64;
 
 /// Objects of Gateway API, and what they do not say.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Exported {
     /// The objects.
     pub objects: Vec<Value>,
     /// What is lost.
+    #[serde(rename = "notExpressed")]
     pub lost: Vec<String>,
     /// What holds, but not everywhere.
     pub notes: Vec<String>,

@@ -34,6 +34,7 @@ use weft_proxy_api::wire::{Body, Resource, Trust, encode};
 pub struct Index {
     state: Mutex<State>,
     synced: watch::Sender<bool>,
+    reached: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -69,16 +70,20 @@ impl Index {
         Self {
             state: Mutex::new(state),
             synced: watch::Sender::new(false),
+            reached: watch::Sender::new(0),
         }
     }
 
     /// Takes all the events in, then publishes every view that differs; what else is wrong now.
     pub fn apply(&self, events: Vec<Event>) -> News {
-        let mut synced = false;
+        let (mut synced, mut reached) = (false, None);
         let mut state = self.state.lock();
         let mut touched = HashSet::new();
         for event in events {
             synced |= event == Event::Synced;
+            if let Event::Reached(number) = event {
+                reached = Some(number);
+            }
             state.take(event, &mut touched);
         }
         state.publish(&touched);
@@ -87,7 +92,26 @@ impl Index {
         if synced {
             self.synced.send_replace(true);
         }
+        if let Some(number) = reached {
+            self.reached.send_replace(number);
+        }
         news
+    }
+
+    /// The last number of an [`Event::Reached`]: all that was there when it was asked for is published.
+    pub fn reached(&self) -> watch::Receiver<u64> {
+        self.reached.subscribe()
+    }
+
+    /// What is wrong within the files, without what is wrong between objects.
+    pub fn file_problems(&self) -> Vec<Problem> {
+        self.state
+            .lock()
+            .files
+            .values()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// True once the sources have told all they had at the start.
@@ -164,7 +188,7 @@ impl State {
             Event::Apply(loaded) => self.world.apply(loaded, touched),
             Event::Delete(key) => self.world.delete(&key, touched),
             Event::Problems { file, problems } => self.take_problems(file, problems),
-            Event::Synced => {}
+            Event::Synced | Event::Reached(_) => {}
         }
     }
 

@@ -23,6 +23,7 @@ pub mod index;
 pub mod inject;
 pub mod install;
 pub mod kube;
+pub mod live;
 pub mod local;
 pub mod manifest;
 pub mod monitoring;

@@ -13,6 +13,7 @@ mod faults;
 mod hand;
 mod kube;
 mod limits;
+mod live;
 mod monitoring;
 mod observe;
 mod policies;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ("access", access::CASES, true),
         ("splits", splits::CASES, true),
         ("simulate", simulate::CASES, true),
+        ("live", live::CASES, true),
         ("protocols", protocols::CASES, true),
         ("conformance", conformance::CASES, true),
         ("faults", faults::CASES, true),

@@ -116,7 +116,8 @@ pub(super) async fn in_cluster(asked: &Asked) -> Section {
     }
 }
 
-async fn ask(asked: &Asked) -> Result<(Vec<Value>, BTreeSet<String>)> {
+/// What each replica of the controller says of itself and its proxies, and the injected pods that run.
+pub(crate) async fn ask(asked: &Asked) -> Result<(Vec<Value>, BTreeSet<String>)> {
     let namespace = &asked.namespace;
     let selector = format!("app.kubernetes.io%2Fcomponent%3D{CONTROL_ACCOUNT}");
     let url = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}");

@@ -131,6 +131,7 @@ impl Cluster {
                     }
                 }
                 Event::Synced => self.synced = true,
+                Event::Reached(_) => {}
             }
         }
         self.publish_configs();

@@ -92,7 +92,7 @@ impl Files {
                     }
                     self.problems.insert(file, problems);
                 }
-                Event::Synced => {}
+                Event::Synced | Event::Reached(_) => {}
             }
         }
     }

@@ -23,17 +23,38 @@ const BURST: Duration = Duration::from_millis(30);
 /// Watches `dirs` until the receiver is dropped. An object of a later folder replaces the same one of an earlier folder.
 /// The first events end with [`Event::Synced`]. A folder that is missing is reported, and waited for.
 pub fn watch(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>) -> JoinHandle<()> {
+    let (_, nobody) = mpsc::channel(1);
+    watch_and_answer(dirs, tx, nobody)
+}
+
+/// As [`watch`]. Who sends a number is answered by [`Event::Reached`] with it (or a later one) after the events of all that
+/// was in the folders by then.
+pub fn watch_and_answer(
+    dirs: Vec<PathBuf>,
+    tx: mpsc::Sender<Vec<Event>>,
+    asks: mpsc::Receiver<u64>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let bell = Bell::new();
-        follow(dirs, tx, bell).await;
+        follow(dirs, tx, bell, asks).await;
     })
 }
 
 /// Without a bell the folders are polled.
-async fn follow(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>, bell: Option<Arc<Bell>>) {
+async fn follow(
+    dirs: Vec<PathBuf>,
+    tx: mpsc::Sender<Vec<Event>>,
+    bell: Option<Arc<Bell>>,
+    mut asks: mpsc::Receiver<u64>,
+) {
     let mut scanner = Scanner::new(dirs);
+    let mut asked = None;
     loop {
-        let Some((next, look)) = look(scanner, bell.clone()).await else {
+        // Before the look, which then sees whatever was there when it was asked for.
+        while let Ok(number) = asks.try_recv() {
+            asked = asked.max(Some(number));
+        }
+        let Some((next, mut look)) = look(scanner, bell.clone()).await else {
             return;
         };
         scanner = next;
@@ -42,11 +63,15 @@ async fn follow(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>, bell: Option<A
             (false, true) => POLL,
             (false, false) => SAFETY,
         };
+        if !look.unsettled {
+            look.events.extend(asked.take().map(Event::Reached));
+        }
         if !look.events.is_empty() && tx.send(look.events).await.is_err() {
             return;
         }
         tokio::select! {
             () = tx.closed() => return,
+            Some(number) = asks.recv(), if !look.unsettled => asked = Some(number),
             () = ring(bell.as_deref(), pause) => {}
         }
     }
@@ -172,7 +197,8 @@ mod tests {
     async fn without_notices_the_folder_is_polled() {
         let dir = tempfile::tempdir().unwrap();
         let (tx, mut events) = mpsc::channel(16);
-        tokio::spawn(follow(vec![dir.path().to_owned()], tx, None));
+        let (asks, asked) = mpsc::channel(1);
+        tokio::spawn(follow(vec![dir.path().to_owned()], tx, None, asked));
         assert_eq!(events.recv().await.unwrap(), [Event::Synced]);
         let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
         std::fs::write(dir.path().join("a.yaml"), text).unwrap();
@@ -181,5 +207,16 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(matches!(&heard[..], [Event::Apply(_)]), "{heard:?}");
+        std::fs::write(dir.path().join("a.yaml"), text.replace(": a", ": b")).unwrap();
+        asks.send(7).await.unwrap();
+        let mut all = Vec::new();
+        while all.last() != Some(&Event::Reached(7)) {
+            all.extend(events.recv().await.unwrap());
+        }
+        let told = |wanted: &Event| {
+            all.iter()
+                .any(|it| std::mem::discriminant(it) == std::mem::discriminant(wanted))
+        };
+        assert!(told(&heard[0]), "what was there is told first: {all:?}");
     }
 }

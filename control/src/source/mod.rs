@@ -24,6 +24,8 @@ pub enum Event {
     },
     /// Everything that was there at the start has been sent. Once.
     Synced,
+    /// Everything that was there when this number was asked for has been sent.
+    Reached(u64),
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ fn told(event: &Event) -> String {
         Event::Delete(key) => format!("-{}", key.name),
         Event::Problems { file, problems } => format!("!{file} {}", problems.len()),
         Event::Synced => "synced".to_owned(),
+        Event::Reached(number) => format!("reached {number}"),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `/api/v1/why` | `service` of `namespace`, explained ([`why`]) |
 //! | `/api/v1/tap` | a stream of lines ([`show::Line`]): requests as they pass, of the pods of `resource` in `namespace` that fit `method`, `path`, `peer`, `service`, `header`, `status`, `denied`, `direction`; `max-rps` of each proxy; `headers` and `secrets` show fields |
 //! | `/api/v1/metrics` | by POST: the proxies of the pods of `resource` in `namespace` say their metrics by `tier` (`edges`, `routes`, `endpoints`) for `seconds`; without `tier` again as their policy says. Answers with these pods |
+//! | `/api/v1/simulate`, `analyze`, `describe`, `export`, `sync` | the state in force ([`live`]) |
 //! | `/api/v1/stat` | rows of `resource` (`deploy`, `svc/web`, …), narrowed by `namespace`, `label` (`k=v`, may be repeated), `from`, `to` |
 //!
 //! The others take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
@@ -22,15 +23,17 @@ use super::table::LONGEST;
 use super::{Report, TrafficSource, authz, edges, tiers, why};
 use crate::admin::Overview;
 use crate::dashboard::document::Document;
+use crate::live::{self, Live};
 use crate::serve::Shared;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,6 +42,10 @@ use weft_proxy_api::policy::MetricsTier;
 
 /// Where the paths of this API begin.
 pub const PREFIX: &str = "/api/v1/";
+/// Where requests are foretold, by POST.
+pub const SIMULATE: &str = "/api/v1/simulate";
+const NO_TOKEN: &str = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token of the \
+                        controller's state folder";
 /// How long fresh reports are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Window where none is said.
@@ -57,6 +64,8 @@ pub struct Api {
     pub overview: Arc<dyn Overview>,
     /// What callers must show.
     pub token: String,
+    /// The state in force.
+    pub live: Arc<Live>,
 }
 
 /// What was asked, read from the query string.
@@ -84,10 +93,15 @@ impl TrafficSource for Api {
 impl Api {
     /// Answers a request below [`PREFIX`].
     pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
-        if !self.is_allowed(request) {
-            let text = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token \
-                        of the controller's state folder";
-            return error(StatusCode::UNAUTHORIZED, text);
+        if !self.is_allowed(request.headers()) {
+            return error(StatusCode::UNAUTHORIZED, NO_TOKEN);
+        }
+        let (path, query) = (request.uri().path(), request.uri().query());
+        let path = path.strip_prefix(PREFIX).unwrap_or_default();
+        if request.method() == Method::GET
+            && let Some(answer) = self.live.get(path, query.unwrap_or_default()).await
+        {
+            return told(answer);
         }
         let query = request.uri().query().unwrap_or_default();
         match (request.uri().path().strip_prefix(PREFIX), request.method()) {
@@ -123,8 +137,25 @@ impl Api {
             }
             _ => error(
                 StatusCode::NOT_FOUND,
-                "there are traffic, stat, edges, authz, why, dashboard and tap below /api/v1/",
+                "there are traffic, stat, edges, authz, why, dashboard, tap, simulate (POST), analyze, describe, export \
+                 and sync below /api/v1/",
             ),
+        }
+    }
+
+    /// Answers requests that nobody makes; `None`: their list did not arrive, or is too long.
+    pub async fn simulate(&self, head: &Parts, list: Option<Bytes>) -> Answer {
+        if !self.is_allowed(&head.headers) {
+            return error(StatusCode::UNAUTHORIZED, NO_TOKEN);
+        }
+        let Some(list) = list else {
+            let most = live::MAX_BODY;
+            let text = format!("the requests did not arrive, or are more than {most} bytes");
+            return error(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        };
+        match serde_json::from_slice(&list) {
+            Ok(requests) => told(self.live.simulate(requests).await),
+            Err(why) => error(StatusCode::BAD_REQUEST, &format!("no requests: {why}")),
         }
     }
 
@@ -238,8 +269,8 @@ impl Api {
         }
     }
 
-    fn is_allowed<B>(&self, request: &Request<B>) -> bool {
-        let shown = request.headers().get(header::AUTHORIZATION);
+    fn is_allowed(&self, fields: &HeaderMap) -> bool {
+        let shown = fields.get(header::AUTHORIZATION);
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         // In constant time: how much of it was right must not be told.
         shown.is_some_and(|shown| {
@@ -366,6 +397,13 @@ fn wanted(query: &str) -> Result<Wanted, String> {
         }
     }
     Ok(wanted)
+}
+
+fn told(answer: Result<Value, live::Refused>) -> Answer {
+    match answer {
+        Ok(value) => json(&value),
+        Err((status, why)) => error(status, &why),
+    }
 }
 
 fn json(value: &impl Serialize) -> Answer {

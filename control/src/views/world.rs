@@ -13,6 +13,7 @@ use crate::smi::access::Subject;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use weft_proxy_api::policy::Access;
 
 /// What a view asks for, and what a change touches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ pub enum Topic {
 type Shape = BTreeSet<String>;
 
 /// All objects of the mesh.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct World {
     mesh: Mesh,
     enrolled: BTreeSet<PodRef>,
@@ -81,6 +82,13 @@ impl World {
     /// What holds for the whole mesh.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// The same world with another rule for traffic that no TrafficTarget allows.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.mesh.access = access;
+        self
     }
 
     /// Pods whose proxies ever got a certificate.

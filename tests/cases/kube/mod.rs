@@ -3,6 +3,7 @@
 mod authority;
 mod identity;
 mod install;
+mod live;
 mod mesh;
 mod metrics;
 mod smi;
@@ -79,6 +80,12 @@ pub(crate) const CASES: &[Case] = &[
         &["curl"],
         mesh::obeys,
     ),
+    (
+        "the_command_line_is_told_what_is_in_force",
+        &["curl"],
+        live::asked,
+    ),
+    ("an_upgrade_keeps_what_was_chosen", &[], live::upgraded),
     (
         "traffic_is_told_through_the_aggregator",
         &["curl"],

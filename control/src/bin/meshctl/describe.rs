@@ -1,33 +1,30 @@
 //! `meshctl describe` and `meshctl export`: one object, what of it applies, and what it became.
 
-use crate::manifests;
-use crate::simulate::{AccessArg, USAGE};
-use anyhow::{Context, Result, anyhow};
+use crate::live::{Source, State, WHERE};
+use crate::simulate::failed;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use weft_control::describe::{self, describe, effective};
-use weft_control::export::gateway_api;
+use weft_control::describe;
 use weft_control::manifest::ObjectKey;
-use weft_control::simulate::{Files, Simulation};
-use weft_control::views::Mesh;
-use weft_proxy_api::names::DEFAULT_TRUST_DOMAIN;
 
-/// Say what of a Service, pod, TrafficSplit or TrafficTarget applies, to whom, and what does not and why
+/// Say what of a Service, pod or object of the mesh applies, to whom, and what does not and why
 #[derive(Debug, Args)]
+#[command(after_help = WHERE)]
 pub(crate) struct DescribeArgs {
-    /// svc, pod, split, target or httproutegroup
+    /// svc, pod, split, target, servicepolicy, httproutegroup, tcproute or udproute
     kind: String,
     /// The object
     #[arg(value_name = "NAMESPACE/NAME")]
     name: String,
     #[command(flatten)]
-    source: Source,
+    about: About,
 }
 
 /// Print an SMI object as what it became
 #[derive(Debug, Args)]
+#[command(after_help = WHERE)]
 pub(crate) struct ExportArgs {
     /// E.g. trafficsplit/web
     #[arg(value_name = "KIND/NAME")]
@@ -39,20 +36,13 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum, default_value_t = Form::Effective)]
     to: Form,
     #[command(flatten)]
-    source: Source,
+    about: About,
 }
 
 #[derive(Debug, Args)]
-struct Source {
-    /// File or folder with manifests, or - for stdin; may be repeated
-    #[arg(short, long, value_name = "FILE", num_args = 1.., required = true)]
-    filename: Vec<PathBuf>,
-    /// What happens to traffic that no TrafficTarget allows, where no annotation says otherwise
-    #[arg(long, value_enum, default_value_t = AccessArg::Permissive)]
-    access: AccessArg,
-    /// Trust domain of the mesh
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_TRUST_DOMAIN)]
-    trust_domain: String,
+struct About {
+    #[command(flatten)]
+    state: State,
     /// How
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
@@ -81,17 +71,14 @@ pub(crate) fn export(args: &ExportArgs) -> ExitCode {
 }
 
 fn finish(result: Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("meshctl: {error:#}");
-        ExitCode::from(USAGE)
-    })
+    result.unwrap_or_else(|error| failed(&error))
 }
 
 fn described(args: &DescribeArgs) -> Result<ExitCode> {
     let (namespace, name) = args.name.split_once('/').unwrap_or(("default", &args.name));
     let key = key(&args.kind, namespace, name)?;
-    let tree = describe(&args.source.simulation()?, &key).map_err(|why| anyhow!(why))?;
-    args.source.print(&tree)?;
+    let tree = args.about.source()?.describe(&key)?;
+    args.about.print(&tree)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,16 +88,14 @@ fn exported(args: &ExportArgs) -> Result<ExitCode> {
         .split_once('/')
         .with_context(|| format!("{}: expected KIND/NAME, e.g. trafficsplit/web", args.object))?;
     let key = key(kind, &args.namespace, name)?;
-    let simulation = args.source.simulation()?;
+    let source = args.about.source()?;
     if args.to == Form::Effective {
-        let tree = effective(&simulation, &key).map_err(|why| anyhow!(why))?;
-        args.source.print(&tree)?;
+        args.about.print(&source.effective(&key)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let exported = gateway_api(&simulation, &key).map_err(|why| anyhow!(why))?;
-    if args.source.output == Format::Json {
-        let all = json!({ "objects": exported.objects, "notExpressed": exported.lost, "notes": exported.notes });
-        args.source.print(&all)?;
+    let exported = source.gateway_api(&key)?;
+    if args.about.output == Format::Json {
+        args.about.print(&json!(exported))?;
     } else {
         exported
             .lost
@@ -122,28 +107,26 @@ fn exported(args: &ExportArgs) -> Result<ExitCode> {
             .for_each(|note| println!("# note: {note}"));
         for object in &exported.objects {
             println!("---");
-            args.source.print(object)?;
+            args.about.print(object)?;
         }
     }
     Ok(ExitCode::from(u8::from(!exported.lost.is_empty())))
 }
 
 fn key(kind: &str, namespace: &str, name: &str) -> Result<ObjectKey> {
-    let kind = describe::kind(kind)
-        .with_context(|| format!("{kind}: expected svc, pod, split, target or httproutegroup"))?;
+    let kind = describe::kind(kind).with_context(|| {
+        format!("{kind}: expected svc, pod, split, target, servicepolicy or a route")
+    })?;
     Ok(ObjectKey::new(kind, namespace, name))
 }
 
-impl Source {
-    fn simulation(&self) -> Result<Simulation> {
-        let files = Files::new(manifests::read(&self.filename)?);
-        files.problems().for_each(|problem| eprintln!("{problem}"));
-        let mesh = Mesh {
-            trust_domain: self.trust_domain.clone(),
-            access: self.access.into(),
-            ..Mesh::default()
-        };
-        Ok(Simulation::new(&files, mesh))
+impl About {
+    fn source(&self) -> Result<Source<'_>> {
+        let source = self.state.source()?;
+        if self.state.is_files() {
+            source.problems().iter().for_each(|it| eprintln!("{it}"));
+        }
+        Ok(source)
     }
 
     fn print(&self, tree: &Value) -> Result<()> {

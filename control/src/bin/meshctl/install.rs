@@ -86,6 +86,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Did somebody say which?
+    pub(crate) fn is_named(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
     /// Settings of a client.
     pub(crate) fn settings(&self, namespace: &str) -> connect::Settings {
         connect::Settings {

@@ -8,12 +8,14 @@ mod describe;
 mod explain;
 mod inject;
 mod install;
+mod live;
 mod local;
 mod manifests;
 mod monitoring;
 mod observe;
 mod simulate;
 mod token;
+mod wait;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::Path;
@@ -43,6 +45,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Simulate(Box<simulate::SimulateArgs>),
     Analyze(analyze::AnalyzeArgs),
+    Wait(wait::WaitArgs),
     Describe(describe::DescribeArgs),
     Export(describe::ExportArgs),
     Stat(Box<observe::stat::StatArgs>),
@@ -129,6 +132,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Simulate(args) => Ok(simulate::run(&args)),
         Command::Analyze(args) => Ok(analyze::run(&args)),
+        Command::Wait(args) => Ok(wait::run(&args)),
         Command::Describe(args) => Ok(describe::run(&args)),
         Command::Export(args) => Ok(describe::export(&args)),
         Command::Stat(args) => observe::finish(observe::stat::run(&args)),

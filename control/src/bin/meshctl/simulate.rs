@@ -1,17 +1,17 @@
 //! `meshctl simulate`: what would happen to this request?
 
+use crate::live::{Answered, Source, State, WHERE};
 use crate::manifests;
+use crate::observe::{UNREACHABLE, connect::Unreachable};
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use weft_control::manifest::{Problem, Severity};
-use weft_control::simulate::answer::{Answer, Verdict};
-use weft_control::simulate::question::{self, Question, Written};
-use weft_control::simulate::{Files, Simulation, text};
-use weft_control::views::Mesh;
-use weft_proxy_api::names::DEFAULT_TRUST_DOMAIN;
+use weft_control::simulate::answer::Verdict;
+use weft_control::simulate::question::{self, Written};
+use weft_control::simulate::{Simulation, answered, text};
 use weft_proxy_api::policy::Access;
 
 /// Bad usage, or something that cannot be read.
@@ -20,20 +20,14 @@ pub(crate) const USAGE: u8 = 2;
 /// Say what would happen to a request, by the code the proxies run
 ///
 /// Answers from manifests: Kubernetes and SMI objects in YAML or JSON, any number of documents, Lists. What they leave out
-/// (pods, addresses, who is in the mesh) is assumed, and the answer says so.
+/// (pods, addresses, who is in the mesh) is assumed, and the answer says so. Or from the state in force of a running mesh.
 #[derive(Debug, Args)]
+#[command(after_help = WHERE)]
 #[command(group(ArgGroup::new("caller").args(["from", "from_pod", "from_spiffe", "unmeshed"])))]
 #[command(group(ArgGroup::new("called").args(["to", "to_pod"])))]
 pub(crate) struct SimulateArgs {
-    /// File or folder with manifests, or - for stdin; may be repeated
-    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present = "steps")]
-    filename: Vec<PathBuf>,
-    /// What happens to traffic that no TrafficTarget allows, where no annotation says otherwise
-    #[arg(long, value_enum, default_value_t = AccessArg::Permissive)]
-    access: AccessArg,
-    /// Trust domain of the mesh
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_TRUST_DOMAIN)]
-    trust_domain: String,
+    #[command(flatten)]
+    state: State,
     /// The caller: a pod of this service account, with a proxy
     #[arg(long, value_name = "NAMESPACE/ACCOUNT")]
     from: Option<String>,
@@ -68,7 +62,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["caller", "called"])]
     requests: Option<PathBuf>,
     /// Complete states to apply one after the other (files or folders); the answer is given after each
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["kubeconfig", "context", "control"])]
     steps: Vec<PathBuf>,
     /// Exit with 1 unless this is the verdict of every request (after the last step)
     #[arg(long, value_name = "VERDICT")]
@@ -100,13 +94,12 @@ enum ExpectArg {
     Passthrough,
 }
 
-/// A request that was read, and its answer; or why there is none.
-type Answered = Result<Answer, String>;
-
 /// What is said about one state.
 struct Step {
     name: Option<String>,
     answers: Vec<Answered>,
+    /// For people, where the state is told line by line.
+    lines: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -117,48 +110,52 @@ pub(crate) fn run(args: &SimulateArgs) -> ExitCode {
             print(args, &steps);
             ExitCode::from(u8::from(!args.is_as_expected(&steps)))
         }
-        Err(error) => {
-            eprintln!("meshctl: {error:#}");
-            ExitCode::from(USAGE)
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// 3 where a running mesh cannot be reached, else 2.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("meshctl: {error:#}");
+    ExitCode::from(match error.is::<Unreachable>() {
+        true => UNREACHABLE,
+        false => USAGE,
+    })
 }
 
 fn steps(args: &SimulateArgs) -> Result<Vec<Step>> {
     let questions = args.questions()?;
-    let mesh = Mesh {
-        trust_domain: args.trust_domain.clone(),
-        access: args.access.into(),
-        ..Mesh::default()
-    };
-    let mut files = Files::new(manifests::read(&args.filename)?);
-    let answer = |files: &Files, name| {
-        let simulation = Simulation::new(files, mesh.clone());
-        let ask = |question: &Result<Question, String>| match question {
-            Ok(question) => Ok(simulation.ask(question)),
-            Err(why) => Err(why.clone()),
-        };
-        Step {
-            name,
-            answers: questions.iter().map(ask).collect(),
-            problems: files.problems().cloned().collect(),
-        }
-    };
     if args.steps.is_empty() {
-        return Ok(vec![answer(&files, None)]);
+        return Ok(vec![step(&args.state.source()?, questions, None)?]);
     }
+    let mut files = args.state.files()?;
     let mut steps = Vec::new();
     for path in &args.steps {
         files.next(manifests::read_state(path)?);
-        steps.push(answer(&files, Some(path.to_string_lossy().into_owned())));
+        let problems = files.problems().cloned().collect();
+        let simulation = Simulation::new(&files, args.state.mesh());
+        let source = Source::Here(Box::new(simulation), problems);
+        let name = Some(path.to_string_lossy().into_owned());
+        steps.push(step(&source, questions.clone(), name)?);
     }
     Ok(steps)
 }
 
+fn step(source: &Source<'_>, questions: Vec<Value>, name: Option<String>) -> Result<Step> {
+    let (answers, lines) = source.ask(questions)?;
+    Ok(Step {
+        name,
+        answers,
+        lines,
+        problems: source.problems().to_vec(),
+    })
+}
+
 impl SimulateArgs {
-    fn questions(&self) -> Result<Vec<Result<Question, String>>> {
+    /// Each as in a list of requests.
+    fn questions(&self) -> Result<Vec<Value>> {
         if let Some(file) = &self.requests {
-            let list = question::read_list(&manifests::open(file)?);
+            let list = question::raw_list(&manifests::open(file)?);
             return list.map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
         }
         let written = Written {
@@ -174,7 +171,7 @@ impl SimulateArgs {
             headers: self.headers.iter().cloned().map(Value::String).collect(),
         };
         match written.meant() {
-            Ok(question) => Ok(vec![Ok(question)]),
+            Ok(_) => Ok(vec![serde_json::to_value(written)?]),
             Err(why) => bail!("{why}"),
         }
     }
@@ -199,10 +196,9 @@ fn print(args: &SimulateArgs, steps: &[Step]) {
     match args.output.unwrap_or(default) {
         Format::Text => steps.iter().for_each(print_text),
         Format::Json => {
-            // In JSON they are part of an answer; a list of answers has no place for them.
-            if is_list {
-                steps.iter().for_each(print_problems);
-            }
+            // In JSON they are part of an answer; a list of answers has no place for them, and a controller tells lines.
+            let apart = |step: &&Step| is_list || step.problems.is_empty();
+            steps.iter().filter(apart).for_each(print_problems);
             println!("{:#}", as_json(args, steps));
         }
     }
@@ -222,11 +218,7 @@ fn print_text(step: &Step) {
 }
 
 fn print_problems(step: &Step) {
-    let worth = |problem: &&Problem| problem.severity > Severity::Info;
-    step.problems
-        .iter()
-        .filter(worth)
-        .for_each(|problem| eprintln!("{problem}"));
+    step.lines.iter().for_each(|line| eprintln!("{line}"));
 }
 
 fn as_json(args: &SimulateArgs, steps: &[Step]) -> Value {
@@ -257,13 +249,6 @@ fn as_json(args: &SimulateArgs, steps: &[Step]) -> Value {
     }
 }
 
-fn answered(answer: &Answered) -> Value {
-    match answer {
-        Ok(answer) => serde_json::to_value(answer).unwrap_or_default(),
-        Err(why) => json!({ "error": why }),
-    }
-}
-
 fn problems(step: &Step) -> Value {
     let worth = |problem: &&Problem| problem.severity > Severity::Info;
     let one = |problem: &Problem| {
@@ -277,6 +262,17 @@ fn problems(step: &Step) -> Value {
         })
     };
     step.problems.iter().filter(worth).map(one).collect()
+}
+
+impl AccessArg {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            AccessArg::Strict => "strict",
+            AccessArg::Permissive => "permissive",
+            AccessArg::Audit => "audit",
+        }
+    }
 }
 
 impl From<AccessArg> for Access {

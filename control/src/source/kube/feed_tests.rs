@@ -21,6 +21,7 @@ fn told(events: &[Event]) -> Vec<String> {
         Event::Delete(key) => format!("-{}", key.name),
         Event::Problems { problems, .. } => format!("!{}", problems.len()),
         Event::Synced => "synced".into(),
+        Event::Reached(number) => format!("reached {number}"),
     };
     events.iter().map(line).collect()
 }

@@ -113,7 +113,15 @@ impl Ledger {
         self.pages.lock().entries.get(key).cloned()
     }
 
-    /// Every object.
+    /// Every object with what is known of it, by key.
+    pub fn all(&self) -> Vec<(ObjectKey, Entry)> {
+        let pages = self.pages.lock();
+        let all = pages.entries.iter();
+        all.map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// The name of every object.
     pub fn keys(&self) -> BTreeSet<ObjectKey> {
         self.pages.lock().entries.keys().cloned().collect()
     }

@@ -13,6 +13,7 @@
 pub mod feed;
 pub mod kinds;
 pub mod ledger;
+pub mod once;
 pub(crate) mod pause;
 #[cfg(test)]
 mod tests;

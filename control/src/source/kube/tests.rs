@@ -153,6 +153,7 @@ async fn story(answers: Vec<Answer>) -> (BTreeSet<String>, Vec<String>) {
                 }
                 Event::Problems { problems, .. } => panic!("{problems:?}"),
                 Event::Synced => drop(known.insert("(synced)".into())),
+                Event::Reached(_) => {}
             }
         }
     }

@@ -33,11 +33,11 @@ pub(crate) struct Target {
 
 /// The controller could not be reached: not the same as an answer one does not like.
 #[derive(Debug)]
-pub(crate) struct Unreachable(pub(super) anyhow::Error);
+pub(crate) struct Unreachable(pub(crate) anyhow::Error);
 
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the controller cannot be reached: {:#}", self.0)
+        write!(f, "the mesh cannot be reached: {:#}", self.0)
     }
 }
 
@@ -51,7 +51,22 @@ impl Target {
         serde_json::from_str(&text).context("the controller's answer cannot be read")
     }
 
-    /// Body of a GET.
+    /// Did somebody say where it is?
+    pub(crate) fn is_named(&self) -> bool {
+        self.state.is_some() || self.control.is_some()
+    }
+
+    /// Does a node run on this machine?
+    pub(crate) fn is_there(&self) -> bool {
+        self.node().is_ok()
+    }
+
+    fn node(&self) -> Result<Client> {
+        let state = self.state.clone().unwrap_or_else(default_state);
+        Client::open(&std::path::absolute(state)?)
+    }
+
+    /// Body of the answer to a GET.
     pub(crate) fn get(&self, path: &str) -> Result<String> {
         self.call("GET", path)
     }
@@ -63,14 +78,26 @@ impl Target {
 
     fn call(&self, method: &str, path: &str) -> Result<String> {
         let (stream, token) = self.open().map_err(Unreachable)?;
-        let answer = exchange(stream, &token, method, path).map_err(Unreachable)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .ok_or_else(|| Unreachable(anyhow!("this is no HTTP answer")))?;
-        match head.split(' ').nth(1) {
-            Some("200") => Ok(body.to_owned()),
-            status => bail!("{} ({})", body.trim(), status.unwrap_or("no status")),
-        }
+        answer(exchange(stream, &token, method, path))
+    }
+
+    /// Body of the answer to a POST of JSON, which may take this long.
+    pub(crate) fn post_json(&self, path: &str, body: &str, patience: Duration) -> Result<String> {
+        let (mut stream, token) = self.open().map_err(Unreachable)?;
+        let head = format!(
+            "POST {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            token.trim(),
+            body.len()
+        );
+        let mut sent = || {
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            stream.write_all(head.as_bytes())?;
+            Ok(stream.write_all(body.as_bytes())?)
+        };
+        sent().map_err(Unreachable)?;
+        answer(rest(stream))
     }
 
     /// The body of a GET, as it comes.
@@ -117,8 +144,7 @@ impl Target {
             }
             return Err(last);
         }
-        let state = self.state.clone().unwrap_or_else(default_state);
-        let client = Client::open(&std::path::absolute(state)?)?;
+        let client = self.node()?;
         let status = client.status()?;
         let ip = match status.rung {
             Rung::Loopback => status.control_addr.ip(),
@@ -142,6 +168,22 @@ fn ask(stream: &mut TcpStream, token: &str, method: &str, path: &str) -> Result<
 
 fn exchange(mut stream: TcpStream, token: &str, method: &str, path: &str) -> Result<String> {
     ask(&mut stream, token, method, path)?;
+    rest(stream)
+}
+
+/// The body of an answer of success.
+fn answer(read: Result<String>) -> Result<String> {
+    let answer = read.map_err(Unreachable)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| Unreachable(anyhow!("this is no HTTP answer")))?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        status => bail!("{} ({})", body.trim(), status.unwrap_or("no status")),
+    }
+}
+
+fn rest(stream: TcpStream) -> Result<String> {
     let mut answer = String::new();
     stream
         .take(MAX_ANSWER)

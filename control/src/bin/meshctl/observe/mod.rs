@@ -22,7 +22,7 @@ use std::time::Duration;
 use weft_control::traffic::table::LONGEST;
 
 /// Exit code where the controller cannot be reached.
-const UNREACHABLE: u8 = 3;
+pub(crate) const UNREACHABLE: u8 = 3;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

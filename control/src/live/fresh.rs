@@ -1,0 +1,98 @@
+//! Whether what the controller knows is what is written by now: who applies an object and asks at once must not be told of
+//! the state before.
+
+use crate::index::Index;
+use crate::kube::Client;
+use crate::source::kube::ledger::Ledger;
+use crate::source::kube::once;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a source may take. Whoever wants more asks again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether a watch has caught up.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Turns of the runtime until every stream to a proxy has seen what was just published: one to take in what the source sent, one
+/// for the streams that this wakes, and as many again for what these wake.
+const TURNS: usize = 4;
+
+/// A way to know.
+pub enum Fresh {
+    /// Folders are read when asked.
+    Folders(Folders),
+    /// The versions of the objects in an API server are compared with those that were seen.
+    Kubernetes {
+        /// Asks it.
+        client: Client,
+        /// What was seen.
+        ledger: Arc<Ledger>,
+    },
+    /// There is no source.
+    Nothing,
+}
+
+/// Asks a source of folders.
+pub struct Folders {
+    asks: mpsc::Sender<u64>,
+    next: AtomicU64,
+    reached: watch::Receiver<u64>,
+}
+
+impl Folders {
+    /// `asks`: as [`crate::source::dir::watch_and_answer`] takes them.
+    pub fn new(asks: mpsc::Sender<u64>, index: &Index) -> Self {
+        Self {
+            asks,
+            next: AtomicU64::new(1),
+            reached: index.reached(),
+        }
+    }
+
+    async fn read(&self) -> bool {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut reached = self.reached.clone();
+        let done = async {
+            self.asks.send(number).await.is_ok()
+                && reached.wait_for(|at| *at >= number).await.is_ok()
+        };
+        timeout(PATIENCE, done).await.unwrap_or(false)
+    }
+}
+
+impl Fresh {
+    /// Waits until all that is written now has been taken in; false: that is not known.
+    pub async fn read(&self) -> bool {
+        let read = match self {
+            Self::Folders(folders) => folders.read().await,
+            Self::Kubernetes { client, ledger } => caught_up(client, ledger).await,
+            Self::Nothing => true,
+        };
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        read
+    }
+
+    /// Whether every proxy of the mesh is connected to this controller.
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Self::Folders(_))
+    }
+}
+
+/// Objects that had another version when they were compared will have it soon.
+async fn caught_up(client: &Client, ledger: &Ledger) -> bool {
+    let end = Instant::now() + PATIENCE;
+    let Ok(Ok(written)) = timeout(PATIENCE, once::generations(client)).await else {
+        return false;
+    };
+    while !once::has_seen(ledger, &written) {
+        if Instant::now() >= end {
+            return false;
+        }
+        sleep(PAUSE).await;
+    }
+    true
+}

@@ -1,0 +1,149 @@
+//! Which proxies have what is in force.
+
+use super::Live;
+use crate::manifest::{ObjectKey, Severity};
+use crate::serve::proxies::ProxyStatus;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// How a change stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Standing {
+    /// All that is written has been read; false: perhaps not.
+    pub up_to_date: bool,
+    /// The object that was asked about, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectStanding>,
+    /// The proxies.
+    pub proxies: ProxiesStanding,
+}
+
+/// How an object stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectStanding {
+    /// It is in force: as it is written, or, where that is not valid, as it was before.
+    pub in_force: bool,
+    /// Why it is not in force as it is written.
+    pub rejected: Vec<String>,
+}
+
+/// How the proxies stand.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxiesStanding {
+    /// Connected to this controller.
+    pub connected: usize,
+    /// Of these, those that hold the current version of all they subscribed to.
+    pub synced: usize,
+    /// The others, and those that ought to be connected.
+    pub behind: Vec<Behind>,
+}
+
+/// A proxy that has not what is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Behind {
+    /// `namespace/name`; or an object that is not said to be with every proxy.
+    pub pod: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Live {
+    /// How things stand, once the source has been read.
+    pub(super) async fn standing(&self, key: Option<&ObjectKey>) -> Standing {
+        let up_to_date = self.fresh.read().await;
+        Standing {
+            up_to_date,
+            object: key.map(|key| self.object(key)),
+            proxies: self.proxies(),
+        }
+    }
+
+    fn object(&self, key: &ObjectKey) -> ObjectStanding {
+        let name = key.to_string();
+        let problems = self.overview.file_problems().into_iter();
+        let wrong = problems
+            .filter(|it| it.severity == Severity::Error && it.object.as_ref() == Some(&name));
+        ObjectStanding {
+            in_force: self.overview.has(key),
+            rejected: wrong.map(|it| it.to_string()).collect(),
+        }
+    }
+
+    pub(super) fn proxies(&self) -> ProxiesStanding {
+        let expected = match self.fresh.is_alone() {
+            true => self.overview.expected(),
+            false => BTreeSet::new(),
+        };
+        let expected = expected.iter().map(ToString::to_string).collect();
+        stand(&self.shared.proxies.list(), expected)
+    }
+}
+
+/// `SYNCED` or `STALE`.
+pub fn state(proxy: &ProxyStatus) -> &'static str {
+    match proxy.synced() {
+        true => "SYNCED",
+        false => "STALE",
+    }
+}
+
+/// `expected`: pods (`namespace/name`) whose proxies ought to be connected.
+fn stand(proxies: &[ProxyStatus], mut expected: BTreeSet<String>) -> ProxiesStanding {
+    let mut behind = Vec::new();
+    for proxy in proxies {
+        let pod = proxy.pod.to_string();
+        expected.remove(&pod);
+        if let Some(since) = proxy.stale_since {
+            let for_ms = since.elapsed().as_millis();
+            let refusal = proxy.last_nack.as_ref().map(|it| format!(": {it}"));
+            let why = format!(
+                "has not taken over what was sent {for_ms} ms ago{}",
+                refusal.unwrap_or_default()
+            );
+            behind.push(Behind { pod, why });
+        }
+    }
+    let synced = proxies.len() - behind.len();
+    let why = "is not connected to the controller".to_owned();
+    behind.extend(expected.into_iter().map(|pod| Behind {
+        pod,
+        why: why.clone(),
+    }));
+    behind.sort();
+    ProxiesStanding {
+        connected: proxies.len(),
+        synced,
+        behind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod_ref::PodRef;
+    use std::time::Instant;
+
+    #[test]
+    fn who_is_stale_or_missing_is_behind() {
+        let proxy = |name: &str, stale: bool| ProxyStatus {
+            pod: PodRef::new("a", name),
+            zone: String::new(),
+            version: String::new(),
+            connected: Instant::now(),
+            stale_since: stale.then(Instant::now),
+            subscriptions: 1,
+            last_nack: stale.then(|| "no such field".to_owned()),
+        };
+        let expected = ["a/p", "a/q", "a/r"].map(str::to_owned).into();
+        let standing = stand(&[proxy("p", false), proxy("q", true)], expected);
+        assert_eq!((standing.connected, standing.synced), (2, 1));
+        let behind: Vec<_> = standing.behind.iter().map(|it| it.pod.as_str()).collect();
+        assert_eq!(behind, ["a/q", "a/r"]);
+        assert!(standing.behind[0].why.ends_with(": no such field"));
+        assert_eq!(stand(&[], BTreeSet::new()), ProxiesStanding::default());
+    }
+}

@@ -1,0 +1,206 @@
+//! The command line asked about a mesh whose objects are in an API server: by its controller, and by the API server alone.
+
+use super::mesh::{Node, node};
+use anyhow::{Context, Result, ensure};
+use harness::kube::Kube;
+use harness::{Mesh, echo, program, split};
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Instant;
+use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE};
+
+const ROOT: &str = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec:\n  selector: { app: web-v1 }\n  ports:\n    - { name: http, port: 8080 }\n";
+
+/// Runs `meshctl` where the API server can be reached; another exit code than expected is an error.
+fn meshctl(node: &Node, code: i32, words: &[&str]) -> Result<String> {
+    let kubeconfig = node.kube.kubeconfig().display().to_string();
+    let meshctl = program("meshctl")?.display().to_string();
+    let all = node.prefix.iter().map(String::as_str);
+    let all: Vec<&str> = all
+        .chain([meshctl.as_str()])
+        .chain(words.iter().copied())
+        .chain(["--kubeconfig", kubeconfig.as_str()])
+        .collect();
+    run(code, &all)
+}
+
+/// The same, by the state folder of the node.
+fn by_state(mesh: &Mesh, code: i32, words: &[&str]) -> Result<String> {
+    let meshctl = program("meshctl")?.display().to_string();
+    let state = mesh.state().display().to_string();
+    run(code, &[&[&*meshctl], words, &["--state", &*state]].concat())
+}
+
+fn run(code: i32, words: &[&str]) -> Result<String> {
+    said(code, words).map(|(out, _)| out)
+}
+
+/// What it prints, and what it says beside that.
+fn said(code: i32, words: &[&str]) -> Result<(String, String)> {
+    let output = Command::new(words[0]).args(&words[1..]).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(
+        output.status.code() == Some(code),
+        "{words:?}: {:?}: {}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    Ok((text(&output.stdout), text(&output.stderr)))
+}
+
+/// How many of a hundred requests, one right after the other, were answered by this pod.
+fn served_by(mesh: &Mesh, pod: &str) -> Result<usize> {
+    let url = "http://web:8080/[1-100]";
+    let output = mesh.exec("client", &["curl", "-s", "--max-time", "60", url])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.matches(&format!("\"pod\":\"{pod}\"")).count())
+}
+
+pub(super) fn asked() -> Result<()> {
+    let manifests = [
+        ROOT,
+        &echo("web-v1", 1),
+        &echo("web-v2", 1),
+        &echo("client", 1),
+    ];
+    // Its admin port is asked through the API server, which goes to no loopback address.
+    let there = &node(&manifests, &[("WEFT_CONTROL_ADMIN_ADDR", "0.0.0.0:8085")])?;
+    let (mesh, kube) = (&there.mesh, &there.kube);
+    // Where the Lease of whoever writes status is.
+    kube.kubectl(&["create", "namespace", SYSTEM_NAMESPACE])?;
+    mesh.answers("client", "http://web:8080/", 200)?;
+    let pods = [mesh.pod("web-v1")?.name, mesh.pod("web-v2")?.name];
+    ensure!(served_by(mesh, &pods[0])? == 100, "the echo says who it is");
+
+    for round in 0..4 {
+        let to = 1 - round % 2;
+        kube.apply(&split("web", &[("web-v1", 1 - to), ("web-v2", to)]))?;
+        let began = Instant::now();
+        match round < 2 {
+            true => by_state(mesh, 0, &["wait", "split/web"])?,
+            false => meshctl(there, 0, &["wait", "split/web"])?,
+        };
+        let took = began.elapsed();
+        let served = served_by(mesh, &pods[to as usize])?;
+        ensure!(served == 100, "round {round}: {served} of 100");
+        eprintln!("round {round}: wait returned after {took:?}");
+    }
+    kube.apply(&split("web", &[("web-v1", 1), ("web-v2", 3)]))?;
+    told(there)?;
+    proxies(there)?;
+    kube.kubectl(&["delete", "trafficsplit", "web"])?;
+    by_state(mesh, 0, &["wait", "split/web", "--for", "deleted"])?;
+    ensure!(served_by(mesh, &pods[0])? == 100, "the root serves");
+    meshctl(there, 0, &["wait"])?;
+    meshctl(there, 1, &["wait", "split/web", "--timeout", "2s"])?;
+    Ok(())
+}
+
+/// What is read from the API server alone.
+fn told(node: &Node) -> Result<()> {
+    let ask = ["--from-pod", "default/client", "--to", "web:8080"];
+    let said = meshctl(node, 0, &[&["simulate", "-o", "json"], &ask[..]].concat())?;
+    let told: Value = serde_json::from_str(&said)?;
+    ensure!(told["verdict"] == "allow", "{told:#}");
+    ensure!(told["backends"][1]["share"] == 75.0, "{told:#}");
+    let strict = ["--access", "strict", "--expect", "deny"];
+    meshctl(node, 0, &[&["simulate"], &ask[..], &strict].concat())?;
+    meshctl(node, 0, &["analyze"])?;
+    let said = meshctl(node, 0, &["describe", "split", "default/web", "-o", "json"])?;
+    let told: Value = serde_json::from_str(&said)?;
+    ensure!(told["inForce"] == true, "{told:#}");
+    let said = meshctl(node, 0, &["export", "split/web", "--to", "gateway-api"])?;
+    ensure!(said.contains("kind: HTTPRoute"), "{said}");
+    Ok(())
+}
+
+/// The controller as a pod, so that `meshctl check --proxy` finds it and asks it about the proxies.
+fn proxies(node: &Node) -> Result<()> {
+    let (mesh, kube) = (&node.mesh, &node.kube);
+    let labels = json!({"app.kubernetes.io/component": CONTROL_ACCOUNT});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "control", "namespace": SYSTEM_NAMESPACE, "labels": labels},
+        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "control", "image": "none"}]},
+    });
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": SYSTEM_NAMESPACE}});
+    kube.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [account, pod]}).to_string())?;
+    let address = mesh.client().status()?.control_addr.ip().to_string();
+    let status = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]});
+    kube.set_status(&["pod", "control", "-n", SYSTEM_NAMESPACE], &status)?;
+    let said = meshctl(node, 1, &["check", "--proxy", "-o", "json"])?;
+    let report: Value = serde_json::from_str(&said)?;
+    let sections = report["categories"].as_array().context("categories")?;
+    let proxies = sections
+        .iter()
+        .find(|it| it["categoryName"] == "weft-proxies");
+    let checks = proxies.and_then(|it| it["checks"].as_array());
+    let checks = checks.with_context(|| format!("{report:#}"))?;
+    let fine = checks.iter().all(|it| it["result"] == "success");
+    ensure!(fine && checks.len() == 3, "{checks:#?}");
+    meshctl(node, 0, &["wait", "split/web"]).map(drop)
+}
+
+/// An upgrade keeps what was chosen and says what changes; what was chosen is what the command line goes by.
+pub(super) fn upgraded() -> Result<()> {
+    let kube = Kube::up()?;
+    let program = program("meshctl")?.display().to_string();
+    let kubeconfig = kube.kubeconfig().display().to_string();
+    let meshctl = |code: i32, words: &[&str]| {
+        said(
+            code,
+            &[&[&*program], words, &["--kubeconfig", &*kubeconfig]].concat(),
+        )
+    };
+    let text = run(0, &[&program, "install", "--set", "access=strict"])?;
+    kube.apply(&text)?;
+    let (text, changes) = meshctl(0, &["upgrade", "--set", "replicas=3"])?;
+    ensure!(changes.contains("value replicas: 2 -> 3"), "{changes}");
+    ensure!(!changes.contains("value access"), "{changes}");
+    ensure!(
+        changes.contains("Deployment weft-system/weft-control: changes"),
+        "{changes}"
+    );
+    kube.apply(&text)?;
+    let (_, changes) = meshctl(0, &["upgrade"])?;
+    ensure!(
+        !changes.contains("value "),
+        "what was chosen is kept: {changes}"
+    );
+    let deployment = kube.get(&["deployment", CONTROL_ACCOUNT, "-n", SYSTEM_NAMESPACE])?;
+    ensure!(deployment["spec"]["replicas"] == 3, "{deployment}");
+
+    let labels = json!({"app": "web"});
+    let injected = json!({"weft.mesh/injected-at-version": "0.1.0"});
+    let items = json!([
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"selector": labels, "ports": [{"port": 80}]}},
+        {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels, "annotations": injected},
+            "spec": {"containers": [{"name": "app", "image": "none"}]},
+        },
+    ]);
+    kube.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+    let status = json!({"phase": "Running", "podIP": "10.1.2.3", "podIPs": [{"ip": "10.1.2.3"}]});
+    kube.set_status(&["pod", "web"], &status)?;
+    let ask = [
+        "simulate",
+        "--from",
+        "default/client",
+        "--to-pod",
+        "default/web:80",
+    ];
+    let (answer, notes) = meshctl(0, &[&ask[..], &["--expect", "deny"]].concat())?;
+    ensure!(
+        notes.is_empty(),
+        "the installation says what holds: {notes}"
+    );
+    ensure!(answer.starts_with("DENY 403"), "{answer}");
+
+    let (text, _) = meshctl(0, &["uninstall"])?;
+    kube.kubectl_with(&["delete", "--wait=false", "-f", "-"], &text)?;
+    let (answer, notes) = meshctl(0, &[&ask[..], &["--expect", "allow"]].concat())?;
+    ensure!(notes.contains("access permissive"), "{answer}{notes}");
+    Ok(())
+}
