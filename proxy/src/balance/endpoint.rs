@@ -71,7 +71,8 @@ pub struct InFlight {
     done: bool,
     /// Of the Service's breaker.
     permit: Option<Permit>,
-    counted: Option<Counted>,
+    /// Apart, as it is rare: what is under way should be small.
+    counted: Option<Box<Counted>>,
 }
 
 /// A request counted with its endpoint alone.
@@ -210,16 +211,16 @@ impl Endpoint {
     }
 
     /// Counted by itself, where there is a registry to count in.
-    fn count(&self) -> Option<Counted> {
+    fn count(&self) -> Option<Box<Counted>> {
         let spec = &self.spec;
         let find = || self.health.metrics.endpoint(&spec.namespace, &spec.pod);
         let counts = self.counts.get_or_init(find).clone()?;
         counts.started();
-        Some(Counted {
+        Some(Box::new(Counted {
             counts,
             ended: Outcome::Cancelled,
             latency: None,
-        })
+        }))
     }
 
     /// Takes it back, whatever its breaker thinks (its set has become too small to leave it out).
