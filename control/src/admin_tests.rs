@@ -83,7 +83,7 @@ fn story() -> Story {
     let api = Api {
         shared: shared.clone(),
         overview: Arc::new(Nothing),
-        token: "secret".into(),
+        keys: String::from("secret").into(),
         live: Arc::new(Live::new(Arc::new(Nothing), shared.clone(), Fresh::Nothing)),
     };
     let admin = Admin {

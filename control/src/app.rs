@@ -17,6 +17,7 @@ use crate::ca::Ca;
 use crate::index::Index;
 use crate::kube::connect;
 use crate::kube::metrics_api;
+use crate::kube::observers::Observers;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
 use crate::kube::writer::{self, Writer};
@@ -34,6 +35,7 @@ use crate::source::{Event, dir};
 use crate::state::StateDir;
 use crate::token::TokenKey;
 use crate::traffic::api::Api;
+use crate::traffic::gate::{Gate, Keys};
 use crate::traffic::{Inventory, inventory};
 use crate::views::Mesh;
 use crate::views::world::{Reader, World};
@@ -132,7 +134,12 @@ async fn run_and_tell(
     };
     let state = state_of(&config, client.as_ref()).await?;
     let (index, shared, own) = open(&config, &state.dir, client.clone())?;
-    let token = state.dir.observe_token()?;
+    let keys = Keys {
+        token: state.dir.observe_token()?,
+        others: client
+            .clone()
+            .map(|client| Arc::new(Observers::new(client)) as Arc<dyn Gate>),
+    };
     // Both addresses are taken before anything runs: a second controller says so at once.
     let (listener, control) = listen(config.listen)?;
     let admin_listener = TcpListener::bind(config.admin)
@@ -141,12 +148,12 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     if let Some(client) = client.clone() {
-        let reports = api_of(&index, &shared, token.clone(), Fresh::Nothing);
+        let reports = api_of(&index, &shared, keys.clone(), Fresh::Nothing);
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     let mut ending = JoinSet::new();
     let (watched, fresh) = watched(config.source, client.clone(), &index, &shared, &mut ending);
-    let api = api_of(&index, &shared, token, fresh);
+    let api = api_of(&index, &shared, keys, fresh);
     tasks.spawn(admin_of(api, &index, &shared, &own).run(admin_listener));
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
@@ -207,11 +214,11 @@ async fn answer_the_server(
     Ok(())
 }
 
-fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, token: String, fresh: Fresh) -> Api {
+fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, keys: Keys, fresh: Fresh) -> Api {
     Api {
         shared: shared.clone(),
         overview: index.clone(),
-        token,
+        keys,
         live: Arc::new(Live::new(index.clone(), shared.clone(), fresh)),
     }
 }

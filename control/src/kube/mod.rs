@@ -2,6 +2,7 @@
 //!
 //! * [`connect`]: the client.
 //! * [`review`]: whom a projected token stands for.
+//! * [`observers`]: who may look at the traffic.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
 //! * [`status`], [`writer`]: what users read of their objects.
@@ -11,6 +12,7 @@
 pub mod connect;
 pub mod lease;
 pub mod metrics_api;
+pub mod observers;
 pub mod rbac;
 pub mod review;
 pub mod secret;

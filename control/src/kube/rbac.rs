@@ -42,6 +42,13 @@ pub fn rbac() -> Rbac {
         &["create"],
         &[],
     ));
+    // Whether somebody may look at the traffic.
+    cluster.push(rule(
+        &["authorization.k8s.io"],
+        &["subjectaccessreviews"],
+        &["create"],
+        &[],
+    ));
     // Told about objects of every namespace, and kept beside them.
     cluster.push(rule(
         &["events.k8s.io"],

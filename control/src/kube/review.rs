@@ -92,11 +92,9 @@ impl Reviewer {
             tracing::warn!(reason, "no TokenReview"); // never the token
             TokenError::Review
         };
-        match timeout(LIMIT, self.api.create(&params, &review)).await {
-            Ok(Ok(review)) => Ok(review.status.unwrap_or_default()),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("no answer within {LIMIT:?}"))),
-        }
+        let reviewed = timed(self.api.create(&params, &review)).await;
+        let review = reviewed.map_err(failed)?;
+        Ok(review.status.unwrap_or_default())
     }
 
     fn recall(&self, key: &[u8; 32], now: Instant) -> Option<Verdict> {
@@ -117,8 +115,18 @@ impl Reviewer {
     }
 }
 
+/// What the API server answers, if it does in time.
+pub(super) async fn timed<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, String> {
+    match timeout(LIMIT, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {LIMIT:?}")),
+    }
+}
+
 /// Tokens themselves are not kept.
-fn fingerprint(token: &str) -> [u8; 32] {
+pub(super) fn fingerprint(token: &str) -> [u8; 32] {
     let mut key = [0; 32];
     key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
     key

@@ -16,6 +16,7 @@
 //! The others take `window` in seconds (`10`, `60`, `600`; `start`: since the proxies started; default 60). Asking makes the
 //! proxies report every second for a while; `fresh` waits for their next reports, two seconds at most.
 
+use super::gate::{Keys, Refusal, Right};
 use super::report::API_VERSION;
 use super::rows::{self, Query, Resource};
 use super::show::{self, Wanted};
@@ -44,8 +45,6 @@ use weft_proxy_api::policy::MetricsTier;
 pub const PREFIX: &str = "/api/v1/";
 /// Where requests are foretold, by POST.
 pub const SIMULATE: &str = "/api/v1/simulate";
-const NO_TOKEN: &str = "this needs the header `authorization: Bearer TOKEN`; the token is in the file observe.token of the \
-                        controller's state folder";
 /// How long fresh reports are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Window where none is said.
@@ -62,8 +61,8 @@ pub struct Api {
     pub shared: Arc<Shared>,
     /// What there is.
     pub overview: Arc<dyn Overview>,
-    /// What callers must show.
-    pub token: String,
+    /// Who may ask.
+    pub keys: Keys,
     /// The state in force.
     pub live: Arc<Live>,
 }
@@ -93,24 +92,25 @@ impl TrafficSource for Api {
 impl Api {
     /// Answers a request below [`PREFIX`].
     pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
-        if !self.is_allowed(request.headers()) {
-            return error(StatusCode::UNAUTHORIZED, NO_TOKEN);
-        }
-        let (path, query) = (request.uri().path(), request.uri().query());
-        let path = path.strip_prefix(PREFIX).unwrap_or_default();
+        let query = request.uri().query().unwrap_or_default();
+        let path = request.uri().path().strip_prefix(PREFIX);
+        let right = right(path, query);
+        let who = match self.admit(request.headers(), &right).await {
+            Ok(who) => who,
+            Err(refusal) => return refused(&refusal),
+        };
         if request.method() == Method::GET
-            && let Some(answer) = self.live.get(path, query.unwrap_or_default()).await
+            && let Some(answer) = self.live.get(path.unwrap_or_default(), query).await
         {
             return told(answer);
         }
-        let query = request.uri().query().unwrap_or_default();
-        match (request.uri().path().strip_prefix(PREFIX), request.method()) {
-            (Some("tap"), &Method::GET) => return self.tap(query),
-            (Some("metrics"), &Method::POST) => return self.metrics(query),
+        match (path, request.method()) {
+            (Some("tap"), &Method::GET) => return self.tap(query, &who),
+            (Some("metrics"), &Method::POST) => return self.metrics(query, &who),
             (_, &Method::GET) => {}
             _ => return error(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
         }
-        let asked = match Asked::read(request.uri().query().unwrap_or_default()) {
+        let asked = match Asked::read(query) {
             Ok(asked) => asked,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
         };
@@ -118,7 +118,7 @@ impl Api {
         if asked.fresh {
             self.wait_for_reports(since).await;
         }
-        match request.uri().path().strip_prefix(PREFIX) {
+        match path {
             Some("traffic") => json(&self.traffic(asked.window)),
             Some("stat") => self.stat(asked),
             Some("dashboard") => json(&Document::new(
@@ -145,8 +145,8 @@ impl Api {
 
     /// Answers requests that nobody makes; `None`: their list did not arrive, or is too long.
     pub async fn simulate(&self, head: &Parts, list: Option<Bytes>) -> Answer {
-        if !self.is_allowed(&head.headers) {
-            return error(StatusCode::UNAUTHORIZED, NO_TOKEN);
+        if let Err(refusal) = self.admit(&head.headers, &Right::Figures).await {
+            return refused(&refusal);
         }
         let Some(list) = list else {
             let most = live::MAX_BODY;
@@ -160,7 +160,7 @@ impl Api {
     }
 
     /// Requests as they pass. Who looks, and for what, is in the log.
-    fn tap(&self, query: &str) -> Answer {
+    fn tap(&self, query: &str, who: &str) -> Answer {
         let wanted = match wanted(query) {
             Ok(wanted) => wanted,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
@@ -170,7 +170,7 @@ impl Api {
         let fitting = wanted.fitting(&self.overview.inventory().pods, &connected);
         let first = fitting.line();
         let (looked, pods) = (wanted.describe(), fitting.pods.len());
-        tracing::info!(target: "audit", pods, "tap: {looked}");
+        tracing::info!(target: "audit", who, pods, "tap: {looked}");
         let Some(tap) = self.shared.taps.start(wanted.start, fitting.pods) else {
             let text = "too many look at requests already";
             return error(StatusCode::TOO_MANY_REQUESTS, text);
@@ -184,7 +184,7 @@ impl Api {
     }
 
     /// Another detail of metrics. Who asks for it is in the log.
-    fn metrics(&self, query: &str) -> Answer {
+    fn metrics(&self, query: &str, who: &str) -> Answer {
         let order = match Order::read(query) {
             Ok(order) => order,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
@@ -195,7 +195,7 @@ impl Api {
             .pods
             .fitting(&self.overview.inventory().pods, &connected);
         let (asked, pods) = (order.pods.describe(), fitting.pods.len());
-        tracing::info!(target: "audit", pods, tier = ?order.tier, "metrics: {asked}");
+        tracing::info!(target: "audit", who, pods, tier = ?order.tier, "metrics: {asked}");
         self.shared.tiers.ask(&fitting.pods, order.tier);
         json(&fitting.line())
     }
@@ -269,13 +269,36 @@ impl Api {
         }
     }
 
-    fn is_allowed(&self, fields: &HeaderMap) -> bool {
+    async fn admit(&self, fields: &HeaderMap, right: &Right) -> Result<String, Refusal> {
         let shown = fields.get(header::AUTHORIZATION);
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        // In constant time: how much of it was right must not be told.
-        shown.is_some_and(|shown| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(shown, self.token.as_bytes()).is_ok()
-        })
+        self.keys.admit(shown.unwrap_or_default(), right).await
+    }
+}
+
+/// What a request below [`PREFIX`] wants to see or do.
+fn right(path: Option<&str>, query: &str) -> Right {
+    let mut namespaces = query
+        .split('&')
+        .filter_map(|part| part.strip_prefix("namespace="));
+    // Said twice, the last one counts, as where it is read.
+    let namespace = namespaces.next_back().and_then(decoded).unwrap_or_default();
+    match path {
+        Some("tap") => Right::Tap(namespace),
+        Some("metrics") => Right::Metrics(namespace),
+        _ => Right::Figures,
+    }
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    match refusal {
+        Refusal::Unknown => {
+            let text = "this needs the header `authorization: Bearer TOKEN`: the token in the file observe.token of \
+                        the controller's state folder or, in Kubernetes, one of an account with the right";
+            error(StatusCode::UNAUTHORIZED, text)
+        }
+        Refusal::Forbidden(why) => error(StatusCode::FORBIDDEN, why),
+        Refusal::Unable(why) => error(StatusCode::SERVICE_UNAVAILABLE, why),
     }
 }
 
@@ -471,6 +494,22 @@ mod tests {
         for wrong in ["tier=all", "seconds=0", "seconds=86401", "path=/", "x=1"] {
             assert!(Order::read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_decides_what_right_it_takes() {
+        let of = |path: &str, query: &str| right(Some(path), query).to_string();
+        let tap = "watch pods/tap of weft.mesh in ";
+        let namespace = of("tap", "resource=pod&namespace=shop%2D1");
+        assert_eq!(namespace, format!("{tap}namespace shop-1"));
+        assert_eq!(
+            of("tap", "resource=ns/shop"),
+            format!("{tap}all namespaces")
+        );
+        let twice = of("tap", "namespace=mine&namespace=theirs");
+        assert_eq!(twice, format!("{tap}namespace theirs"));
+        assert!(of("metrics", "").starts_with("update pods/metrics"));
+        assert!(of("why", "namespace=shop").starts_with("get traffic"));
     }
 
     #[test]

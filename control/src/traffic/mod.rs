@@ -12,12 +12,14 @@
 //! * [`resource`]: what can be asked about. * [`rows`]: the document, grouped; [`edges`]: as a graph, which [`graph`] draws;
 //!   [`authz`]: by permission; [`why`]: in sentences.
 //! * [`tap`]: single requests, as proxies show them; [`show`]: as lines.
-//! * [`tiers`]: the detail of their metrics, for a while. * [`api`]: all of it over HTTP.
+//! * [`tiers`]: the detail of their metrics, for a while. * [`api`]: all of it over HTTP;
+//!   [`gate`]: for whom.
 
 pub mod api;
 pub mod authz;
 pub mod counts;
 pub mod edges;
+pub mod gate;
 pub mod graph;
 pub mod inventory;
 pub mod read;

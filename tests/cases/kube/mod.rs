@@ -6,6 +6,7 @@ mod install;
 mod live;
 mod mesh;
 mod metrics;
+mod observers;
 mod smi;
 mod source;
 mod status;
@@ -90,6 +91,11 @@ pub(crate) const CASES: &[Case] = &[
         "traffic_is_told_through_the_aggregator",
         &["curl"],
         metrics::aggregated,
+    ),
+    (
+        "rights_of_the_server_say_who_sees_traffic",
+        &["curl"],
+        observers::permitted,
     ),
 ];
 

@@ -1,0 +1,160 @@
+//! Who may look at the traffic, where an API server decides: a caller's own token says who it is (TokenReview), and the
+//! rights of that user say what it may see (SubjectAccessReview). Rights are those of the group `weft.mesh`:
+//!
+//! | what | resource | verb |
+//! |---|---|---|
+//! | figures, and what the state in force means | `traffic` | `get` |
+//! | single requests | `pods/tap` | `watch` |
+//! | another detail of metrics | `pods/metrics` | `update` |
+//!
+//! The last two are asked for in the namespace that is looked at; without one, in all of them.
+
+use super::review::{fingerprint, timed};
+use crate::policy::GROUP;
+use crate::serve::rate::{Limiter, Rate};
+use crate::token::MAX_TOKEN;
+use crate::traffic::gate::{Gate, Refusal, Right};
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How long an answer counts.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Answers remembered at once.
+const MAX_REMEMBERED: usize = 1_024;
+/// What whoever presents made-up tokens can cost the API server.
+const RATE: Rate = Rate {
+    burst: 50,
+    interval: Duration::from_millis(100),
+};
+
+type Verdict = Result<String, Refusal>;
+/// A token's fingerprint, and what it was to be good for.
+type Question = ([u8; 32], Right);
+
+/// Asks the API server.
+pub struct Observers {
+    tokens: Api<TokenReview>,
+    access: Api<SubjectAccessReview>,
+    remembered: Mutex<HashMap<Question, (Instant, Verdict)>>,
+    rate: Mutex<Limiter<()>>,
+}
+
+impl Observers {
+    /// One that has asked nothing yet.
+    pub fn new(client: Client) -> Self {
+        Self {
+            tokens: Api::all(client.clone()),
+            access: Api::all(client),
+            remembered: Mutex::default(),
+            rate: Mutex::new(Limiter::new(RATE)),
+        }
+    }
+
+    async fn judge(&self, token: &str, right: &Right) -> Verdict {
+        if token.len() > MAX_TOKEN {
+            return Err(Refusal::Unknown);
+        }
+        let key = (fingerprint(token), right.clone());
+        if let Some(verdict) = self.recall(&key, Instant::now()) {
+            return verdict;
+        }
+        let turn = self.rate.lock().check((), Instant::now());
+        turn.map_err(|_| Refusal::Unable("too many ask".to_owned()))?;
+        let verdict = self.ask(token, right).await;
+        // What could not be asked may be asked again at once.
+        if !matches!(verdict, Err(Refusal::Unable(_))) {
+            self.remember(key, verdict.clone(), Instant::now());
+        }
+        verdict
+    }
+
+    async fn ask(&self, token: &str, right: &Right) -> Verdict {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: None,
+            },
+            ..TokenReview::default()
+        };
+        let params = PostParams::default();
+        let reviewed = timed(self.tokens.create(&params, &review)).await;
+        let status = reviewed
+            .map_err(Refusal::Unable)?
+            .status
+            .unwrap_or_default();
+        if status.authenticated != Some(true) {
+            return Err(Refusal::Unknown);
+        }
+        let user = status.user.unwrap_or_default();
+        let name = user.username.clone().unwrap_or_default();
+        let asked = SubjectAccessReview {
+            spec: subject(user, right),
+            ..SubjectAccessReview::default()
+        };
+        let answered = timed(self.access.create(&params, &asked)).await;
+        let status = answered
+            .map_err(Refusal::Unable)?
+            .status
+            .unwrap_or_default();
+        match status.allowed && status.denied != Some(true) {
+            true => Ok(name),
+            false => Err(Refusal::Forbidden(format!("{name} may not {right}"))),
+        }
+    }
+
+    fn recall(&self, key: &Question, now: Instant) -> Option<Verdict> {
+        let remembered = self.remembered.lock();
+        let (until, verdict) = remembered.get(key)?;
+        (now < *until).then(|| verdict.clone())
+    }
+
+    fn remember(&self, key: Question, verdict: Verdict, now: Instant) {
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, (until, _)| now < *until);
+        }
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, (now + REMEMBERED, verdict));
+    }
+}
+
+impl Gate for Observers {
+    fn admit<'a>(&'a self, token: &'a str, right: &'a Right) -> BoxFuture<'a, Verdict> {
+        Box::pin(self.judge(token, right))
+    }
+}
+
+/// What this user wants to do, as the API server is asked about it.
+fn subject(user: UserInfo, right: &Right) -> SubjectAccessReviewSpec {
+    let (verb, resource, subresource, namespace) = right.attributes();
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    SubjectAccessReviewSpec {
+        user: user.username,
+        uid: user.uid,
+        groups: user.groups,
+        extra: user.extra,
+        resource_attributes: Some(ResourceAttributes {
+            group: named(GROUP),
+            resource: named(resource),
+            subresource: named(subresource),
+            verb: named(verb),
+            namespace: named(namespace),
+            ..ResourceAttributes::default()
+        }),
+        ..SubjectAccessReviewSpec::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "observers_tests.rs"]
+mod tests;

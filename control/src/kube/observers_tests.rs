@@ -1,0 +1,74 @@
+//! What is asked of the API server, and what is made of its answers.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Observers whose API server gives these answers, and the subjects it was asked about.
+fn observers(known: bool, allowed: bool) -> (Observers, Arc<Mutex<Vec<Value>>>) {
+    let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let list = asked.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let list = list.clone();
+        async move {
+            let answer = match request.uri().path().contains("tokenreviews") {
+                true => json!({"spec": {}, "status": {
+                    "authenticated": known,
+                    "user": {"username": "ann", "groups": ["ops"], "extra": {"a": ["b"]}},
+                }}),
+                false => {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let sent: Value = serde_json::from_slice(&body).unwrap();
+                    list.lock().push(sent["spec"].clone());
+                    json!({"spec": {}, "status": {"allowed": allowed}})
+                }
+            };
+            let body = Body::from(answer.to_string().into_bytes());
+            Ok::<_, std::convert::Infallible>(Response::new(body))
+        }
+    });
+    (Observers::new(Client::new(service, "default")), asked)
+}
+
+#[tokio::test]
+async fn a_token_may_what_its_user_may() {
+    let (gate, asked) = observers(true, true);
+    let tap = Right::Tap("shop".into());
+    assert_eq!(gate.admit("t", &tap).await, Ok("ann".into()));
+    let expected = json!({
+        "user": "ann", "groups": ["ops"], "extra": {"a": ["b"]},
+        "resourceAttributes": {
+            "group": "weft.mesh", "resource": "pods", "subresource": "tap", "verb": "watch", "namespace": "shop",
+        },
+    });
+    assert_eq!(*asked.lock(), [expected]);
+    // Remembered, for this right alone.
+    assert_eq!(gate.admit("t", &tap).await, Ok("ann".into()));
+    assert_eq!(asked.lock().len(), 1);
+    assert_eq!(gate.admit("t", &Right::Figures).await, Ok("ann".into()));
+    let last = asked.lock()[1]["resourceAttributes"].clone();
+    assert_eq!(
+        (&last["verb"], &last["resource"], &last["namespace"]),
+        (&json!("get"), &json!("traffic"), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn who_is_unknown_or_may_not_is_told_so() {
+    let (gate, asked) = observers(false, true);
+    let refused = gate.admit("t", &Right::Figures).await;
+    assert_eq!(refused, Err(Refusal::Unknown));
+    assert!(asked.lock().is_empty());
+    let (gate, _) = observers(true, false);
+    let refused = gate.admit("t", &Right::Metrics(String::new())).await;
+    let text = "ann may not update pods/metrics of weft.mesh in all namespaces";
+    assert_eq!(refused, Err(Refusal::Forbidden(text.into())));
+    let long = "x".repeat(MAX_TOKEN + 1);
+    assert_eq!(
+        gate.admit(&long, &Right::Figures).await,
+        Err(Refusal::Unknown)
+    );
+}
