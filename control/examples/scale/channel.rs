@@ -7,10 +7,10 @@ use rustls::DigitallySignedStruct;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 /// A chain and its key.
@@ -35,8 +35,10 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     }
 }
 
+/// Opens one for the proxy of this number, from an address of its own: a controller bounds the connections of an address.
 pub(crate) async fn connect(
     to: SocketAddr,
+    number: u32,
     certificate: Option<Certificate>,
 ) -> Result<Channel, Failure> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -50,7 +52,10 @@ pub(crate) async fn connect(
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from("weft-control")?;
-    let tcp = TcpStream::connect(to).await?;
+    let socket = TcpSocket::new_v4()?;
+    let [.., high, low] = number.to_be_bytes();
+    socket.bind((Ipv4Addr::new(127, 1, high, low), 0).into())?;
+    let tcp = socket.connect(to).await?;
     let tls = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await?;

@@ -43,7 +43,7 @@ pub(crate) async fn certify(
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?;
     let csr = csr.der().to_vec();
-    let mut client = IdentityClient::new(connect(to, None).await?);
+    let mut client = IdentityClient::new(connect(to, number, None).await?);
     let answer = client.certify(pb::CertifyRequest { csr, token }).await?;
     Ok((key.serialize_der(), answer.into_inner().chain))
 }
@@ -150,7 +150,7 @@ impl Proxy {
     pub(crate) async fn connect(&mut self) -> Result<Vec<Item>, Failure> {
         (self.answers, self.unchanged, self.bytes) = (0, 0, 0);
         let (requests, outgoing) = mpsc::channel(1024);
-        let channel = connect(self.controller, Some(self.certificate())).await?;
+        let channel = connect(self.controller, self.number, Some(self.certificate())).await?;
         let responses = PolicyClient::new(channel)
             .sync(ReceiverStream::new(outgoing))
             .await?;
