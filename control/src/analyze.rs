@@ -356,6 +356,19 @@ spec: {matches: {ports: [53]}}
             "apiVersion: weft.mesh/v1alpha1
 kind: ServicePolicy
 metadata: {name: x}
+spec: {service: web, timeouts: {request: 1s}}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: ServicePolicy
+metadata: {name: second}
+spec: {service: web, timeouts: {request: 2s}}
+",
+        ),
+        (
+            "W161",
+            "apiVersion: weft.mesh/v1alpha1
+kind: ServicePolicy
+metadata: {name: x}
 spec: {service: none, timeouts: {request: 1s}}
 ",
         ),
