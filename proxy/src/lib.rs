@@ -56,3 +56,6 @@ pub mod leave;
 pub mod lines;
 pub mod tasks;
 pub mod upgrade;
+
+#[cfg(test)]
+mod allocations;

@@ -44,6 +44,8 @@ use tower::ServiceBuilder;
 #[cfg(test)]
 mod breaker_tests;
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
 mod resilience_tests;

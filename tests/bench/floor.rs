@@ -43,7 +43,8 @@ pub(crate) trait Dial: Send + Sync + 'static {
     fn dial(&self, kind: Kind) -> impl Future<Output = anyhow::Result<Self::Io>> + Send;
 }
 
-pub(crate) fn run(side: &str, folder: &Path, workers: usize) -> anyhow::Result<()> {
+/// `plain`: the same without TLS.
+pub(crate) fn run(side: &str, folder: &Path, workers: usize, plain: bool) -> anyhow::Result<()> {
     let threads: Vec<_> = (0..workers.max(1))
         .map(|_| {
             let (side, tls) = (side.to_owned(), Tls::load(folder));
@@ -53,8 +54,13 @@ pub(crate) fn run(side: &str, folder: &Path, workers: usize) -> anyhow::Result<(
                     .build()?;
                 runtime.block_on(async {
                     match side.as_str() {
-                        "client" => client_side(tls?).await,
-                        "server" => server_side(tls?).await,
+                        "client" if plain => client_side(ToPeerInPlain).await,
+                        "client" => {
+                            let configs = tls?.clients;
+                            client_side(ToPeer { configs }).await
+                        }
+                        "server" if plain => server_side(None).await,
+                        "server" => server_side(Some(TlsAcceptor::from(tls?.server))).await,
                         other => bail!("there is no side {other}"),
                     }
                 })
@@ -66,39 +72,44 @@ pub(crate) fn run(side: &str, folder: &Path, workers: usize) -> anyhow::Result<(
         .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a worker panicked")))
 }
 
-async fn client_side(tls: Tls) -> anyhow::Result<()> {
-    let pool = Arc::new(Pool::new(ToPeer {
-        configs: tls.clients,
-    }));
+async fn client_side(way: impl Dial) -> anyhow::Result<()> {
+    let pool = Arc::new(Pool::new(way));
     let listener = listen(ports::OUTBOUND)?;
     loop {
         let (stream, _) = listener.accept().await?;
         let pool = Arc::clone(&pool);
         tokio::spawn(async move {
             stream.set_nodelay(true)?;
-            let port = socket2::SockRef::from(&stream)
-                .original_dst_v4()?
-                .as_socket()
-                .context("not redirected")?
-                .port();
-            let at = PORTS
-                .iter()
-                .position(|&known| known == port)
-                .context("a port nobody serves")?;
-            serve(stream, KINDS[at].0, pool).await
+            serve_as_asked(stream, pool).await
         });
     }
 }
 
-async fn server_side(tls: Tls) -> anyhow::Result<()> {
+/// What a connection carries is known by the port it was going to.
+async fn serve_as_asked<D: Dial>(stream: TcpStream, pool: Arc<Pool<D>>) -> anyhow::Result<()> {
+    let port = socket2::SockRef::from(&stream)
+        .original_dst_v4()?
+        .as_socket()
+        .context("not redirected")?
+        .port();
+    let at = PORTS
+        .iter()
+        .position(|&known| known == port)
+        .context("a port nobody serves")?;
+    serve(stream, KINDS[at].0, pool).await
+}
+
+async fn server_side(acceptor: Option<TlsAcceptor>) -> anyhow::Result<()> {
     let pool = Arc::new(Pool::new(ToApplication));
-    let acceptor = TlsAcceptor::from(tls.server);
     let listener = listen(ports::INBOUND)?;
     loop {
         let (stream, _) = listener.accept().await?;
         let (pool, acceptor) = (Arc::clone(&pool), acceptor.clone());
         tokio::spawn(async move {
             stream.set_nodelay(true)?;
+            let Some(acceptor) = acceptor else {
+                return serve_as_asked(stream, pool).await;
+            };
             let stream = acceptor.accept(stream).await?;
             let alpn = stream.get_ref().1.alpn_protocol().unwrap_or_default();
             let kind = KINDS
@@ -157,6 +168,16 @@ impl Dial for ToPeer {
         Ok(TlsConnector::from(config)
             .connect(ServerName::try_from(NAME)?, connect(kind).await?)
             .await?)
+    }
+}
+
+struct ToPeerInPlain;
+
+impl Dial for ToPeerInPlain {
+    type Io = TcpStream;
+
+    async fn dial(&self, kind: Kind) -> anyhow::Result<TcpStream> {
+        connect(kind).await
     }
 }
 

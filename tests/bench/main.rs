@@ -4,6 +4,7 @@
 //! ```text
 //! options -> world (namespaces) -> peers (weft, floor, direct, haproxy, nginx) -> run (cases × peers × repetitions) -> report
 //! in a pod: server | load | probe | floor
+//! without pods: micro (instructions of single steps and of whole requests)
 //! ```
 
 mod build;
@@ -17,6 +18,7 @@ mod idle;
 mod load;
 mod load_h2;
 mod load_tcp;
+mod micro;
 mod options;
 mod peers;
 mod pooled;
@@ -40,8 +42,10 @@ fn main() -> anyhow::Result<()> {
         ["role", "server"] => server::run(),
         ["role", "load", spec] => load::run(spec),
         ["role", "probe", address, millis] => probe::run(address, millis),
-        ["role", "floor", side, folder, workers] => {
-            floor::run(side, folder.as_ref(), workers.parse()?)
+        ["role", "micro", name, turns] => micro::role(name, turns),
+        ["micro", ..] => micro::run(&args[1..]),
+        ["role", "floor", side, folder, workers, tls] => {
+            floor::run(side, folder.as_ref(), workers.parse()?, tls == "plain")
         }
         ["telemetry", ..] => {
             let options = options::Options::parse(&args[1..])?;

@@ -6,17 +6,25 @@ use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
 bench telemetry [--repetitions N] [--seconds S] [--weft DIR]
-bench [--quick] [--cases a,b] [--peers weft,floor,direct,haproxy,nginx] [-o json|table] [--svg FILE] [--markdown FILE]
-      [--repetitions N] [--seconds S] [--idle N] [--workers N] [--weft DIR] [--no-build]
+bench micro [--check] [--write] [NAME...]    instructions under valgrind, beside the baseline
+bench [--quick] [--cases a,b] [--peers weft,floor,direct,haproxy,nginx,plain,weft_1k,before] [-o json|table] [--svg FILE]
+      [--markdown FILE] [--repetitions N] [--seconds S] [--idle N] [--after S] [--workers N] [--weft DIR] [--before DIR]
+      [--no-build]
 
   --quick        short windows; under four minutes
   --cases        only these (a trailing * matches the rest)
+  --peers        besides the usual ones: plain (the floor without TLS), weft_1k (a mesh of a thousand services)
   --workers      threads of every proxy (default 1)
+  --after        seconds after which memory is looked at again when idle connections were closed
+  --before       folder with the programs of another build of Weft, measured beside this one as `before`
   --weft         folder with weft-proxy, weft-init, weft-control, meshctl (default: beside this program)
   --no-build     take the programs as they are; under `cargo run` they are built first otherwise";
 
 /// Peers in the order of the table; what is not installed is skipped with a reason.
 pub(crate) const PEERS: &[&str] = &["direct", "floor", "weft", "haproxy", "nginx"];
+
+/// Peers that are measured only where they are asked for.
+pub(crate) const MORE: &[&str] = &["plain", "weft_1k", "before"];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -34,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) after: Duration,
     pub(crate) workers: usize,
     pub(crate) weft: Option<String>,
+    /// Programs of another build, to compare with.
+    pub(crate) before: Option<String>,
     pub(crate) quick: bool,
 }
 
@@ -63,6 +73,11 @@ impl Options {
                 "--idle" => options.idle = value()?.parse::<usize>()?.clamp(1, 20_000),
                 "--workers" => options.workers = value()?.parse::<usize>()?.clamp(1, 64),
                 "--weft" => options.weft = Some(value()?),
+                "--before" => options.before = Some(value()?),
+                "--after" => {
+                    options.after =
+                        Duration::from_secs_f64(value()?.parse::<f64>()?.clamp(0.0, 600.0))
+                }
                 "-h" | "--help" => {
                     println!(
                         "{HELP}\n\ncases: {}",
@@ -76,6 +91,9 @@ impl Options {
                 }
                 other => bail!("{other} is not a flag\n\n{HELP}"),
             }
+        }
+        if options.before.is_some() && !options.peers.iter().any(|peer| peer == "before") {
+            options.peers.push("before".to_owned());
         }
         Ok(options)
     }
@@ -99,6 +117,7 @@ impl Options {
             after: Duration::from_secs(if quick { 2 } else { 60 }),
             workers: 1,
             weft: None,
+            before: None,
             quick,
         }
     }
@@ -124,15 +143,16 @@ fn named_cases(list: &str) -> anyhow::Result<Vec<&'static cases::Case>> {
 
 fn named_peers(list: &str) -> anyhow::Result<Vec<String>> {
     let wanted: Vec<&str> = list.split(',').map(str::trim).collect();
+    let known = || PEERS.iter().chain(MORE);
     for name in &wanted {
         ensure!(
-            PEERS.contains(name),
-            "there is no peer {name}: {}",
-            PEERS.join(", ")
+            known().any(|known| known == name),
+            "there is no peer {name}: {}, {}",
+            PEERS.join(", "),
+            MORE.join(", ")
         );
     }
-    Ok(PEERS
-        .iter()
+    Ok(known()
         .filter(|name| wanted.contains(*name))
         .map(|&name| name.to_owned())
         .collect())

@@ -101,8 +101,11 @@ impl Peer {
         };
         match name {
             "direct" => {}
-            "weft" => weft::up(&mut peer, &programs(options)?, options.workers)?,
-            "floor" => peer.floor(&this, root, options)?,
+            "weft" => weft::up(&mut peer, &programs(options)?, options.workers, 0)?,
+            "weft_1k" => weft::up(&mut peer, &programs(options)?, options.workers, 1_000)?,
+            "before" => weft::up(&mut peer, &programs_before(options)?, options.workers, 0)?,
+            "floor" => peer.floor(&this, root, options, "mutual")?,
+            "plain" => peer.floor(&this, root, options, "plain")?,
             "haproxy" | "nginx" => peer.foreign(root, options.workers)?,
             other => bail!("there is no peer {other}"),
         }
@@ -110,7 +113,13 @@ impl Peer {
         Ok(peer)
     }
 
-    fn floor(&mut self, this: &str, root: &Path, options: &Options) -> anyhow::Result<()> {
+    fn floor(
+        &mut self,
+        this: &str,
+        root: &Path,
+        options: &Options,
+        tls: &str,
+    ) -> anyhow::Result<()> {
         match programs(options) {
             Ok(programs) => weft::redirect(&self.pods, &programs)?,
             Err(_) => {
@@ -126,6 +135,7 @@ impl Peer {
                 side,
                 &root.display().to_string(),
                 &options.workers.to_string(),
+                tls,
             ];
             Proxy::new(
                 words.map(str::to_owned).to_vec(),
@@ -291,6 +301,16 @@ fn programs(options: &Options) -> anyhow::Result<PathBuf> {
             .context("this program stands nowhere")?
             .to_owned(),
     };
+    complete(folder)
+}
+
+/// Folder with the programs of the build to compare with.
+fn programs_before(options: &Options) -> anyhow::Result<PathBuf> {
+    let folder = options.before.as_ref().context("--before DIR")?;
+    complete(PathBuf::from(folder))
+}
+
+fn complete(folder: PathBuf) -> anyhow::Result<PathBuf> {
     for name in weft::PROGRAMS {
         ensure!(
             folder.join(name).is_file(),

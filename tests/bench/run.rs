@@ -135,7 +135,8 @@ pub(crate) fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Resul
         "rate": case.rate,
         "warm_ms": options.warm.as_millis() as u64,
         "window_ms": options.window.as_millis() as u64,
-        "settle_ms": if options.quick { 500 } else { 3_000 },
+        // Longer than a proxy takes to find out that a connection is idle.
+        "settle_ms": if options.quick { 4_500 } else { 6_000 },
         "after_ms": options.after.as_millis() as u64,
         "client": ids(&peer.client),
         "server": ids(&peer.server),

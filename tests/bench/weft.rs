@@ -51,6 +51,36 @@ spec:
     )
 }
 
+fn others_manifests(count: usize) -> String {
+    let service = |n: usize| {
+        let (high, low) = (n / 250, n % 250 + 1);
+        let pod = |k: usize| {
+            format!(
+                "apiVersion: v1
+kind: Pod
+metadata: {{ name: other-{n}-{k}, namespace: bench, labels: {{ app: other-{n} }} }}
+spec: {{ serviceAccountName: other-{n}, containers: [] }}
+status: {{ podIP: 10.{}.{high}.{low} }}
+---
+",
+                78 + k
+            )
+        };
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{ name: other-{n}, namespace: bench }}
+spec: {{ clusterIP: 10.88.{high}.{low}, selector: {{ app: other-{n} }}, ports: [{{ name: http, port: 80 }}] }}
+---
+{}{}{}",
+            pod(0),
+            pod(1),
+            pod(2)
+        )
+    };
+    (0..count).map(service).collect()
+}
+
 /// Writes the rules in both pods; the very program a pod's init container runs.
 pub(crate) fn redirect(pods: &Pods, programs: &Path) -> anyhow::Result<()> {
     for side in [Side::Client, Side::Server] {
@@ -64,10 +94,19 @@ pub(crate) fn redirect(pods: &Pods, programs: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn up(peer: &mut Peer, programs: &Path, workers: usize) -> anyhow::Result<()> {
+/// `others`: so many more Services are known, with three endpoints each that nobody calls.
+pub(crate) fn up(
+    peer: &mut Peer,
+    programs: &Path,
+    workers: usize,
+    others: usize,
+) -> anyhow::Result<()> {
     let folder = peer.folder.join("manifests");
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("mesh.yaml"), manifests())?;
+    if others > 0 {
+        std::fs::write(folder.join("others.yaml"), others_manifests(others))?;
+    }
     let program = |name: &str| programs.join(name).display().to_string();
     let at = format!("{SERVER}:{}", ports::CONTROL);
     let mut control = peer.pods.exec(Side::Server, &program("weft-control"));

@@ -162,7 +162,7 @@ impl EndpointSet {
     }
 
     /// Puts other endpoints in force. One caller only.
-    pub(crate) fn update(&self, specs: Vec<outbound::Endpoint>) {
+    pub fn update(&self, specs: Vec<outbound::Endpoint>) {
         self.update_at(super::now(), specs);
     }
 

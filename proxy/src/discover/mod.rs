@@ -157,6 +157,16 @@ impl Driver {
 }
 
 impl InboundHandle {
+    /// A policy that never changes, for measurements without a controller.
+    pub fn fixed(plan: InboundPlan, metrics: Arc<Metrics>) -> Self {
+        let shared = Arc::new(Shared::new(metrics));
+        shared.inbound.store(Some(Arc::new(plan)));
+        Self {
+            version: shared.inbound_version.subscribe(),
+            shared,
+        }
+    }
+
     /// The policy in force; `None`: none yet, so refuse.
     pub fn load(&self) -> Option<Arc<InboundPlan>> {
         self.shared.inbound.load_full()

@@ -2,19 +2,18 @@
 
 use super::pool::Held;
 use crate::error::{Error, ErrorKind};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::time::Duration;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::task::JoinSet;
 
-/// How long both ends may take to be handed over after they were granted.
+/// How long an end may take to be handed over after it was granted.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// The two ends of an upgrade that was asked for and granted.
+/// The far end of an upgrade that was asked for and granted.
 pub(super) struct Upgrade {
-    pub(super) client: OnUpgrade,
     pub(super) endpoint: OnUpgrade,
     /// The stream to the endpoint, if it is one: taken until the end.
     pub(super) stream: Option<Held>,
@@ -26,13 +25,11 @@ pub(super) struct Streams(Mutex<Option<JoinSet<()>>>);
 
 impl Upgrade {
     /// Copies until both directions have ended. A half-closed direction is passed on as such.
-    pub(super) async fn run(self) -> Result<(), Error> {
-        let both = futures_util::future::try_join(self.client, self.endpoint);
-        let (client, endpoint) = tokio::time::timeout(HANDOVER, both)
-            .await
-            .map_err(|late| Error::new(ErrorKind::UpstreamProtocol).with_source(late))?
-            .map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))?;
-        let (mut client, mut endpoint) = (TokioIo::new(client), TokioIo::new(endpoint));
+    pub(super) async fn run<C>(self, mut client: C) -> Result<(), Error>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut endpoint = handed_over(self.endpoint).await?;
         // Resets end a tunnel as normally as closes do.
         let _ = copy_bidirectional(&mut client, &mut endpoint).await;
         drop(self.stream);
@@ -40,14 +37,27 @@ impl Upgrade {
     }
 }
 
+/// What speaks HTTP no more, as soon as its codec has let go of it.
+async fn handed_over(end: OnUpgrade) -> Result<TokioIo<Upgraded>, Error> {
+    let end = tokio::time::timeout(HANDOVER, end)
+        .await
+        .map_err(|late| Error::new(ErrorKind::UpstreamProtocol).with_source(late))?
+        .map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))?;
+    Ok(TokioIo::new(end))
+}
+
 impl Streams {
     /// Runs one beside the others.
-    pub(super) fn run(&self, upgrade: Upgrade) {
+    pub(super) fn run(&self, upgrade: Upgrade, client: OnUpgrade) {
         let mut streams = self.0.lock();
         let streams = streams.get_or_insert_default();
         while streams.try_join_next().is_some() {}
         streams.spawn(async move {
-            if let Err(error) = upgrade.run().await {
+            let ended = match handed_over(client).await {
+                Ok(client) => upgrade.run(client).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "an upgraded stream ended");
             }
         });

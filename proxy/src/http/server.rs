@@ -5,7 +5,7 @@ use super::client::{CONNECTION_WINDOW, PING, SEND_BUFFER, STREAM_WINDOW};
 use super::heads::{self, Timed};
 use super::pool::Held;
 use super::service::ServiceFuture;
-use super::strict::{self, Strict, Tunnel};
+use super::strict::{self, Signals, Strict};
 use super::{Body, HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
 use crate::connection::Connection;
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 /// How long a client may take over the head of a request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +37,9 @@ const MAX_READ: u32 = 2 * validate::MAX_HEADER_LIST as u32;
 /// Streams a client may have reset before we looked at them; more is an attack.
 pub const MAX_PENDING_RESETS: usize = 20;
 
+/// How often an HTTP/1 connection is looked at: one that was quiet from one look to the next gives its codec back.
+pub const LOOK: Duration = Duration::from_secs(2);
+
 /// Serves `io` until it ends, `drain` has let the last request finish, or `conn.closed` fires.
 pub async fn serve(
     io: Io,
@@ -44,48 +48,163 @@ pub async fn serve(
     conn: Arc<Connection>,
     drain: DrainWatch,
 ) -> Result<(), Error> {
-    let end = Arc::new(ByEnd::default());
-    let tunnel = Tunnel::default();
     let entry = Entry {
         client: balance::key_of_ip(conn.client.ip()),
         service,
-        end: end.clone(),
-        tunnel: tunnel.clone(),
+        end: Arc::default(),
+        signals: Signals::default(),
     };
     match version {
-        HttpVersion::Http1 => {
-            let io = TokioIo::new(Strict::new(io, HEAD_TIMEOUT, tunnel));
-            let serving = http1().serve_connection(io, entry).with_upgrades();
-            drive(pin!(serving), &conn, &drain, |serving, how| match how {
-                // An idle one is not closed: the client may be asking at this moment.
-                Ending::Next => end.last.store(true, Relaxed),
-                Ending::Idle => serving.graceful_shutdown(),
-            })
-            .await?;
-        }
-        HttpVersion::Http2 => {
-            let io = TokioIo::new(Timed::new(io, HEAD_TIMEOUT));
-            let serving = http2().serve_connection(io, entry);
-            // GOAWAY says up to where requests are served, so it may come at any time.
-            drive(pin!(serving), &conn, &drain, |serving, _| {
-                serving.graceful_shutdown()
-            })
-            .await?;
-        }
+        HttpVersion::Http1 => serve_http1(io, entry, &conn, &drain).await,
+        // Boxed: the other codec's connections are not to be as large as this one's.
+        HttpVersion::Http2 => Box::pin(serve_http2(io, entry, &conn, &drain)).await,
     }
-    let granted = end.upgrade.lock().take();
-    if let Some(upgrade) = granted {
-        tokio::select! {
-            ended = upgrade.run() => return ended,
-            _ = conn.closed.closed() => {}
-        }
-    }
+}
+
+async fn serve_http2(
+    io: Io,
+    entry: Entry,
+    conn: &Connection,
+    drain: &DrainWatch,
+) -> Result<(), Error> {
+    let by_end = entry.end.clone();
+    let io = TokioIo::new(Timed::new(io, HEAD_TIMEOUT));
+    let serving = pin!(http2().serve_connection(io, entry));
+    let never = std::future::pending();
+    // GOAWAY says up to where requests are served, so it may come at any time.
+    let end = |serving: Pin<&mut _>, _| http2::Connection::graceful_shutdown(serving);
+    drive(serving, conn, drain, &mut None, never, end).await?;
     // The streams are over; what they have said last is still on its way to the other end.
     tokio::select! {
-        () = end.streams.ended() => {}
+        () = by_end.streams.ended() => {}
         _ = conn.closed.closed() => {}
     }
     Ok(())
+}
+
+/// Takes turns: the codec has the connection while requests come, and is dropped with its buffers when none did for a
+/// while. Most connections are idle most of the time, and then cost little more than their socket.
+async fn serve_http1(
+    io: Io,
+    mut entry: Entry,
+    conn: &Connection,
+    drain: &DrainWatch,
+) -> Result<(), Error> {
+    let mut told = None;
+    let mut io = Strict::new(io, HEAD_TIMEOUT, entry.signals.clone());
+    loop {
+        // Boxed, so that nothing is left of it.
+        (io, entry) = match Box::pin(speak(io, entry, conn, drain, &mut told)).await? {
+            Spoke::Ended => return Ok(()),
+            Spoke::Switched(upgrade, client) => {
+                let copying = Box::pin(upgrade.run(client));
+                tokio::select! {
+                    ended = copying => return ended,
+                    _ = conn.closed.closed() => return Ok(()),
+                }
+            }
+            Spoke::Resting(io, entry) => (io, entry),
+        };
+        #[cfg(test)]
+        RESTS.with(|rests| rests.set(rests.get() + 1));
+        if !rest(&mut io, &entry, conn, drain, &mut told).await {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static RESTS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// How often connections of this thread went to rest.
+#[cfg(test)]
+pub(super) fn rests() -> u32 {
+    RESTS.with(std::cell::Cell::get)
+}
+
+/// What became of a connection after its codec had it.
+enum Spoke {
+    Ended,
+    /// It speaks another protocol from here on.
+    Switched(Upgrade, Strict),
+    /// It is idle.
+    Resting(Strict, Entry),
+}
+
+/// Lets the codec have the connection.
+async fn speak(
+    io: Strict,
+    entry: Entry,
+    conn: &Connection,
+    drain: &DrainWatch,
+    told: &mut Option<Ending>,
+) -> Result<Spoke, Error> {
+    let (signals, by_end) = (entry.signals.clone(), entry.end.clone());
+    let mut serving = http1().serve_connection(TokioIo::new(io), entry);
+    let how = drive(
+        Pin::new(&mut serving),
+        conn,
+        drain,
+        told,
+        at_rest(&signals),
+        |serving, how| match how {
+            // An idle one is not closed: the client may be asking at this moment.
+            Ending::Next => by_end.last.store(true, Relaxed),
+            Ending::Idle => serving.graceful_shutdown(),
+        },
+    )
+    .await?;
+    let granted = by_end.upgrade.lock().take();
+    if let (Turn::Over, None) = (how, &granted) {
+        return Ok(Spoke::Ended);
+    }
+    let parts = serving.into_parts();
+    let mut io = parts.io.into_inner();
+    io.put_back(&parts.read_buf);
+    Ok(match granted {
+        Some(upgrade) => Spoke::Switched(upgrade, io),
+        None => Spoke::Resting(io, parts.service),
+    })
+}
+
+/// Looks now and then whether the connection is quiet: nothing per request, and no timer while it rests.
+async fn at_rest(signals: &Signals) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if signals.at_rest() {
+            return;
+        }
+    }
+}
+
+/// Waits for the next request; false: there will be none.
+async fn rest(
+    io: &mut Strict,
+    entry: &Entry,
+    conn: &Connection,
+    drain: &DrainWatch,
+    told: &mut Option<Ending>,
+) -> bool {
+    loop {
+        tokio::select! {
+            biased;
+            () = io.readable() => return true,
+            how = drain.ending(conn.direction, *told), if *told != Some(Ending::Idle) => {
+                *told = Some(how);
+                match how {
+                    Ending::Next => entry.end.last.store(true, Relaxed),
+                    Ending::Idle => {
+                        // Who asks at this moment sees the connection end, as with the codec in place.
+                        let _ = io.shutdown().await;
+                        return false;
+                    }
+                }
+            }
+            _ = conn.closed.closed() => return false,
+        }
+    }
 }
 
 fn http1() -> http1::Builder {
@@ -119,29 +238,41 @@ fn http2() -> http2::Builder<TokioExecutor> {
     codec
 }
 
+/// Why a codec no longer has its connection.
+enum Turn {
+    /// The connection has ended.
+    Over,
+    /// It rests.
+    Rest,
+}
+
 async fn drive<C>(
     mut serving: Pin<&mut C>,
     conn: &Connection,
     drain: &DrainWatch,
+    told: &mut Option<Ending>,
+    at_rest: impl Future<Output = ()>,
     end: impl Fn(Pin<&mut C>, Ending),
-) -> Result<(), Error>
+) -> Result<Turn, Error>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut told = None;
-    let mut ending = pin!(drain.ending(conn.direction, told));
+    let mut ending = pin!(drain.ending(conn.direction, *told));
     let mut closed = pin!(conn.closed.closed());
+    let mut at_rest = pin!(at_rest);
     loop {
         tokio::select! {
             biased;
-            ended = serving.as_mut() => return ended.map_err(ended_badly),
-            how = &mut ending, if told != Some(Ending::Idle) => {
-                told = Some(how);
+            ended = serving.as_mut() => return ended.map(|()| Turn::Over).map_err(ended_badly),
+            how = &mut ending, if *told != Some(Ending::Idle) => {
+                *told = Some(how);
                 end(serving.as_mut(), how);
-                ending.set(drain.ending(conn.direction, told));
+                ending.set(drain.ending(conn.direction, *told));
             }
             // Dropping the codec drops what is under way; that is what the signal asks for.
-            _ = &mut closed => return Ok(()),
+            _ = &mut closed => return Ok(Turn::Over),
+            // After the codec, which has had its look at the socket.
+            () = &mut at_rest => return Ok(Turn::Rest),
         }
     }
 }
@@ -164,7 +295,7 @@ struct Entry {
     client: u64,
     service: HttpService,
     end: Arc<ByEnd>,
-    tunnel: Tunnel,
+    signals: Signals,
 }
 
 /// What requests and their connection tell each other about its end.
@@ -190,7 +321,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
         let wanted = client.map(|client| Wanted {
             client,
             granted: self.end.clone(),
-            tunnel: self.tunnel.clone(),
+            signals: self.signals.clone(),
         });
         Answer {
             inner: self.service.send(request),
@@ -209,24 +340,24 @@ struct Answer {
 
 /// An upgrade the client asked for.
 struct Wanted {
+    /// Of a stream (HTTP/2). Of a connection it is only a sign: the codec gives that back whole.
     client: OnUpgrade,
     granted: Arc<ByEnd>,
-    tunnel: Tunnel,
+    signals: Signals,
 }
 
 impl Wanted {
     fn grant(self, response: &mut Response, endpoint: OnUpgrade) {
         let upgrade = Upgrade {
-            client: self.client,
             endpoint,
             stream: response.extensions_mut().remove::<Held>(),
         };
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
-                self.tunnel.open();
+                self.signals.tunnel();
                 *self.granted.upgrade.lock() = Some(upgrade);
             }
-            _ => self.granted.streams.run(upgrade),
+            _ => self.granted.streams.run(upgrade, self.client),
         }
     }
 }

@@ -37,21 +37,38 @@ pub(super) struct Strict {
     deadline: Option<Pin<Box<Sleep>>>,
     head_timeout: Duration,
     refused: bool,
-    tunnel: Tunnel,
+    /// Everything written has left.
+    flushed: bool,
+    signals: Signals,
 }
 
-/// Set when the connection stops speaking HTTP.
+/// What a connection, its codec's service and who drives them tell each other.
 #[derive(Clone, Default)]
-pub(super) struct Tunnel(Arc<AtomicBool>);
+pub(super) struct Signals(Arc<State>);
 
-impl Tunnel {
-    pub(super) fn open(&self) {
-        self.0.store(true, Relaxed);
+#[derive(Default)]
+struct State {
+    /// The connection stops speaking HTTP.
+    tunnel: AtomicBool,
+    /// The codec waits for a request: nothing of one was read, and nothing of an answer is still to be written.
+    waiting: AtomicBool,
+    /// Something was read or written since the last look.
+    stirred: AtomicBool,
+}
+
+impl Signals {
+    pub(super) fn tunnel(&self) {
+        self.0.tunnel.store(true, Relaxed);
+    }
+
+    /// Is the connection idle, and was it at the last look?
+    pub(super) fn at_rest(&self) -> bool {
+        !self.0.stirred.swap(false, Relaxed) && self.0.waiting.load(Relaxed)
     }
 }
 
 impl Strict {
-    pub(super) fn new(io: Io, head_timeout: Duration, tunnel: Tunnel) -> Self {
+    pub(super) fn new(io: Io, head_timeout: Duration, signals: Signals) -> Self {
         let (partial, passed) = Default::default();
         let scanner = Scanner::default();
         Self {
@@ -62,7 +79,35 @@ impl Strict {
             deadline: None,
             head_timeout,
             refused: false,
-            tunnel,
+            flushed: true,
+            signals,
+        }
+    }
+
+    /// Gives back what the codec read and made nothing of.
+    pub(super) fn put_back(&mut self, unread: &[u8]) {
+        let later = self.passed.split();
+        self.passed.extend_from_slice(unread);
+        self.passed.unsplit(later);
+    }
+
+    /// Waits until there is something to read, or an end. Only for a connection from which everything was read.
+    pub(super) async fn readable(&mut self) {
+        if !self.passed.is_empty() {
+            return;
+        }
+        match self.io.tcp() {
+            // An error is one for the codec to find, too.
+            Some(tcp) => drop(tcp.readable().await),
+            #[cfg(test)]
+            None => {
+                use tokio::io::AsyncReadExt;
+                let mut byte = [0; 1];
+                let n = self.io.read(&mut byte).await.unwrap_or(0);
+                self.partial.extend_from_slice(&byte[..n]);
+            }
+            #[cfg(not(test))]
+            None => {}
         }
     }
 
@@ -139,6 +184,25 @@ impl Strict {
         }
     }
 
+    /// Says whether the codec waits for a request now.
+    fn note(&self, read: bool) {
+        let state = &*self.signals.0;
+        if read {
+            state.stirred.store(true, Relaxed);
+        }
+        let between = self.scanner.place() == Place::Between && self.partial.is_empty();
+        state
+            .waiting
+            .store(!read && between && self.flushed && !self.refused, Relaxed);
+    }
+
+    /// Something of an answer is on its way.
+    fn wrote(&mut self) {
+        self.flushed = false;
+        self.signals.0.waiting.store(false, Relaxed);
+        self.signals.0.stirred.store(true, Relaxed);
+    }
+
     fn hand_over(&mut self, buf: &mut ReadBuf<'_>) {
         let n = self.passed.len().min(buf.remaining());
         buf.put_slice(&self.passed[..n]);
@@ -190,8 +254,10 @@ impl AsyncRead for Strict {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.tunnel.0.load(Relaxed) {
-            return this.poll_watched(cx, buf);
+        if !this.signals.0.tunnel.load(Relaxed) {
+            let read = this.poll_watched(cx, buf);
+            this.note(read.is_ready());
+            return read;
         }
         if !this.partial.is_empty() {
             this.passed.unsplit(this.partial.split());
@@ -210,6 +276,7 @@ impl AsyncWrite for Strict {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.wrote();
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
     fn poll_write_vectored(
@@ -217,13 +284,16 @@ impl AsyncWrite for Strict {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.wrote();
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.flushed |= matches!(flushed, Poll::Ready(Ok(())));
+        flushed
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)

@@ -104,26 +104,26 @@ struct Edges {
 }
 
 /// What plans are made with.
-pub(crate) struct Compiler<'a> {
+pub struct Compiler<'a> {
     /// Series are bound here.
-    pub(crate) metrics: &'a Arc<Metrics>,
+    pub metrics: &'a Arc<Metrics>,
     /// Finds or makes (and subscribes to) an endpoint set.
-    pub(crate) sets: &'a mut dyn FnMut(&WantedSet<'_>) -> Arc<EndpointSet>,
+    pub sets: &'a mut dyn FnMut(&WantedSet<'_>) -> Arc<EndpointSet>,
 }
 
 /// An endpoint set a plan needs.
-pub(crate) struct WantedSet<'a> {
+pub struct WantedSet<'a> {
     /// Name of the set.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// The Service through which it is called.
-    pub(crate) service: &'a str,
+    pub service: &'a str,
     /// How that is called; `None`: as it would be by itself.
-    pub(crate) settings: Option<&'a ServiceSettings>,
+    pub settings: Option<&'a ServiceSettings>,
 }
 
 impl Destination {
     /// A destination nobody has said anything about: refused until someone does.
-    pub(crate) fn new(target: SocketAddr) -> Arc<Self> {
+    pub fn new(target: SocketAddr) -> Arc<Self> {
         let plan = OutboundPlan::Refused("nothing is known about this address yet".to_owned());
         let (plan, used) = (ArcSwap::from_pointee(plan), AtomicU64::new(now()));
         Arc::new(Self {
@@ -164,7 +164,8 @@ impl Destination {
         &self.budget
     }
 
-    pub(crate) fn put(&self, plan: OutboundPlan, version: u64) {
+    /// Puts another plan in force.
+    pub fn put(&self, plan: OutboundPlan, version: u64) {
         self.budget.set(match &plan {
             OutboundPlan::Service(plan) => plan.service.settings.budget,
             _ => Default::default(),
@@ -253,7 +254,7 @@ impl Edges {
 
 impl Compiler<'_> {
     /// Makes the plan of a destination.
-    pub(crate) fn compile(&mut self, outbound: Outbound) -> OutboundPlan {
+    pub fn compile(&mut self, outbound: Outbound) -> OutboundPlan {
         match outbound {
             Outbound::Service(service) => OutboundPlan::Service(Arc::new(self.service(service))),
             Outbound::Endpoint(spec) => OutboundPlan::Endpoint(Arc::new(self.endpoint(spec))),

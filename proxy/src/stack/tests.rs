@@ -65,7 +65,7 @@ pub(super) async fn application_of(service: HttpService) -> SocketAddr {
     at
 }
 
-fn connection(target: SocketAddr) -> Arc<Connection> {
+pub(super) fn connection(target: SocketAddr) -> Arc<Connection> {
     let client = SocketAddr::from(([10, 0, 0, 1], 4000));
     let (peer, closed) = (Peer::Plain(NoTls::NotTls), CloseSignal::new());
     Arc::new(Connection {
