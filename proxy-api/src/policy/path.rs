@@ -114,6 +114,9 @@ fn resolve(path: &str) -> Result<String, PathError> {
 /// The canonical form of an authority or Host: lower case, without port, without trailing dot; an IPv6 literal keeps its
 /// brackets and gets its shortest form. An empty one stays empty. `None`: userinfo, or not a host at all.
 pub fn normalise_host(authority: &str) -> Option<Cow<'_, str>> {
+    if let Some(name) = plain_host(authority) {
+        return Some(Cow::Borrowed(name));
+    }
     if let Some(rest) = authority.strip_prefix('[') {
         let (literal, port) = rest.split_once(']')?;
         let address: Ipv6Addr = literal.parse().ok()?;
@@ -128,6 +131,24 @@ pub fn normalise_host(authority: &str) -> Option<Cow<'_, str>> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_name = name.split('.').all(is_label) || authority.is_empty();
     is_name.then(|| lower(name))
+}
+
+/// The host, where it is one like nearly every one: small letters, digits and hyphens between single dots, in one look.
+fn plain_host(authority: &str) -> Option<&str> {
+    let (mut label, mut end) = (0, authority.len());
+    for (at, byte) in authority.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => label += 1,
+            b'.' if label > 0 => label = 0,
+            b':' => {
+                end = at;
+                break;
+            }
+            _ => return None,
+        }
+    }
+    let port = authority.get(end + 1..).unwrap_or_default();
+    (label > 0 && is_port(port)).then(|| &authority[..end])
 }
 
 /// The port may be empty (RFC 3986 section 3.2.3).

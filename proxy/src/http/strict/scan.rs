@@ -175,7 +175,7 @@ impl Scanner {
                 self.after_data();
                 continue;
             }
-            let refused = match rest.iter().position(|byte| *byte == b'\n') {
+            let refused = match memchr::memchr(b'\n', rest) {
                 Some(end) => match self.line(&rest[..end]) {
                     Ok(()) => {
                         at += end + 1;
