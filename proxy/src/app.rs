@@ -18,6 +18,7 @@
 //! | trust | installs new roots | control |
 //! | identity figures | tells metrics how the identity stands | control |
 //! | admin | health, metrics, configuration, orders | control |
+//! | footprint | once: lets go of what only the start needed ([`footprint`]) | control |
 //! | spans | sends them to the collector, where there is one | control |
 //! | access log | writes its lines, where there is one | its own |
 //! | door | gives the listeners to a new process that asks ([`upgrade`]) | control |
@@ -28,6 +29,7 @@ use crate::admin::Admin;
 use crate::config::{Config, LogFormat, Workload};
 use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
+use crate::footprint;
 use crate::leave::{after_hand_over, leave};
 use crate::metrics::Metrics;
 use crate::room::Room;
@@ -54,6 +56,8 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// How long cut-off work has to say goodbye.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// After the first certificate: by then policy and the first connections have come, and the start is over.
+const SETTLED: Duration = Duration::from_secs(3);
 
 type LogHandle = reload::Handle<EnvFilter, Registry>;
 
@@ -214,6 +218,14 @@ impl App {
             metrics,
         };
         spawn(tasks, "identity", renewal.run());
+        let ready = tls.clone();
+        spawn(tasks, "footprint", async move {
+            ready.ready().await;
+            tokio::time::sleep(SETTLED).await;
+            if let Err(error) = footprint::forget_start() {
+                tracing::debug!(%error, "what the start needed stays in memory");
+            }
+        });
         spawn(tasks, "discovery", async move {
             tls.ready().await;
             once.driver.run().await;

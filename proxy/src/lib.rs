@@ -52,6 +52,7 @@ pub mod admin;
 pub mod app;
 pub mod command;
 pub mod config;
+pub mod footprint;
 pub mod leave;
 pub mod lines;
 pub mod tasks;

@@ -96,6 +96,17 @@ impl Drain {
 }
 
 impl DrainWatch {
+    /// Was anything said since this watcher was last asked? One load; always true where nobody is left who could say it.
+    pub(crate) fn stirred(&mut self) -> bool {
+        match self.0.has_changed() {
+            Ok(false) => false,
+            _ => {
+                self.0.mark_unchanged();
+                true
+            }
+        }
+    }
+
     /// Waits until the process is told to end.
     pub async fn leaving(&self) {
         self.reached(Phase::Leaving).await;

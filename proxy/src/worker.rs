@@ -15,7 +15,7 @@ use crate::stack::Shared;
 use crate::tasks::{DrainWatch, Tasks};
 use crate::tcp::Relay;
 use crate::tls::Tls;
-use crate::{inbound, outbound};
+use crate::{footprint, inbound, outbound};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -153,6 +153,7 @@ impl Worker {
             () = serving => {}
             () = self.clone().judge_again() => {}
             () = self.clone().sweep() => {}
+            () = footprint::give_back() => {}
         }
     }
 
@@ -411,6 +412,7 @@ impl OpenGuard {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
+        footprint::left_behind();
         self.worker.open.connections.lock().remove(&self.id);
     }
 }

@@ -9,6 +9,10 @@ use crate::process::{descriptors, memory, output};
 use crate::world::Side;
 use crate::{report, svg};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long proxies are left alone before their memory is looked at.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Results of a run: a row to a case, a column to a peer.
 pub(crate) struct Results {
@@ -40,7 +44,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         skipped,
         facts: report::facts(options),
     };
-    // Memory before any load is only to be had before any load.
+    // Memory before any load is only to be had before any load, and when the start is over.
+    std::thread::sleep(SETTLED);
     let fresh: Vec<Figures> = peers.iter().map(resident).collect();
     for case in &options.cases {
         eprintln!("{:<10} {}", case.name, case.about);
@@ -135,8 +140,8 @@ pub(crate) fn load(peer: &Peer, case: &Case, options: &Options) -> anyhow::Resul
         "rate": case.rate,
         "warm_ms": options.warm.as_millis() as u64,
         "window_ms": options.window.as_millis() as u64,
-        // Longer than a proxy takes to find out that a connection is idle.
-        "settle_ms": if options.quick { 4_500 } else { 6_000 },
+        // Longer than a proxy takes to find out that a connection is idle, and to give its memory back.
+        "settle_ms": if options.quick { 7_000 } else { 8_000 },
         "after_ms": options.after.as_millis() as u64,
         "client": ids(&peer.client),
         "server": ids(&peer.server),

@@ -33,8 +33,11 @@ use tower::Service;
 pub const SWEEP: Duration = Duration::from_secs(10);
 /// Most fields of a head.
 pub const MAX_FIELDS: usize = 100;
-/// Most bytes of an HTTP/1 head.
+/// Most bytes of the head of an HTTP/1 answer.
 pub const MAX_HEAD: usize = 64 * 1024;
+/// Most bytes that are read at once from a busy HTTP/1 connection. Above the common 64 KiB, so that a body of that size and
+/// its head come in one piece.
+pub const READ_BUFFER: usize = 128 * 1024;
 /// Flow control window of a stream.
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Flow control window of a connection: several streams' worth, so that one that is not read cannot stop the others.
@@ -213,7 +216,7 @@ impl Target {
     async fn http1(&self) -> Result<Http1Sender, Error> {
         let io = TokioIo::new(self.dial(Http1).await?);
         let mut codec = http1::Builder::new();
-        codec.max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD);
+        codec.max_headers(MAX_FIELDS).max_buf_size(READ_BUFFER);
         let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http1))?;
         // Ends when the sender is dropped or the peer closes.
         tokio::spawn(async move {

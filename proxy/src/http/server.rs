@@ -1,7 +1,7 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
 use super::bridge::{Streams, Upgrade};
-use super::client::{CONNECTION_WINDOW, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::client::{CONNECTION_WINDOW, PING, READ_BUFFER, SEND_BUFFER, STREAM_WINDOW};
 use super::heads::{self, Timed};
 use super::pool::Held;
 use super::service::ServiceFuture;
@@ -10,8 +10,10 @@ use super::{Body, HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
+use crate::footprint;
 use crate::io::Io;
 use crate::tasks::{DrainWatch, Ending};
+use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
@@ -19,13 +21,15 @@ use hyper::server::conn::{http1, http2};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
 
 /// How long a client may take over the head of a request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +41,8 @@ const MAX_READ: u32 = 2 * validate::MAX_HEADER_LIST as u32;
 /// Streams a client may have reset before we looked at them; more is an attack.
 pub const MAX_PENDING_RESETS: usize = 20;
 
-/// How often an HTTP/1 connection is looked at: one that was quiet from one look to the next gives its codec back.
+/// How often an HTTP/1 connection is looked at: one that was quiet from one look to the next gives its codec back. Nothing
+/// is done per request, and there is no timer while it rests.
 pub const LOOK: Duration = Duration::from_secs(2);
 
 /// Serves `io` until it ends, `drain` has let the last request finish, or `conn.closed` fires.
@@ -70,10 +75,9 @@ async fn serve_http2(
     let by_end = entry.end.clone();
     let io = TokioIo::new(Timed::new(io, HEAD_TIMEOUT));
     let serving = pin!(http2().serve_connection(io, entry));
-    let never = std::future::pending();
     // GOAWAY says up to where requests are served, so it may come at any time.
     let end = |serving: Pin<&mut _>, _| http2::Connection::graceful_shutdown(serving);
-    drive(serving, conn, drain, &mut None, never, end).await?;
+    drive(serving, conn, drain, &mut None, None, end).await?;
     // The streams are over; what they have said last is still on its way to the other end.
     tokio::select! {
         () = by_end.streams.ended() => {}
@@ -105,6 +109,7 @@ async fn serve_http1(
             }
             Spoke::Resting(io, entry) => (io, entry),
         };
+        footprint::left_behind();
         #[cfg(test)]
         RESTS.with(|rests| rests.set(rests.get() + 1));
         if !rest(&mut io, &entry, conn, drain, &mut told).await {
@@ -148,7 +153,7 @@ async fn speak(
         conn,
         drain,
         told,
-        at_rest(&signals),
+        Some(&signals),
         |serving, how| match how {
             // An idle one is not closed: the client may be asking at this moment.
             Ending::Next => by_end.last.store(true, Relaxed),
@@ -167,16 +172,6 @@ async fn speak(
         Some(upgrade) => Spoke::Switched(upgrade, io),
         None => Spoke::Resting(io, parts.service),
     })
-}
-
-/// Looks now and then whether the connection is quiet: nothing per request, and no timer while it rests.
-async fn at_rest(signals: &Signals) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if signals.at_rest() {
-            return;
-        }
-    }
 }
 
 /// Waits for the next request; false: there will be none.
@@ -216,7 +211,7 @@ fn http1() -> http1::Builder {
         .half_close(true)
         // Above the limits of `Strict`, which says why; with one more field the parser would need the heap.
         .max_headers(strict::MAX_FIELDS + 1)
-        .max_buf_size(strict::MAX_HEAD + 4096);
+        .max_buf_size(READ_BUFFER);
     // Not `pipeline_flush`: it loses the last answer when the connection is closed with requests still unread.
     codec
 }
@@ -246,33 +241,73 @@ enum Turn {
     Rest,
 }
 
+/// What happened to a connection.
+enum Event {
+    Ended(hyper::Result<()>),
+    Told(Ending),
+    Closed,
+    Rest,
+}
+
+/// Drives a codec until its connection ends or, where `rest` says how that is seen, is idle.
 async fn drive<C>(
     mut serving: Pin<&mut C>,
     conn: &Connection,
     drain: &DrainWatch,
     told: &mut Option<Ending>,
-    at_rest: impl Future<Output = ()>,
+    rest: Option<&Signals>,
     end: impl Fn(Pin<&mut C>, Ending),
 ) -> Result<Turn, Error>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut ending = pin!(drain.ending(conn.direction, *told));
-    let mut closed = pin!(conn.closed.closed());
-    let mut at_rest = pin!(at_rest);
+    // Beyond the fair share of a task as well: whoever is not polled is not registered, and would never be heard.
+    let mut ending = pin!(unconstrained(drain.ending(conn.direction, *told)));
+    let mut closed = pin!(unconstrained(conn.closed.closed()));
+    let mut look = pin!(rest.map(|_| tokio::time::sleep(LOOK)));
+    let mut drain_said = drain.clone();
     loop {
-        tokio::select! {
-            biased;
-            ended = serving.as_mut() => return ended.map(|()| Turn::Over).map_err(ended_badly),
-            how = &mut ending, if *told != Some(Ending::Idle) => {
+        let mut first = true;
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            // Woken nearly always by the socket: the rest is polled when it has something to say, which costs a load to see.
+            if first | drain_said.stirred() | conn.closed.reason().is_some() {
+                if *told != Some(Ending::Idle)
+                    && let Poll::Ready(how) = ending.as_mut().poll(cx)
+                {
+                    return Poll::Ready(Event::Told(how));
+                }
+                if closed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Closed);
+                }
+            }
+            // After the codec, which has had its look at the socket.
+            if let (Some(signals), Some(mut look)) = (rest, look.as_mut().as_pin_mut())
+                && (first || look.is_elapsed())
+            {
+                while unconstrained(look.as_mut()).poll_unpin(cx).is_ready() {
+                    if signals.at_rest() {
+                        return Poll::Ready(Event::Rest);
+                    }
+                    look.as_mut().reset(Instant::now() + LOOK);
+                }
+            }
+            first = false;
+            Poll::Pending
+        })
+        .await;
+        match event {
+            Event::Ended(ended) => return ended.map(|()| Turn::Over).map_err(ended_badly),
+            Event::Told(how) => {
                 *told = Some(how);
                 end(serving.as_mut(), how);
-                ending.set(drain.ending(conn.direction, *told));
+                ending.set(unconstrained(drain.ending(conn.direction, *told)));
             }
             // Dropping the codec drops what is under way; that is what the signal asks for.
-            _ = &mut closed => return Ok(Turn::Over),
-            // After the codec, which has had its look at the socket.
-            () = &mut at_rest => return Ok(Turn::Rest),
+            Event::Closed => return Ok(Turn::Over),
+            Event::Rest => return Ok(Turn::Rest),
         }
     }
 }

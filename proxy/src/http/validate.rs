@@ -2,11 +2,12 @@
 //! are judged and forwarded. Pure; nothing is repaired.
 
 use super::Request;
+use super::client::MAX_HEAD;
 use super::strict::{self, Refusal};
 use crate::error::{Error, ErrorKind};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use hyper::ext::Protocol;
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -249,6 +250,11 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
 /// One way only to find the end of the body of an HTTP/1 answer. The codec would choose one, and both would go on.
 pub fn response<B>(response: &http::Response<B>) -> Result<(), Error> {
     let wrong = |why| Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(why));
+    // The codec reads larger pieces than a head may be.
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if response.headers().iter().map(size).sum::<usize>() > MAX_HEAD {
+        return wrong("the endpoint sent too large a head");
+    }
     let (fields, mut lengths) = (
         response.headers(),
         response.headers().get_all(CONTENT_LENGTH).iter(),
