@@ -6,7 +6,7 @@ use crate::connect::HANDSHAKE_TIMEOUT;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
 use crate::error::ErrorKind;
-use crate::http::{HttpVersion, server};
+use crate::http::HttpVersion;
 use crate::io::{Io, ReadAhead};
 use crate::outbound::{Opening, SILENCE, client_within, quiet, whoever_speaks, with_prefix};
 use crate::policy::InboundPlan;
@@ -15,7 +15,7 @@ use crate::tcp::{Relay, Upstream};
 use crate::tls::verify::{self, PeerError};
 use crate::tls::{Alpn, BULK};
 use crate::tunnel;
-use crate::worker::{Carries, End, Worker};
+use crate::worker::{Carries, End, Next, Requests, Worker};
 use bytes::BytesMut;
 use rustls_pki_types::UnixTime;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub async fn serve(
     worker: &Arc<Worker>,
     mut tcp: TcpStream,
     accepted: Accepted,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     if !accepted.fixed {
         may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own)
             .map_err(End::Refused)?;
@@ -73,7 +73,7 @@ pub async fn serve(
             admit_bytes(worker, &conn).await?;
             let mut client = with_prefix(tcp, bytes);
             client.write_all(&words).await?;
-            Ok(Some(Relay::new(client, *upstream, conn, label)))
+            Ok(Some(Relay::new(client, *upstream, conn, label).into()))
         }
     }
 }
@@ -146,7 +146,7 @@ async fn mutual(
     tcp: TcpStream,
     bytes: BytesMut,
     accepted: Accepted,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     let epoch = worker.tls.epoch();
     let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
     let handshake = TlsAcceptor::from(config).accept(ReadAhead::with_prefix(bytes, tcp));
@@ -200,7 +200,7 @@ async fn http(
     bytes: BytesMut,
     accepted: Accepted,
     version: HttpVersion,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::NotTls));
     let port = accepted.target.port();
     // A port declared to carry bytes is not HTTP because it looks like it: its bytes are judged once and passed on.
@@ -221,12 +221,11 @@ async fn serve_http(
     io: Io,
     conn: Arc<Connection>,
     version: HttpVersion,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     let open = worker.open(&conn, Carries::Http, version.label());
     let io = io.counted(open.metrics().clone());
     let service = stack::inbound(&worker.shared, &conn);
-    server::serve(io, version, service, conn, worker.drain.clone()).await?;
-    Ok(None)
+    Ok(Some(Requests::new(io, version, service, conn, open).into()))
 }
 
 /// Bytes to the application, if this caller may send any.
@@ -235,7 +234,7 @@ pub(crate) async fn opaque(
     io: Io,
     conn: Arc<Connection>,
     protocol: &'static str,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     admit_bytes(worker, &conn).await?;
     let app = worker.shared.connector.connect_plain(conn.dial).await?;
     let upstream = Upstream::local(
@@ -243,7 +242,7 @@ pub(crate) async fn opaque(
         app,
         worker.metrics.inbound_edge(conn.peer.identity()),
     );
-    Ok(Some(Relay::new(io, upstream, conn, protocol)))
+    Ok(Some(Relay::new(io, upstream, conn, protocol).into()))
 }
 
 /// Judges a connection that carries bytes.

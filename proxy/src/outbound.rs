@@ -6,12 +6,12 @@ use crate::balance;
 use crate::connection::{Connection, Direction, NoTls, Peer};
 use crate::detect::{self, Protocol as Seen};
 use crate::error::{Error, ErrorKind};
-use crate::http::{HttpVersion, server};
+use crate::http::HttpVersion;
 use crate::io::{Io, ReadAhead};
 use crate::known::{First, Known};
 use crate::policy::OutboundPlan;
 use crate::tcp::{self, Relay, Upstream};
-use crate::worker::{Carries, End, Worker};
+use crate::worker::{Carries, End, Next, Requests, Worker};
 use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub async fn serve(
     worker: &Arc<Worker>,
     mut tcp: TcpStream,
     accepted: Accepted,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     refuse_loop(worker, &accepted)?;
     let found = worker
         .destinations
@@ -82,19 +82,19 @@ pub async fn serve(
         .inc();
     let io = with_prefix(tcp, bytes);
     match seen {
-        Opening::Client(Seen::Http1) => http(worker, io, HttpVersion::Http1, &known, conn).await,
-        Opening::Client(Seen::Http2) => http(worker, io, HttpVersion::Http2, &known, conn).await,
+        Opening::Client(Seen::Http1) => http(worker, io, HttpVersion::Http1, known, conn).await,
+        Opening::Client(Seen::Http2) => http(worker, io, HttpVersion::Http2, known, conn).await,
         Opening::Client(seen) => {
             let server = seen.server_name();
             tracing::debug!(target = %accepted.target, ?server, "bytes");
             let destination = &known.destination;
             let upstream = tcp::open(&worker.shared, destination, client, server).await?;
-            Ok(Some(Relay::new(io, upstream, conn, label)))
+            Ok(Some(Relay::new(io, upstream, conn, label).into()))
         }
         Opening::Server(upstream, words) => {
             let mut io = io;
             io.write_all(&words).await?;
-            Ok(Some(Relay::new(io, *upstream, conn, label)))
+            Ok(Some(Relay::new(io, *upstream, conn, label).into()))
         }
         Opening::Nobody => Ok(None),
     }
@@ -107,7 +107,7 @@ async fn unknown(
     mut tcp: TcpStream,
     accepted: Accepted,
     error: Error,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     let mut bytes = BytesMut::new();
     let asked = worker.discover.asked(accepted.target);
     let (Some(destination), false) = (asked, worker.config.is_opaque(accepted.target.port()))
@@ -120,8 +120,8 @@ async fn unknown(
         _ => return Err(error.into()),
     };
     let conn = worker.connection(&accepted, Peer::Plain(NoTls::Local));
-    let known = Known::new(destination);
-    http(worker, with_prefix(tcp, bytes), version, &known, conn).await
+    let known = Arc::new(Known::new(destination));
+    http(worker, with_prefix(tcp, bytes), version, known, conn).await
 }
 
 /// The application (or somebody with its address) must not reach our own ports through us.
@@ -283,18 +283,19 @@ pub(crate) fn with_prefix(tcp: TcpStream, bytes: BytesMut) -> Io {
     }
 }
 
+/// Requests, whose codec comes when everything that opened the connection is forgotten.
 async fn http(
     worker: &Arc<Worker>,
     client: Io,
     version: HttpVersion,
-    known: &Known,
+    known: Arc<Known>,
     conn: Arc<Connection>,
-) -> Result<Option<Relay>, End> {
+) -> Result<Option<Next>, End> {
     let open = worker.open(&conn, Carries::Http, version.label());
     let client = client.counted(open.metrics().clone());
     let service = known.http(&worker.shared);
-    server::serve(client, version, service, conn, worker.drain.clone()).await?;
-    Ok(None)
+    let requests = Requests::new(client, version, service, conn, open);
+    Ok(Some(requests.to(known).into()))
 }
 
 #[cfg(test)]

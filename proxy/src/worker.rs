@@ -6,7 +6,9 @@ use crate::config::Config;
 use crate::connection::{CloseReason, CloseSignal, Connection, Direction, Peer};
 use crate::discover::Discover;
 use crate::error::{Error, ErrorKind};
-use crate::known::Destinations;
+use crate::http::{HttpService, HttpVersion, server};
+use crate::io::Io;
+use crate::known::{Destinations, Known};
 use crate::metrics::labels::Side;
 use crate::metrics::{ConnectionLabels, ConnectionMetrics, Group, Metrics, OpenConnection};
 use crate::policy::InboundPlan;
@@ -59,6 +61,80 @@ pub enum End {
     Refused(&'static str),
     /// Something on its way failed.
     Failed(Error),
+}
+
+/// What is left to do for a connection that was let in.
+pub enum Next {
+    /// It carries bytes.
+    Relay(Relay),
+    /// It carries requests.
+    Requests(Requests),
+}
+
+impl Next {
+    /// Does it.
+    pub async fn run(self, worker: &Arc<Worker>) -> Result<(), End> {
+        match self {
+            Next::Relay(relay) => relay.run(worker).await,
+            // Boxed: connections of bytes are not to hold room for it.
+            Next::Requests(requests) => Box::pin(requests.run(worker)).await,
+        }
+    }
+}
+
+/// A connection whose requests are to be served.
+pub struct Requests {
+    io: Io,
+    version: HttpVersion,
+    service: HttpService,
+    conn: Arc<Connection>,
+    open: OpenGuard,
+    /// Kept in use as long as somebody may ask.
+    to: Option<Arc<Known>>,
+}
+
+impl Requests {
+    /// `open`: its place in the list and in the metrics.
+    pub fn new(
+        io: Io,
+        version: HttpVersion,
+        service: HttpService,
+        conn: Arc<Connection>,
+        open: OpenGuard,
+    ) -> Self {
+        Self {
+            io,
+            version,
+            service,
+            conn,
+            open,
+            to: None,
+        }
+    }
+
+    /// Where they go.
+    pub fn to(mut self, known: Arc<Known>) -> Self {
+        self.to = Some(known);
+        self
+    }
+
+    async fn run(self, worker: &Worker) -> Result<(), End> {
+        let _held = (self.open, self.to);
+        let (service, drain) = (self.service, worker.drain.clone());
+        Ok(server::serve(self.io, self.version, service, self.conn, drain).await?)
+    }
+}
+
+impl From<Relay> for Next {
+    fn from(relay: Relay) -> Self {
+        Next::Relay(relay)
+    }
+}
+
+impl From<Requests> for Next {
+    fn from(requests: Requests) -> Self {
+        Next::Requests(requests)
+    }
 }
 
 impl From<Error> for End {
@@ -175,10 +251,10 @@ impl Worker {
         self: &Arc<Self>,
         accepted: Accepted,
         held: impl Send + 'static,
-        serving: impl Future<Output = Result<Option<Relay>, End>> + Send + 'static,
+        serving: impl Future<Output = Result<Option<Next>, End>> + Send + 'static,
     ) {
-        // Boxed: letting a connection in takes a large future. It is given back before bytes are relayed, so that an
-        // idle connection of bytes holds a small one only.
+        // Boxed: letting a connection in takes a large future. It is given back before bytes are relayed or requests are
+        // served, so that an idle connection holds a small one only.
         let serving = Box::pin(serving);
         let (worker, metrics) = (self.clone(), self.metrics.clone());
         let Accepted {
@@ -190,7 +266,7 @@ impl Worker {
         let task = async move {
             let _held = held;
             let ended = match serving.await {
-                Ok(Some(relay)) => relay.run(&worker).await,
+                Ok(Some(next)) => next.run(&worker).await,
                 Ok(None) => Ok(()),
                 Err(end) => Err(end),
             };

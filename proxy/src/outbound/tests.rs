@@ -67,7 +67,12 @@ async fn hears(target: &str, words: &str) -> (String, Duration) {
         fixed: false,
     };
     let started = Instant::now();
-    let serving = tokio::spawn(async move { serve(&worker, tcp, accepted).await });
+    let serving = tokio::spawn(async move {
+        match serve(&worker, tcp, accepted).await? {
+            Some(next) => next.run(&worker).await,
+            None => Ok(()),
+        }
+    });
     client.write_all(words.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
     // A reset is as good as an end.

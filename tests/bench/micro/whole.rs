@@ -206,6 +206,7 @@ fn inbound() -> Inbound {
         rate_limits: Vec::new(),
         access_from: String::new(),
         explain_denials: false,
+        metrics: Default::default(),
     }
 }
 
