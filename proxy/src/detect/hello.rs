@@ -48,7 +48,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
             if body.len() >= length {
                 return body_of(&body[..length]).map_or(Parsed::NotTls, Parsed::Hello);
             }
-        } else if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+        } else if let Parsed::NotTls = unfinished(&message) {
+            // The same as before the record was whole: an answer is not taken back.
             return Parsed::NotTls;
         }
         match record(rest) {

@@ -87,6 +87,7 @@ fn table() -> Vec<(Vec<u8>, Protocol)> {
         (vec![0xff; 20], Protocol::Opaque),
         (vec![22, 3, 1, 0, 5, 2, 0, 0, 1, 0], Protocol::Opaque),
         (vec![22, 3, 1, 0, 0], Protocol::Opaque),
+        (vec![22, 3, 1, 0, 3, 1, 34, 0, 0, 1, 0], Protocol::Opaque),
         (vec![22, 9, 1, 0, 5], Protocol::Opaque),
         (hello(0, 16384), tls()),
         (hello(1700, 16384), tls()),
