@@ -218,7 +218,7 @@ fn a_version_is_of_the_content_alone() {
 
 const EMPTY_SET: u64 = 11347999130399048223;
 
-const INBOUND: u64 = 7924844410407955623;
+const INBOUND: u64 = 3214517544292912413;
 
 /// Breaks one field of a message that is otherwise sound, and returns the error.
 fn broken(body: Body, break_it: impl FnOnce(&mut pb::SyncResponse)) -> String {
