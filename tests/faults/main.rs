@@ -1,5 +1,5 @@
-//! Rows of the fault matrix, each with its figures: `cargo run -p weft-tests --bin faults -- [--full] [--markdown FILE]
-//! [ROW…]`, after `cargo build --workspace --bins`. Every row is a mesh of its own (three endpoints and a client, real
+//! Rows of the fault matrix, each with its figures: `target/debug/faults [--full] [--markdown FILE]
+//! [ROW…]`, after `cargo build --workspace --bins --tests`. Every row is a mesh of its own (three endpoints and a client, real
 //! programs in namespaces), an open-loop load through it, a fault in the middle, and its healing. Rows with a name in
 //! words are measured in ways of their own. With `--markdown`, the rows that ran replace theirs in FILE.
 

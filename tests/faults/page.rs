@@ -13,7 +13,7 @@ pub(crate) const OTHERS_HEAD: &str =
 
 const INTRODUCTION: &str = "# The fault matrix: promises and last measured figures
 
-Written by `cargo build --workspace --bins && cargo run -p weft-tests --bin faults -- --markdown tests/faults/RESULTS.md
+Written by `cargo build --workspace --bins --tests && target/debug/faults --markdown tests/faults/RESULTS.md
 [--full] [ROW…]`; without names it runs all rows, and only rows that ran are replaced. `WEFT_TEST_PROGRAMS` names a folder
 with other programs to measure, e.g. of a release build.
 
