@@ -11,6 +11,9 @@
 //! The control API opens only after everything has been read once: a controller that just started must not tell
 //! proxies that what it has not read yet is gone.
 
+mod follow;
+mod listen;
+
 use crate::admin::{Admin, Facts, Overview};
 use crate::args::{Config, Source};
 use crate::ca::Ca;
@@ -20,18 +23,14 @@ use crate::kube::metrics_api;
 use crate::kube::observers::Observers;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
-use crate::kube::writer::{self, Writer};
 use crate::live::Live;
-use crate::live::fresh::{Folders, Fresh};
-use crate::manifest::{ObjectKey, Problem, Severity};
+use crate::live::fresh::Fresh;
+use crate::manifest::{ObjectKey, Problem};
 use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
 use crate::serve::tls::OwnIdentity;
 use crate::serve::{self, Shared};
-use crate::source::kube::kinds;
-use crate::source::kube::ledger::Ledger;
-use crate::source::{Event, dir};
 use crate::state::StateDir;
 use crate::token::TokenKey;
 use crate::traffic::api::Api;
@@ -42,26 +41,21 @@ use crate::views::world::{Reader, World};
 use crate::webhook;
 use ::kube::Client;
 use anyhow::{Context, Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
+use follow::{follow, watched};
+use listen::listen;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{IsTerminal, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
-use weft_proxy_api::names::ports;
+use tokio::task::JoinSet;
 use weft_proxy_api::policy::Access;
 
-/// Batches of events that may wait for the index.
-const EVENT_BATCHES: usize = 16;
 /// How often the files of the authority are looked at.
 const AUTHORITY_POLL: std::time::Duration = std::time::Duration::from_millis(500);
-/// Connections the kernel may hold for us: a restarted controller is met by every proxy at once.
-const BACKLOG: i32 = 4096;
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -339,84 +333,6 @@ fn open(
     Ok((index, shared, own))
 }
 
-/// A running source.
-struct Watched {
-    source: JoinHandle<()>,
-    events: mpsc::Receiver<Vec<Event>>,
-    /// Whose status may have to change; nobody's where there is no API server.
-    ledger: Arc<Ledger>,
-}
-
-/// Starts the source; and, where the API server is it, what writes there how its objects fare, and ends by itself.
-fn watched(
-    source: Source,
-    client: Option<Client>,
-    index: &Arc<Index>,
-    shared: &Arc<Shared>,
-    ending: &mut JoinSet<()>,
-) -> (Watched, Fresh) {
-    let (tx, events) = mpsc::channel(EVENT_BATCHES);
-    let ledger = Arc::<Ledger>::default();
-    let (source, fresh) = match (source, client) {
-        (Source::Kubernetes(settings), Some(client)) => {
-            let writer = Writer {
-                client: client.clone(),
-                candidate: writer::candidate(&settings.namespace),
-                index: index.clone(),
-                ledger: Arc::clone(&ledger),
-                proxies: shared.proxies.clone(),
-            };
-            ending.spawn(writer.run(shared.stopping.subscribe()));
-            let fresh = Fresh::Kubernetes {
-                client: client.clone(),
-                ledger: ledger.clone(),
-            };
-            (
-                crate::source::kube::watch(client, tx, Arc::clone(&ledger)),
-                fresh,
-            )
-        }
-        (Source::Folders(dirs), _) => {
-            let (asks, asked) = mpsc::channel(1);
-            let fresh = Fresh::Folders(Folders::new(asks, index));
-            (dir::watch_and_answer(dirs, tx, asked), fresh)
-        }
-        // Not made without a client; a source that ends at once is told as such.
-        (Source::Kubernetes(_), None) => (tokio::spawn(async move { drop(tx) }), Fresh::Nothing),
-    };
-    let watched = Watched {
-        source,
-        events,
-        ledger,
-    };
-    (watched, fresh)
-}
-
-/// Takes the events of the source into the index; ends with the source.
-async fn follow(watched: Watched, index: Arc<Index>) {
-    let Watched {
-        source,
-        mut events,
-        ledger,
-    } = watched;
-    let synced = index.synced();
-    while let Some(batch) = events.recv().await {
-        let before = *synced.borrow();
-        let news = index.apply(batch);
-        let troubled = news.files.iter().filter_map(|it| kinds::from_origin(it));
-        troubled.for_each(|key| ledger.touch(&key));
-        news.objects.iter().for_each(|key| ledger.touch(key));
-        match (before, *synced.borrow()) {
-            // While not everything is read, what comes later looks like missing.
-            (_, false) => {}
-            (false, true) => tell_problems(&index.problems(), &[]),
-            (true, true) => tell_problems(&news.new, &news.gone),
-        }
-    }
-    source.abort();
-    tracing::error!("the source is not watched any more");
-}
-
 impl Overview for Index {
     fn inventory(&self) -> Inventory {
         self.read(inventory::inventory)
@@ -460,20 +376,6 @@ impl Overview for Index {
     }
 }
 
-/// Logs what is newly wrong, and what is right again.
-fn tell_problems(new: &[Problem], gone: &[Problem]) {
-    for problem in new {
-        match problem.severity {
-            Severity::Info => tracing::info!("{problem}"),
-            Severity::Warning => tracing::warn!("{problem}"),
-            Severity::Error => tracing::error!("{problem}"),
-        }
-    }
-    for problem in gone {
-        tracing::info!("no longer: {problem}");
-    }
-}
-
 fn say_access(config: &Config) {
     if !config.access_chosen && config.access == Access::Permissive {
         tracing::warn!(
@@ -491,48 +393,6 @@ fn announce(ready: &Ready, access: Access) {
         std::io::stdout(),
         "weft-control: serving on {control}, admin on {admin}, access {access}, {objects} objects, {problems} problems"
     );
-}
-
-/// A listener that is bound but does not take connections before [`Bound::into_tokio`].
-struct Bound(Socket);
-
-impl Bound {
-    fn into_tokio(self) -> Result<TcpListener> {
-        self.0.listen(BACKLOG).context("cannot listen")?;
-        TcpListener::from_std(self.0.into()).context("cannot listen")
-    }
-}
-
-/// The address asked for, or port 8086 of every address, of both families where there are two.
-fn listen(address: Option<SocketAddr>) -> Result<(Bound, SocketAddr)> {
-    let everywhere: SocketAddr = (Ipv6Addr::UNSPECIFIED, ports::CONTROL).into();
-    let everywhere_v4: SocketAddr = (Ipv4Addr::UNSPECIFIED, ports::CONTROL).into();
-    let socket = match address {
-        Some(address) => bind(address).with_context(|| format!("cannot listen on {address}"))?,
-        None => bind(everywhere)
-            .or_else(|_| bind(everywhere_v4))
-            .with_context(|| format!("cannot listen on {everywhere} or {everywhere_v4}"))?,
-    };
-    let address = socket
-        .local_addr()?
-        .as_socket()
-        .context("not an internet address")?;
-    Ok((Bound(socket), address))
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?; // [::] takes IPv4 as well, whatever the host's default
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 #[cfg(test)]

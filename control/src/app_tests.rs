@@ -8,6 +8,7 @@ use crate::token::{DEFAULT_TTL, issue_for_pod};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
