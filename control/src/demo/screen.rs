@@ -1,15 +1,19 @@
 //! The live view in a terminal: who calls whom, how well, how fast, how safely; the split; the denials; the story so far.
 
+use super::manifests::NAMESPACE;
 use super::observe::{Look, since, tls_share};
 use super::story::StepReport;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 /// What the picture shows besides measurements.
 pub(super) struct View<'a> {
     pub(super) title: &'a str,
     /// Where a browser finds the application.
     pub(super) page: &'a str,
+    /// Where the node keeps its state: what other commands are told, to ask it.
+    pub(super) state: &'a Path,
     /// Weights asked for v1 and v2.
     pub(super) weights: (u32, u32),
     pub(super) steps: &'a [StepReport],
@@ -22,8 +26,10 @@ pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "\x1b[1mweft demo\x1b[0m  {}\nthe application  {}\n",
-        view.title, view.page
+        "\x1b[1mweft demo\x1b[0m  {}\nthe application  {}\nask it           meshctl why web -n {NAMESPACE} --state {}\n",
+        view.title,
+        view.page,
+        view.state.display()
     );
     let _ = writeln!(
         text,

@@ -388,6 +388,7 @@ impl<'a> Teller<'a> {
                 let view = screen::View {
                     title,
                     page: &self.page,
+                    state: self.client.state(),
                     weights: self.weights,
                     steps: &self.steps,
                 };

@@ -225,7 +225,7 @@ impl Client {
         let state = self.state.display();
         super::sys::connect_in(&self.state, SOCKET).map_err(|error| match error.kind() {
             NotFound | ConnectionRefused => {
-                anyhow!("no node runs at {state} (start one: meshctl demo, or meshctl local up)")
+                anyhow!("no node runs at {state} (start one: meshctl local up; that of a demonstration is named by --state)")
             }
             PermissionDenied => {
                 anyhow!("the node at {state} belongs to another user; name your own with --state")
