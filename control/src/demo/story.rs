@@ -1,10 +1,12 @@
-//! The steps of the demonstration. Each says what it expects, does one thing, watches, and compares.
+//! The demonstration from its start to its outcome: the mesh it runs on, what is seen meanwhile, and what came of it.
+
+mod steps;
 
 use super::app::Seen;
-use super::manifests::{APP, NAMESPACE, POLICY, WEB_TO_FRONT, split};
+use super::manifests::{APP, POLICY, WEB_TO_FRONT, split};
 use super::observe::{Edges, Look, look, since, tls_share, until};
 use super::{page, screen};
-use crate::local::{self, Client, Exec, Rung, Runtime};
+use crate::local::{self, Client, Rung, Runtime};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -80,8 +82,6 @@ pub struct Latency {
 
 /// Everything runs after this long, or never will.
 const READY: Duration = Duration::from_secs(90);
-/// A change of policy is in force after this long.
-const IN_FORCE: Duration = Duration::from_secs(1);
 
 /// Starts the mesh, tells the story, takes everything away again.
 pub fn run(options: &Options) -> anyhow::Result<Summary> {
@@ -183,195 +183,6 @@ impl<'a> Teller<'a> {
         })
     }
 
-    fn tell(&mut self) -> anyhow::Result<()> {
-        self.split_step("traffic split 90/10", 90, 10, 0.25)?;
-        self.split_step("traffic split shifted to 50/50", 50, 50, 0.2)?;
-        self.roll()?;
-        self.fail()?;
-        self.forbid()?;
-        self.permit()?;
-        self.stranger()
-    }
-
-    /// Weights take effect within a second, and no request fails while they do.
-    fn split_step(
-        &mut self,
-        name: &'static str,
-        v1: u32,
-        v2: u32,
-        share: f64,
-    ) -> anyhow::Result<()> {
-        let change = self.look()?;
-        self.client.apply("split.yaml", &split(v1, v2))?;
-        self.weights = (v1, v2);
-        let settled = self.watch(&change, IN_FORCE, name)?;
-        let end = self.watch(&settled, self.part(share), name)?;
-        let seen = end.load.since(&settled.load);
-        let failed = end.load.since(&change.load).failed();
-        let (count, total) = (
-            seen.versions.get("v2").copied().unwrap_or(0),
-            seen.versions.values().sum::<u64>(),
-        );
-        let wanted = f64::from(v2) / f64::from(v1 + v2);
-        let held = total > 0 && failed == 0 && within_binomial(count, total, wanted);
-        self.unexpected += failed;
-        let expected = format!("v2 gets {:.0} %, 0 failed", wanted * 100.0);
-        let share = 100.0 * count as f64 / total.max(1) as f64;
-        self.report(
-            name,
-            expected,
-            format!("v2 got {share:.1} % of {total}, {failed} failed"),
-            held,
-        );
-        Ok(())
-    }
-
-    /// Pods are replaced one after another, and no request fails.
-    fn roll(&mut self) -> anyhow::Result<()> {
-        const NAME: &str = "front rolled, pod by pod";
-        let before = self.look()?;
-        self.client.restart("Deployment", NAMESPACE, "front")?;
-        let client = self.client.clone();
-        let rolled = std::thread::spawn(move || client.wait(READY));
-        let mut end = before.clone();
-        while !rolled.is_finished() {
-            end = self.watch(&end, Duration::from_millis(500), NAME)?;
-        }
-        rolled
-            .join()
-            .ok()
-            .context("the roll-out was not followed to its end")??;
-        end = self.watch(&end, self.part(0.1), NAME)?;
-        let seen = end.load.since(&before.load);
-        self.unexpected += seen.failed();
-        let held = seen.failed() == 0 && seen.requests > 0;
-        let saw = format!(
-            "{} failed of {}{}",
-            seen.failed(),
-            seen.requests,
-            last(&end, seen.failed())
-        );
-        self.report(NAME, "0 failed".into(), saw, held);
-        Ok(())
-    }
-
-    /// One of three backends fails every call: the balancer gives it no more traffic, the breaker takes it out, and it
-    /// comes back when it is well.
-    fn fail(&mut self) -> anyhow::Result<()> {
-        const NAME: &str = "one colour pod fails every call";
-        // Two callers, at most seven failures in a row each, and a few probes.
-        const MOST: u64 = 30;
-        let before = self.look()?;
-        let pods = self.client.pods()?;
-        let version = |pod: &&local::PodInfo| {
-            pod.labels
-                .get("version")
-                .is_some_and(|version| version == "v1")
-        };
-        let pod = pods
-            .iter()
-            .filter(|pod| pod.service_account == "colour")
-            .find(version);
-        let pod = pod.context("no pod of colour-v1")?.name.clone();
-        self.order(&pod, "on")?;
-        let end = self.watch(&before, self.part(0.2), NAME)?;
-        self.order(&pod, "off")?;
-        let seen = end.load.since(&before.load);
-        let held = (1..=MOST).contains(&seen.failed()) && seen.ok > 0;
-        let share = 100.0 * seen.failed() as f64 / seen.requests.max(1) as f64;
-        let ejections = end.ejections - before.ejections;
-        let saw = format!(
-            "{} of {} failed ({share:.1} %), {ejections} ejections",
-            seen.failed(),
-            seen.requests
-        );
-        self.report(
-            NAME,
-            format!("it is set aside: at most {MOST} failed"),
-            saw,
-            held,
-        );
-        until(self.client, Duration::from_secs(15), |look| {
-            look.ejected_now == 0.0
-        })?;
-        Ok(())
-    }
-
-    fn order(&self, pod: &str, state: &str) -> anyhow::Result<()> {
-        let mut exec = Exec::new(pod, ["meshctl", "demo-app", "fail", state]);
-        exec.namespace = NAMESPACE.to_owned();
-        exec.container = Some("app".to_owned());
-        let output = self.client.output(&exec)?;
-        if output.code != 0 {
-            bail!(
-                "cannot make {pod} fail: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        Ok(())
-    }
-
-    /// Without its TrafficTarget, web may not call front any more.
-    fn forbid(&mut self) -> anyhow::Result<()> {
-        const NAME: &str = "permission web → front removed";
-        let before = self.look()?;
-        self.client.delete_file("web-to-front.yaml")?;
-        let settled = self.watch(&before, IN_FORCE, NAME)?;
-        let end = self.watch(&settled, self.part(0.1), NAME)?;
-        let seen = end.load.since(&settled.load);
-        let refused = seen.status.get(&403).copied().unwrap_or(0);
-        let held = seen.requests > 0 && refused == seen.requests;
-        let saw = format!("{refused} of {} refused", seen.requests);
-        self.report(
-            NAME,
-            "every request refused with 403 after a second".into(),
-            saw,
-            held,
-        );
-        Ok(())
-    }
-
-    /// With it, it may.
-    fn permit(&mut self) -> anyhow::Result<()> {
-        const NAME: &str = "permission web → front restored";
-        let before = self.look()?;
-        self.client.apply("web-to-front.yaml", WEB_TO_FRONT)?;
-        let settled = self.watch(&before, IN_FORCE, NAME)?;
-        let end = self.watch(&settled, self.part(0.15), NAME)?;
-        let seen = end.load.since(&settled.load);
-        self.unexpected += seen.failed();
-        let held = seen.requests > 0 && seen.failed() == 0;
-        let saw = format!(
-            "{} failed of {}{}",
-            seen.failed(),
-            seen.requests,
-            last(&end, seen.failed())
-        );
-        self.report(NAME, "0 failed after a second".into(), saw, held);
-        Ok(())
-    }
-
-    /// All the while, a meshed pod that nobody allowed anything got nothing, and everything was encrypted.
-    fn stranger(&mut self) -> anyhow::Result<()> {
-        let end = self.look()?;
-        let (ok, refused) = (
-            end.stranger.ok,
-            end.stranger.status.get(&403).copied().unwrap_or(0),
-        );
-        let saw = format!("{ok} served, {refused} refused");
-        self.report(
-            "a stranger calls front",
-            "0 served".into(),
-            saw,
-            ok == 0 && refused > 0,
-        );
-        let share = self.tls / self.traffic.max(1.0);
-        let held = self.traffic > 0.0 && self.tls == self.traffic;
-        let saw = format!("{:.4} of {} requests and streams", share, self.traffic);
-        self.report("mutual TLS between meshed pods", "1.0".into(), saw, held);
-        Ok(())
-    }
-
     /// Looks on for this long; adds up what the proxies counted meanwhile.
     fn watch(&mut self, from: &Look, duration: Duration, title: &str) -> anyhow::Result<Look> {
         let start = Instant::now();
@@ -403,12 +214,12 @@ impl<'a> Teller<'a> {
 
     fn add(&mut self, edges: &Edges, denied: f64) {
         self.denied += denied;
-        self.traffic += edges
+        let traffic: f64 = edges
             .values()
             .map(|edge| edge.requests + edge.streams)
-            .sum::<f64>();
-        self.tls += tls_share(edges).unwrap_or(0.0)
-            * edges.values().map(|e| e.requests + e.streams).sum::<f64>();
+            .sum();
+        self.traffic += traffic;
+        self.tls += tls_share(edges).unwrap_or(0.0) * traffic;
     }
 
     fn look(&self) -> anyhow::Result<Look> {
@@ -459,21 +270,6 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// Within four standard deviations (and one request) of what chance allows.
-fn within_binomial(count: u64, total: u64, wanted: f64) -> bool {
-    let (total, count) = (total as f64, count as f64);
-    let deviation = (total * wanted * (1.0 - wanted)).sqrt();
-    (count - total * wanted).abs() <= 4.0 * deviation + 1.0
-}
-
-fn last(look: &Look, failed: u64) -> String {
-    if failed == 0 {
-        String::new()
-    } else {
-        format!(" (last: {})", look.load.last_error)
-    }
-}
-
 /// What may explain why something does not run.
 fn diagnose(client: &Client) -> String {
     let mut text = String::new();
@@ -497,19 +293,4 @@ fn diagnose(client: &Client) -> String {
         text += &format!("\n  {problem}");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::within_binomial;
-
-    #[test]
-    fn chance_is_told_from_a_wrong_split() {
-        assert!(within_binomial(100, 1000, 0.1));
-        assert!(within_binomial(130, 1000, 0.1));
-        assert!(!within_binomial(150, 1000, 0.1));
-        assert!(!within_binomial(0, 1000, 0.1));
-        assert!(within_binomial(0, 1000, 0.0));
-        assert!(!within_binomial(500, 1000, 0.0));
-    }
 }
