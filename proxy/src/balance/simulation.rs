@@ -11,6 +11,8 @@ use weft_proxy_api::policy::Protocol;
 mod figures;
 #[path = "simulation/policies.rs"]
 mod policies;
+#[path = "simulation/subsets.rs"]
+mod subsets;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
