@@ -66,6 +66,28 @@ pub enum Form {
     Table,
 }
 
+/// What several dashboards show in the same words; each asks in its own way.
+const REQUESTS: Panel = Panel {
+    title: "Requests",
+    help: "Requests in a second.",
+    unit: "reqps",
+    form: Form::Lines,
+    queries: &[],
+    empty: "",
+};
+const SUCCESS: Panel = Panel {
+    title: "Success",
+    help: "Share of the answers that are successes.",
+    unit: "percentunit",
+    ..REQUESTS
+};
+const P95: Panel = Panel {
+    title: "p95",
+    help: "95 of 100 answers took at most this long.",
+    unit: "s",
+    ..REQUESTS
+};
+
 /// Every dashboard.
 pub const BOARDS: &[Board] = &[
     top_line::BOARD,

@@ -1,6 +1,6 @@
 //! By match of HTTPRouteGroups.
 
-use super::{Board, Choice, Form, Panel};
+use super::{Board, Choice, Form, P95, Panel, REQUESTS, SUCCESS};
 
 /// The dashboard.
 pub(super) const BOARD: Board = Board {
@@ -13,26 +13,18 @@ pub(super) const BOARD: Board = Board {
 
 const PANELS: &[Panel] = &[
     Panel {
-        title: "Requests",
-        help: "Requests in a second.",
-        unit: "reqps",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}",
             r#"sum by (route) (rate(weft_requests_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval]))"#,
         )],
+        ..REQUESTS
     },
     Panel {
-        title: "Success",
-        help: "Share of the answers that are successes.",
-        unit: "percentunit",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}",
             r#"sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) / (sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
         )],
+        ..SUCCESS
     },
     Panel {
         title: "p50",
@@ -46,15 +38,11 @@ const PANELS: &[Panel] = &[
         )],
     },
     Panel {
-        title: "p95",
-        help: "95 of 100 answers took at most this long.",
-        unit: "s",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}",
             r#"histogram_quantile(0.95, sum by (route, le) (rate(weft_response_latency_seconds_bucket{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])))"#,
         )],
+        ..P95
     },
     Panel {
         title: "Sent again",

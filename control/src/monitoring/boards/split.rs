@@ -1,6 +1,6 @@
 //! Canaries: which backend gets how much, and how it does.
 
-use super::{Board, Choice, Form, Panel};
+use super::{Board, Choice, Form, P95, Panel, REQUESTS, SUCCESS};
 
 /// The dashboard.
 pub(super) const BOARD: Board = Board {
@@ -13,15 +13,11 @@ pub(super) const BOARD: Board = Board {
 
 const PANELS: &[Panel] = &[
     Panel {
-        title: "Requests",
-        help: "Requests in a second.",
-        unit: "reqps",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}: {{backend}}",
             r#"sum by (route, backend) (rate(weft_requests_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval]))"#,
         )],
+        ..REQUESTS
     },
     Panel {
         title: "Share",
@@ -35,25 +31,17 @@ const PANELS: &[Panel] = &[
         )],
     },
     Panel {
-        title: "Success",
-        help: "Share of the answers that are successes.",
-        unit: "percentunit",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}: {{backend}}",
             r#"sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*",classification="success"}[$__rate_interval])) / (sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval])) > 0)"#,
         )],
+        ..SUCCESS
     },
     Panel {
-        title: "p95",
-        help: "95 of 100 answers took at most this long.",
-        unit: "s",
-        form: Form::Lines,
-        empty: "",
         queries: &[(
             "{{route}}: {{backend}}",
             r#"histogram_quantile(0.95, sum by (route, backend, le) (rate(weft_response_latency_seconds_bucket{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval])))"#,
         )],
+        ..P95
     },
 ];

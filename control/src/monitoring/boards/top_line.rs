@@ -1,6 +1,6 @@
 //! The mesh as a whole, by namespace.
 
-use super::{Board, Choice, Form, Panel};
+use super::{Board, Choice, Form, P95, Panel, SUCCESS};
 
 /// The dashboard.
 pub(super) const BOARD: Board = Board {
@@ -24,26 +24,20 @@ const PANELS: &[Panel] = &[
         )],
     },
     Panel {
-        title: "Success",
-        help: "Share of the answers that are successes.",
-        unit: "percentunit",
         form: Form::Stat,
-        empty: "",
         queries: &[(
             "",
             r#"sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",classification="success"}[$__rate_interval])) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) > 0)"#,
         )],
+        ..SUCCESS
     },
     Panel {
-        title: "p95",
-        help: "95 of 100 answers took at most this long.",
-        unit: "s",
         form: Form::Stat,
-        empty: "",
         queries: &[(
             "",
             r#"histogram_quantile(0.95, sum by (le) (rate(weft_response_latency_seconds_bucket{direction="inbound",namespace=~"$namespace"}[$__rate_interval])))"#,
         )],
+        ..P95
     },
     Panel {
         title: "Without mutual TLS",

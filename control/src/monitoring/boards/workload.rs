@@ -1,6 +1,6 @@
 //! One workload: who calls it, whom it calls.
 
-use super::{Board, Choice, Form, Panel};
+use super::{Board, Choice, Form, Panel, REQUESTS, SUCCESS};
 
 /// The dashboard.
 pub(super) const BOARD: Board = Board {
@@ -13,26 +13,20 @@ pub(super) const BOARD: Board = Board {
 
 const PANELS: &[Panel] = &[
     Panel {
-        title: "Requests",
-        help: "Requests in a second.",
-        unit: "reqps",
         form: Form::Stat,
-        empty: "",
         queries: &[(
             "",
             r#"sum(rate(weft_requests_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval]))"#,
         )],
+        ..REQUESTS
     },
     Panel {
-        title: "Success",
-        help: "Share of the answers that are successes.",
-        unit: "percentunit",
         form: Form::Stat,
-        empty: "",
         queries: &[(
             "",
             r#"sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
         )],
+        ..SUCCESS
     },
     Panel {
         title: "Latency",
