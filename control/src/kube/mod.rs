@@ -14,6 +14,7 @@ pub mod lease;
 pub mod metrics_api;
 pub mod observers;
 pub mod rbac;
+mod remembered;
 pub mod review;
 pub mod secret;
 pub mod status;

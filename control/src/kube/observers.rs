@@ -9,6 +9,7 @@
 //!
 //! The last two are asked for in the namespace that is looked at; without one, in all of them.
 
+use super::remembered::Remembered;
 use super::review::{fingerprint, timed};
 use crate::policy::GROUP;
 use crate::serve::rate::{Limiter, Rate};
@@ -22,13 +23,10 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Client;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long an answer counts.
-const REMEMBERED: Duration = Duration::from_secs(10);
-/// Answers remembered at once.
-const MAX_REMEMBERED: usize = 1_024;
+/// Longest name of a namespace (RFC 1123 label): what is remembered is bounded by it.
+const MAX_NAMESPACE: usize = 63;
 /// What whoever presents made-up tokens can cost the API server.
 const RATE: Rate = Rate {
     burst: 50,
@@ -43,7 +41,7 @@ type Question = ([u8; 32], Right);
 pub struct Observers {
     tokens: Api<TokenReview>,
     access: Api<SubjectAccessReview>,
-    remembered: Mutex<HashMap<Question, (Instant, Verdict)>>,
+    remembered: Remembered<Question, Verdict>,
     rate: Mutex<Limiter<()>>,
 }
 
@@ -53,7 +51,7 @@ impl Observers {
         Self {
             tokens: Api::all(client.clone()),
             access: Api::all(client),
-            remembered: Mutex::default(),
+            remembered: Remembered::default(),
             rate: Mutex::new(Limiter::new(RATE)),
         }
     }
@@ -62,8 +60,13 @@ impl Observers {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::Unknown);
         }
+        let (.., namespace) = right.attributes();
+        if namespace.len() > MAX_NAMESPACE {
+            let why = format!("the name of a namespace has at most {MAX_NAMESPACE} characters");
+            return Err(Refusal::Forbidden(why));
+        }
         let key = (fingerprint(token), right.clone());
-        if let Some(verdict) = self.recall(&key, Instant::now()) {
+        if let Some(verdict) = self.remembered.recall(&key, Instant::now()) {
             return verdict;
         }
         let turn = self.rate.lock().check((), Instant::now());
@@ -71,7 +74,7 @@ impl Observers {
         let verdict = self.ask(token, right).await;
         // What could not be asked may be asked again at once.
         if !matches!(verdict, Err(Refusal::Unable(_))) {
-            self.remember(key, verdict.clone(), Instant::now());
+            self.remembered.keep(key, verdict.clone(), Instant::now());
         }
         verdict
     }
@@ -108,23 +111,6 @@ impl Observers {
             true => Ok(name),
             false => Err(Refusal::Forbidden(format!("{name} may not {right}"))),
         }
-    }
-
-    fn recall(&self, key: &Question, now: Instant) -> Option<Verdict> {
-        let remembered = self.remembered.lock();
-        let (until, verdict) = remembered.get(key)?;
-        (now < *until).then(|| verdict.clone())
-    }
-
-    fn remember(&self, key: Question, verdict: Verdict, now: Instant) {
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, (until, _)| now < *until);
-        }
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(key, (now + REMEMBERED, verdict));
     }
 }
 

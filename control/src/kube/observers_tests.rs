@@ -71,4 +71,13 @@ async fn who_is_unknown_or_may_not_is_told_so() {
         gate.admit(&long, &Right::Figures).await,
         Err(Refusal::Unknown)
     );
+    let (gate, asked) = observers(true, true);
+    let nowhere = gate.admit("t", &Right::Tap("n".repeat(64))).await;
+    assert!(
+        matches!(&nowhere, Err(Refusal::Forbidden(why)) if why.contains("63")),
+        "{nowhere:?}"
+    );
+    assert!(asked.lock().is_empty());
+    let somewhere = gate.admit("t", &Right::Tap("n".repeat(63))).await;
+    assert_eq!(somewhere, Ok("ann".into()));
 }

@@ -1,6 +1,7 @@
 //! Whom a projected service-account token stands for: asked of the API server (TokenReview), which alone knows whether the
 //! pod it is bound to still exists. Answers are remembered for a moment, and how often is asked is bounded.
 
+use super::remembered::Remembered;
 use crate::pod_ref::PodRef;
 use crate::serve::proof::Proven;
 use crate::serve::rate::{Limiter, Rate};
@@ -10,17 +11,11 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::Client;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use weft_proxy_api::names::inject::TOKEN_AUDIENCE;
 
-/// How long an answer counts: a token outlives the pod it is bound to by this and the ten seconds that the API server
-/// itself remembers.
-const REMEMBERED: Duration = Duration::from_secs(10);
-/// Answers remembered at once.
-const MAX_REMEMBERED: usize = 4_096;
 /// Questions under way at once.
 const MAX_ASKING: usize = 16;
 /// How long the API server may think.
@@ -39,7 +34,7 @@ type Verdict = Result<Proven, TokenError>;
 /// Asks the API server.
 pub struct Reviewer {
     api: Api<TokenReview>,
-    remembered: Mutex<HashMap<[u8; 32], (Instant, Verdict)>>,
+    remembered: Remembered<[u8; 32], Verdict>,
     asking: Semaphore,
     rate: Mutex<Limiter<()>>,
 }
@@ -49,7 +44,7 @@ impl Reviewer {
     pub fn new(client: Client) -> Self {
         Self {
             api: Api::all(client),
-            remembered: Mutex::default(),
+            remembered: Remembered::default(),
             asking: Semaphore::new(MAX_ASKING),
             rate: Mutex::new(Limiter::new(RATE)),
         }
@@ -61,13 +56,13 @@ impl Reviewer {
             return Err(TokenError::TooLong);
         }
         let key = fingerprint(token);
-        if let Some(verdict) = self.recall(&key, Instant::now()) {
+        if let Some(verdict) = self.remembered.recall(&key, Instant::now()) {
             return verdict;
         }
         let _turn = self.asking.acquire().await.map_err(|_| TokenError::Busy)?;
         // Whoever waited may find that somebody else has asked the same.
         let now = Instant::now();
-        if let Some(verdict) = self.recall(&key, now) {
+        if let Some(verdict) = self.remembered.recall(&key, now) {
             return verdict;
         }
         self.rate
@@ -75,7 +70,7 @@ impl Reviewer {
             .check((), now)
             .map_err(|_| TokenError::Busy)?;
         let verdict = judge(self.ask(token).await?);
-        self.remember(key, verdict.clone(), Instant::now());
+        self.remembered.keep(key, verdict.clone(), Instant::now());
         verdict
     }
 
@@ -95,23 +90,6 @@ impl Reviewer {
         let reviewed = timed(self.api.create(&params, &review)).await;
         let review = reviewed.map_err(failed)?;
         Ok(review.status.unwrap_or_default())
-    }
-
-    fn recall(&self, key: &[u8; 32], now: Instant) -> Option<Verdict> {
-        let remembered = self.remembered.lock();
-        let (until, verdict) = remembered.get(key)?;
-        (now < *until).then(|| verdict.clone())
-    }
-
-    fn remember(&self, key: [u8; 32], verdict: Verdict, now: Instant) {
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, (until, _)| now < *until);
-        }
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(key, (now + REMEMBERED, verdict));
     }
 }
 

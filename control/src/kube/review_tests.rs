@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::super::remembered::REMEMBERED;
 use super::*;
 use http::{Request, Response};
 use kube::client::Body;
@@ -96,7 +97,12 @@ async fn an_answer_is_remembered_for_a_moment() {
     assert!(reviewer.verify("two").await.is_ok());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let key = fingerprint("one");
-    assert!(reviewer.recall(&key, Instant::now() + REMEMBERED).is_none());
+    assert!(
+        reviewer
+            .remembered
+            .recall(&key, Instant::now() + REMEMBERED)
+            .is_none()
+    );
 }
 
 #[tokio::test]
