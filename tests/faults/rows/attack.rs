@@ -1,6 +1,6 @@
 //! Targets, names and clients meant to do harm.
 
-use super::machine::starts;
+use super::machine::restarts;
 use super::{Look, ROW, Row, background, inside, node, sum};
 use crate::promise::Promise::{AtMost, Lost, Rss, RssAfter, Series};
 use anyhow::ensure;
@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Row] = &[
             background(mesh, &["deaf", "127.0.0.1:4191/metrics", "20", &seconds])?;
             stopped_tap(mesh, held)
         },
-        look: starts,
+        look: restarts,
         ..ROW
     },
     Row {
@@ -67,7 +67,7 @@ pub(super) const ROWS: &[Row] = &[
 const RATE: u64 = 50;
 
 fn subscriptions(mesh: &Mesh) -> anyhow::Result<Look> {
-    let mut look = starts(mesh)?;
+    let mut look = restarts(mesh)?;
     let name = "weft_control_subscriptions";
     look.push(("subscriptions", sum(mesh, "client", name, &[])?));
     Ok(look)

@@ -38,7 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         },
         look: |mesh| {
             let mut look = vec![("OOM kills", oom_kills().unwrap_or(0.0))];
-            look.extend(starts(mesh)?);
+            look.extend(restarts(mesh)?);
             Ok(look)
         },
         ..ROW
@@ -54,7 +54,7 @@ pub(super) const ROWS: &[Row] = &[
             let seconds = (held - 20).to_string();
             background(mesh, &["idle", "web:8080", "10000", &seconds])
         },
-        look: starts,
+        look: restarts,
         ..ROW
     },
     Row {
@@ -67,7 +67,7 @@ pub(super) const ROWS: &[Row] = &[
         short: 40,
         full: 120,
         look: |mesh| {
-            let mut look = starts(mesh)?;
+            let mut look = restarts(mesh)?;
             let name = "weft_control_subscriptions";
             look.push(("subscriptions", sum(mesh, "client", name, &[])?));
             Ok(look)
@@ -76,10 +76,13 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
-/// Changes when the process does.
-pub(super) fn starts(mesh: &Mesh) -> anyhow::Result<Look> {
-    let at = sum(mesh, "client", "process_start_time_seconds", &[])?;
-    Ok(vec![("restarts", at)])
+/// How often the client's proxy was started again.
+pub(super) fn restarts(mesh: &Mesh) -> anyhow::Result<Look> {
+    let pod = mesh.pod("client")?;
+    let mut containers = pod.containers.iter();
+    let proxy = containers.find(|at| at.name == "weft-proxy");
+    let count = proxy.context("no proxy")?.restarts;
+    Ok(vec![("restarts", f64::from(count))])
 }
 
 fn limit(mesh: &Mesh, descriptors: &str) -> anyhow::Result<()> {
