@@ -1,7 +1,7 @@
 //! Targets, names and clients meant to do harm.
 
-use super::machine::restarts;
-use super::{Look, ROW, Row, background, inside, node, sum};
+use super::machine::{restarts, subscriptions};
+use super::{ROW, Row, background, inside, node};
 use crate::promise::Promise::{AtMost, Lost, Rss, RssAfter, Series};
 use anyhow::ensure;
 use harness::{Mesh, echo, program, unmeshed};
@@ -65,13 +65,6 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 const RATE: u64 = 50;
-
-fn subscriptions(mesh: &Mesh) -> anyhow::Result<Look> {
-    let mut look = restarts(mesh)?;
-    let name = "weft_control_subscriptions";
-    look.push(("subscriptions", sum(mesh, "client", name, &[])?));
-    Ok(look)
-}
 
 fn loops(mesh: &Mesh) -> anyhow::Result<()> {
     let own = mesh.pod("client")?.ips[0];

@@ -66,12 +66,7 @@ pub(super) const ROWS: &[Row] = &[
         rate: [10, 50],
         short: 40,
         full: 120,
-        look: |mesh| {
-            let mut look = restarts(mesh)?;
-            let name = "weft_control_subscriptions";
-            look.push(("subscriptions", sum(mesh, "client", name, &[])?));
-            Ok(look)
-        },
+        look: subscriptions,
         ..ROW
     },
 ];
@@ -83,6 +78,14 @@ pub(super) fn restarts(mesh: &Mesh) -> anyhow::Result<Look> {
     let proxy = containers.find(|at| at.name == "weft-proxy");
     let count = proxy.context("no proxy")?.restarts;
     Ok(vec![("restarts", f64::from(count))])
+}
+
+/// And of how much it wants to be told.
+pub(super) fn subscriptions(mesh: &Mesh) -> anyhow::Result<Look> {
+    let mut look = restarts(mesh)?;
+    let name = "weft_control_subscriptions";
+    look.push(("subscriptions", sum(mesh, "client", name, &[])?));
+    Ok(look)
 }
 
 fn limit(mesh: &Mesh, descriptors: &str) -> anyhow::Result<()> {
