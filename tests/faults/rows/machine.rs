@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Row] = &[
             background(mesh, &["streams", "web:8080", "10000", &seconds])
         },
         look: |mesh| {
-            let mut look = vec![("OOM kills", oom_kills().unwrap_or(0.0))];
+            let mut look = vec![("OOM kills", oom_kills()?)];
             look.extend(restarts(mesh)?);
             Ok(look)
         },
