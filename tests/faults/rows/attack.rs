@@ -3,8 +3,9 @@
 use super::machine::{restarts, subscriptions};
 use super::{ROW, Row, background, inside, node};
 use crate::promise::Promise::{AtMost, Lost, Rss, RssAfter, Series};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use harness::{Mesh, echo, program, unmeshed};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 pub(super) const ROWS: &[Row] = &[
@@ -89,13 +90,17 @@ fn stopped_tap(mesh: &Mesh, seconds: u64) -> anyhow::Result<()> {
         .arg(mesh.client().state())
         .stdout(Stdio::piped())
         .spawn()?;
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut out = BufReader::new(tap.stdout.take().context("no output")?);
+    let mut line = String::new();
+    out.read_line(&mut line)?;
+    ensure!(!line.is_empty(), "the tap shows nothing");
     let pid = tap.id().to_string();
     let stopped = Command::new("kill").args(["-STOP", &pid]).status()?;
     ensure!(stopped.success());
     std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_secs(seconds));
         let _ = tap.kill();
+        drop(out);
         tap.wait()
     });
     Ok(())
