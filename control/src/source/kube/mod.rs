@@ -180,7 +180,9 @@ impl Follower {
         doubted: &mut Option<Instant>,
     ) -> Result<(), Closed> {
         use watcher::Event as Said;
-        if !burst.is_empty() && self.pause.reset() {
+        // That a list begins is said before the server was asked.
+        let answered = burst.iter().any(|said| !matches!(said, Said::Init));
+        if answered && self.pause.reset() {
             tracing::info!("{} are watched again", self.watched.resource());
         }
         let (mut events, mut listed) = (Vec::new(), false);
