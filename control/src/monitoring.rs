@@ -39,7 +39,9 @@ pub fn files() -> Vec<(String, String)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::install::Install;
     use std::path::Path;
+    use weft_proxy_api::names::CONTROL_ACCOUNT;
 
     #[test]
     fn committed_files_are_the_generated_ones() {
@@ -53,6 +55,27 @@ mod tests {
             let committed = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(committed == text, "{} is stale", path.display());
         }
+    }
+
+    /// Prometheus looks for the controller by a label and a port that its pods have.
+    #[test]
+    fn the_controller_is_found_as_it_is_installed() {
+        let objects = Install::default().render();
+        let deployment = objects.iter().find(|it| it["kind"] == "Deployment");
+        let pod = &deployment.unwrap()["spec"]["template"];
+        let label = "app.kubernetes.io/component";
+        assert_eq!(pod["metadata"]["labels"][label], CONTROL_ACCOUNT);
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
+        assert!(ports.iter().any(|it| it["name"] == "admin"));
+        let operator = include_str!("monitoring/podmonitor.yaml");
+        assert!(operator.contains(&format!("      {label}: {CONTROL_ACCOUNT}\n")));
+        assert!(operator.contains("    - port: admin\n"));
+        let cluster = include_str!("monitoring/kubernetes.yml");
+        let meta = label.replace(['.', '/'], "_");
+        let kept = format!(
+            "[__meta_kubernetes_pod_label_{meta}]\n        regex: {CONTROL_ACCOUNT}\n        action: keep\n"
+        );
+        assert!(cluster.contains(&kept));
     }
 
     #[test]
