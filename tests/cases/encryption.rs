@@ -48,13 +48,16 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
     let command = [
         "tcpdump",
         "--immediate-mode",
+        // Packets wait in a ring of places as large as the longest packet: by default there are eight of them.
+        "-B",
+        "65536",
         "-U",
         "-Z",
         "root",
         "-i",
         "any",
         "-s",
-        "0",
+        "65535",
         "-c",
         "2000",
         "-w",
@@ -63,7 +66,7 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
     ];
     let capture = Exec::new(
         "node",
-        ["timeout", "-s", "INT", "15"].into_iter().chain(command),
+        ["timeout", "-s", "INT", "60"].into_iter().chain(command),
     );
     let running = std::thread::spawn(move || client.output(&capture));
     eventually("tcpdump starts", || {
