@@ -122,7 +122,8 @@ async fn server_side(acceptor: Option<TlsAcceptor>) -> anyhow::Result<()> {
     }
 }
 
-async fn serve<I, D>(mut io: I, kind: Kind, pool: Arc<Pool<D>>) -> anyhow::Result<()>
+/// Serves one connection.
+pub(crate) async fn serve<I, D>(mut io: I, kind: Kind, pool: Arc<Pool<D>>) -> anyhow::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     D: Dial,

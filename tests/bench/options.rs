@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
 bench telemetry [--repetitions N] [--seconds S] [--weft DIR]
-bench micro [--check] [--write] [NAME...]    instructions under valgrind, beside the baseline
+bench micro [--quick] [--check] [--write] [NAME...]    instructions under valgrind, beside the baseline
 bench [--quick] [--cases a,b] [--peers weft,floor,direct,haproxy,nginx,plain,weft_1k,before] [-o json|table] [--svg FILE]
       [--markdown FILE] [--repetitions N] [--seconds S] [--idle N] [--after S] [--workers N] [--weft DIR] [--before DIR]
       [--no-build]

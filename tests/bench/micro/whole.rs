@@ -1,7 +1,9 @@
 //! Whole requests over loopback, one after the other on one thread: client, stack and application. Without TLS, which is
-//! counted by itself. `direct` is the client and the application alone, to be taken off.
+//! counted by itself. `direct` is the client and the application alone, to be taken off; `floor` is the libraries alone.
 
 use super::cases::{HEAD, endpoint};
+use crate::floor::{self, Dial, Kind};
+use crate::pooled::Pool;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -29,29 +31,40 @@ use weft_proxy_api::policy::outbound::{Backend, Outbound, Route, Service};
 use weft_proxy_api::policy::{Access, Protocol, ServicePort};
 
 const BODY: usize = 1024;
+/// Connections of the cases in which many are awake at a time.
+const MANY: usize = 50;
 
 /// What stands between the client and the application.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Direct,
+    Floor,
     Outbound,
     Inbound,
 }
 
 pub(super) fn http1_direct(turns: usize) -> anyhow::Result<()> {
-    run(http1(turns, Way::Direct))
+    run(http1(turns, 1, Way::Direct))
+}
+
+pub(super) fn http1_floor(turns: usize) -> anyhow::Result<()> {
+    run(http1(turns, 1, Way::Floor))
 }
 
 pub(super) fn http1_outbound(turns: usize) -> anyhow::Result<()> {
-    run(http1(turns, Way::Outbound))
+    run(http1(turns, 1, Way::Outbound))
 }
 
 pub(super) fn http1_inbound(turns: usize) -> anyhow::Result<()> {
-    run(http1(turns, Way::Inbound))
+    run(http1(turns, 1, Way::Inbound))
 }
 
 pub(super) fn http2_direct(turns: usize) -> anyhow::Result<()> {
     run(http2(turns, Way::Direct))
+}
+
+pub(super) fn http2_floor(turns: usize) -> anyhow::Result<()> {
+    run(http2(turns, Way::Floor))
 }
 
 pub(super) fn http2_outbound(turns: usize) -> anyhow::Result<()> {
@@ -60,6 +73,18 @@ pub(super) fn http2_outbound(turns: usize) -> anyhow::Result<()> {
 
 pub(super) fn http2_inbound(turns: usize) -> anyhow::Result<()> {
     run(http2(turns, Way::Inbound))
+}
+
+pub(super) fn http1_many_floor(turns: usize) -> anyhow::Result<()> {
+    run(http1(turns, MANY, Way::Floor))
+}
+
+pub(super) fn http1_many_outbound(turns: usize) -> anyhow::Result<()> {
+    run(http1(turns, MANY, Way::Outbound))
+}
+
+pub(super) fn http1_many_inbound(turns: usize) -> anyhow::Result<()> {
+    run(http1(turns, MANY, Way::Inbound))
 }
 
 fn run(what: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -75,28 +100,42 @@ async fn listen() -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, at))
 }
 
-async fn http1(turns: usize, way: Way) -> anyhow::Result<()> {
+/// Each of `connections` sends its request before the first answer is read.
+async fn http1(turns: usize, connections: usize, way: Way) -> anyhow::Result<()> {
     let (listener, at) = listen().await?;
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             tokio::spawn(answer_http1(tcp));
         }
     });
-    let mut tcp = TcpStream::connect(through(way, HttpVersion::Http1, at).await?).await?;
-    tcp.set_nodelay(true)?;
-    let mut answer = [0; 4096];
-    for _ in 0..turns {
-        tcp.write_all(HEAD.as_bytes()).await?;
-        let mut got = 0;
-        while got < BODY + 4 || !answer[..got].ends_with(b"e") {
-            let n = tcp.read(&mut answer[got..]).await?;
-            ensure!(
-                n > 0,
-                "the connection ended: {}",
-                answer[..got].escape_ascii()
-            );
-            got += n;
+    let through = through(way, HttpVersion::Http1, at).await?;
+    let mut clients = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let tcp = TcpStream::connect(through).await?;
+        tcp.set_nodelay(true)?;
+        clients.push(tcp);
+    }
+    for _ in 0..turns.div_ceil(connections) {
+        for tcp in &mut clients {
+            tcp.write_all(HEAD.as_bytes()).await?;
         }
+        for tcp in &mut clients {
+            read_answer(tcp).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn read_answer(tcp: &mut TcpStream) -> anyhow::Result<()> {
+    let (mut answer, mut got) = ([0; 4096], 0);
+    while got < BODY + 4 || !answer[..got].ends_with(b"e") {
+        let n = tcp.read(&mut answer[got..]).await?;
+        ensure!(
+            n > 0,
+            "the connection ended: {}",
+            answer[..got].escape_ascii()
+        );
+        got += n;
     }
     Ok(())
 }
@@ -158,6 +197,10 @@ async fn through(way: Way, version: HttpVersion, to: SocketAddr) -> anyhow::Resu
         return Ok(to);
     }
     let (listener, at) = listen().await?;
+    if way == Way::Floor {
+        tokio::spawn(libraries(listener, version, to));
+        return Ok(at);
+    }
     let metrics = Metrics::new("shop");
     let tls = Tls::new("cluster.local", Vec::new());
     let connector = Connector::without_redirection(tls, None, metrics.clone());
@@ -193,6 +236,30 @@ async fn through(way: Way, version: HttpVersion, to: SocketAddr) -> anyhow::Resu
         }
     });
     Ok(at)
+}
+
+async fn libraries(listener: TcpListener, version: HttpVersion, to: SocketAddr) {
+    let kind = match version {
+        HttpVersion::Http1 => Kind::Http1,
+        HttpVersion::Http2 => Kind::Http2,
+    };
+    let pool = Arc::new(Pool::new(To(to)));
+    while let Ok((tcp, _)) = listener.accept().await {
+        tokio::spawn(floor::serve(tcp, kind, pool.clone()));
+    }
+}
+
+/// The libraries' way to the application.
+struct To(SocketAddr);
+
+impl Dial for To {
+    type Io = TcpStream;
+
+    async fn dial(&self, _: Kind) -> anyhow::Result<TcpStream> {
+        let tcp = TcpStream::connect(self.0).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
 }
 
 /// Everybody may call.
