@@ -63,6 +63,8 @@ impl Asker {
 pub(super) enum Request {
     /// HTTP, in the form in which proxies judge it.
     Http(HttpRequest),
+    /// TLS of the application, to the server that it names.
+    Tls(String),
     /// Bytes.
     Bytes,
 }
@@ -179,6 +181,14 @@ impl<'a> Talk<'a> {
         if self.question.protocol.is_http() {
             self.request = Request::Http(self.http()?);
         }
+        if let Some(server) = &self.question.sni {
+            self.request = Request::Tls(server.clone());
+        }
+        if self.question.connect.is_some() {
+            self.assume(
+                "the application takes extended CONNECT (RFC 8441); one that does not is answered for with 501 (E127)",
+            );
+        }
         if self.question.protocol == Protocol::Udp {
             self.assume(
                 "proxies judge datagrams as the policy says; they carry no UDP so far, and it goes past them",
@@ -273,8 +283,8 @@ impl<'a> Talk<'a> {
     fn http(&self) -> Result<HttpRequest, Box<Decision>> {
         let bad = |why: &str| refused(ErrorKind::BadRequest, why.to_owned());
         let question = self.question;
-        // On HTTP/2 it opens one stream to a path (RFC 8441), judged as any other request.
-        if question.method == "CONNECT" && question.protocol == Protocol::Http {
+        // With a protocol it opens one stream to a path (RFC 8441), judged as any other request.
+        if question.method == "CONNECT" && question.connect.is_none() {
             let why = "CONNECT is not carried: connect to the target itself";
             return Err(refused(ErrorKind::UnsupportedUpgrade, why.to_owned()));
         }
@@ -394,10 +404,7 @@ impl<'a> Talk<'a> {
             decision: *Box::new(decision).of(self.question.protocol),
             from: self.caller.identity.map(|id| id.as_str().to_owned()),
             to: self.question.to.to_string(),
-            request: match self.question.protocol.is_http() {
-                true => format!("{} {}", self.question.method, self.question.path),
-                false => self.question.protocol.to_string(),
-            },
+            request: described(self.question),
             route,
             backends,
             also_applies: self.applies.into_iter().collect(),
@@ -405,6 +412,17 @@ impl<'a> Talk<'a> {
             would_allow,
             assumed: self.assumed,
         }
+    }
+}
+
+/// What is sent, in a few words.
+fn described(question: &Question) -> String {
+    let Question { method, path, .. } = question;
+    match (&question.connect, &question.sni) {
+        (Some(protocol), _) => format!("{method} {path} ({protocol})"),
+        (None, Some(server)) => format!("tls to {server}"),
+        (None, None) if question.protocol.is_http() => format!("{method} {path}"),
+        (None, None) => question.protocol.to_string(),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
+use weft_proxy_api::policy::path::server_name;
 
 /// Most requests of a list.
 pub const MAX_REQUESTS: usize = 100_000;
@@ -96,6 +97,10 @@ pub struct Question {
     pub path: String,
     /// Header fields, in order.
     pub headers: HeaderMap,
+    /// The server that is named where bytes are TLS (SNI), as matches see it.
+    pub sni: Option<String>,
+    /// The protocol of an extended CONNECT (RFC 8441).
+    pub connect: Option<String>,
 }
 
 /// A request as it is written; what is absent has a default.
@@ -125,6 +130,17 @@ pub struct Written {
     pub path: Option<String>,
     /// A map of names to a value or a list of values, or a list of `name: value`.
     pub headers: Value,
+    /// Name of the server in the ClientHello of TLS that the application speaks itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// `:protocol` of an extended CONNECT on HTTP/2, e.g. `websocket`.
+    #[serde(
+        alias = ":protocol",
+        alias = "connect-protocol",
+        alias = "connectProtocol",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub connect_protocol: Option<String>,
 }
 
 /// The requests of a JSON list, each read by itself; an error says the list cannot be read at all.
@@ -158,9 +174,9 @@ impl Written {
         let mut note = |mistake| mistakes.push(mistake);
         let from = self.who().map_err(&mut note).ok();
         let to = self.whom().map_err(&mut note).ok();
-        let protocol = self.protocol.as_deref().unwrap_or("http");
-        let protocol = protocol.parse::<Protocol>().map_err(&mut note).ok();
+        let protocol = self.spoken().map_err(&mut note).ok();
         let default = match protocol {
+            _ if self.connect_protocol.is_some() => "CONNECT",
             Some(Protocol::Grpc) => "POST",
             _ => "GET",
         };
@@ -168,16 +184,67 @@ impl Written {
             .map_err(&mut note)
             .ok();
         let headers = headers(&self.headers).map_err(&mut note).ok();
-        match (from, to, protocol, method, headers) {
-            (Some(from), Some(to), Some(protocol), Some(method), Some(headers)) => Ok(Question {
+        let sni = self.server().map_err(&mut note).ok();
+        let connect = self.connect(method.as_deref()).map_err(&mut note).ok();
+        match (from, to, protocol, method, headers, sni, connect) {
+            (
+                Some(from),
+                Some(to),
+                Some(protocol),
+                Some(method),
+                Some(headers),
+                Some(sni),
+                Some(connect),
+            ) => Ok(Question {
                 from,
                 to,
                 protocol,
                 method,
                 path: self.path.clone().unwrap_or_else(|| "/".to_owned()),
                 headers,
+                sni,
+                connect,
             }),
             _ => Err(mistakes.join("; ")),
+        }
+    }
+
+    /// What is said, or follows from what else is said.
+    fn spoken(&self) -> Result<Protocol, String> {
+        let said = self.protocol.as_deref().map(str::parse).transpose()?;
+        match (self.sni.is_some(), self.connect_protocol.is_some()) {
+            (false, false) => Ok(said.unwrap_or_default()),
+            (true, false) if said.is_none_or(|it| it == Protocol::Tcp) => Ok(Protocol::Tcp),
+            (true, _) => {
+                Err("sni: TLS that names a server is bytes to the mesh: protocol tcp".to_owned())
+            }
+            (false, true) if said.is_none_or(|it| it == Protocol::H2) => Ok(Protocol::H2),
+            (false, true) => {
+                Err("connect-protocol: there is no :protocol but in HTTP/2: protocol h2".to_owned())
+            }
+        }
+    }
+
+    /// The server named by TLS, in the form that proxies compare.
+    fn server(&self) -> Result<Option<String>, String> {
+        let Some(name) = &self.sni else {
+            return Ok(None);
+        };
+        let known = server_name(name.as_bytes()).map(Some);
+        known.ok_or_else(|| format!("sni: {name:?} is no host name: proxies look past it"))
+    }
+
+    /// The protocol of an extended CONNECT, whose form is that of a method (a token).
+    fn connect(&self, spoken: Option<&str>) -> Result<Option<String>, String> {
+        let Some(protocol) = &self.connect_protocol else {
+            return Ok(None);
+        };
+        if Method::from_bytes(protocol.as_bytes()).is_err() {
+            return Err(format!("connect-protocol: {protocol:?} is not a token"));
+        }
+        match spoken {
+            None | Some("CONNECT") => Ok(Some(protocol.clone())),
+            Some(_) => Err("connect-protocol: only CONNECT has a :protocol".to_owned()),
         }
     }
 
@@ -334,7 +401,7 @@ impl FromStr for Protocol {
             "http" | "http1" | "http/1.1" => Protocol::Http,
             "h2" | "http2" => Protocol::H2,
             "grpc" => Protocol::Grpc,
-            "tcp" => Protocol::Tcp,
+            "tcp" | "tls" => Protocol::Tcp,
             "udp" => Protocol::Udp,
             _ => {
                 return Err(format!(

@@ -278,6 +278,8 @@ fn follow(talk: &mut Talk<'_>, service: &Service) -> Result<Routed, Box<Decision
     let as_http = talk.question.protocol.is_http() && !routed.bytes;
     let index = match &talk.request {
         Request::Http(request) if as_http => service.route_http(&request.view()),
+        // Nobody looks into what is declared to be opaque.
+        Request::Tls(server) if service.protocol != Protocol::Opaque => service.route_tls(server),
         _ => service.route_tcp(),
     };
     let Some(route) = service.routes.get(index) else {
@@ -314,6 +316,7 @@ fn decided(talk: &Talk<'_>, route: &Route, as_http: bool) -> Option<DecidedBy> {
     let object = route.object.clone()?;
     let fits = match &talk.request {
         Request::Http(request) if as_http => route.matches.iter().find(|m| m.fits(&request.view())),
+        Request::Tls(server) => route.matches.iter().find(|m| m.fits_server(server)),
         _ => None,
     };
     let rule = fits.map_or("every request".to_owned(), |m| {

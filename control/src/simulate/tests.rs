@@ -3,6 +3,7 @@
 
 mod policies;
 mod states;
+mod streams;
 
 use super::answer::{Answer, Verdict};
 use super::files::File;

@@ -9,11 +9,11 @@ use crate::smi::split::TrafficSplit;
 use crate::views::access;
 use crate::views::split::{backend, by_age, is_external};
 use std::sync::Arc;
-use weft_proxy_api::policy::Access;
 use weft_proxy_api::policy::explain::{Miss, Part, misses};
 use weft_proxy_api::policy::inbound::{Allow, Caller, Ports};
 use weft_proxy_api::policy::matching::HttpMatch;
 use weft_proxy_api::policy::outbound::Service;
+use weft_proxy_api::policy::{Access, Protocol};
 
 /// Most matches listed of one object, and most objects listed that are about somebody else.
 const MOST: usize = 10;
@@ -349,6 +349,13 @@ fn inert(
             format!("the older TrafficSplit {first} has the same root, and only one applies")
         }
         (None, _) => "none of the HTTPRouteGroups it names describes anything".to_owned(),
+        (Some(at), Request::Tls(server))
+            if at < decided && service.protocol != Protocol::Opaque =>
+        {
+            format!(
+                "no match of it is about nothing but `host` and fits {server}: nothing else of TLS can be read"
+            )
+        }
         (Some(_), _) if !as_http && !split.matches.is_empty() => {
             "it is for certain HTTP requests, and this is not HTTP".to_owned()
         }

@@ -6,6 +6,9 @@ use std::net::Ipv6Addr;
 #[cfg(test)]
 mod tests;
 
+/// Longest name of DNS, as text.
+const MAX_NAME: usize = 254;
+
 /// Why a path has no canonical form that every parser would read alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -109,6 +112,19 @@ fn resolve(path: &str) -> Result<String, PathError> {
         resolved.push('/');
     }
     Ok(resolved)
+}
+
+/// The server that a TLS client names (SNI, RFC 6066 section 3: a DNS name, without port, in ASCII) as matches see it:
+/// lower case, without trailing dot. `None`: it is no host name.
+pub fn server_name(name: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(name).ok()?;
+    let dns = !text.is_empty() && text.len() <= MAX_NAME;
+    let dns = dns
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    dns.then(|| text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+        .filter(|host| !host.is_empty())
 }
 
 /// The canonical form of an authority or Host: lower case, without port, without trailing dot; an IPv6 literal keeps its

@@ -1,14 +1,13 @@
 //! The first message of a TLS client (RFC 8446 section 4.1.2), as far as we need it: who is called, and what is offered.
 
 use super::MAX_BYTES;
+use weft_proxy_api::policy::path::server_name;
 
 /// Content type of a handshake record, first byte of every TLS connection.
 pub(super) const RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
-/// Longest name of DNS, as text.
-const MAX_NAME: usize = 254;
 
 /// What a ClientHello says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -134,7 +133,7 @@ fn body_of(bytes: &[u8]) -> Option<ClientHello> {
         let kind = extensions.u16()?;
         let body = extensions.vec16()?;
         match kind {
-            SERVER_NAME => hello.sni = server_name(body)?,
+            SERVER_NAME => hello.sni = first_name(body)?,
             ALPN => hello.alpn = protocols(body)?,
             _ => {}
         }
@@ -142,28 +141,16 @@ fn body_of(bytes: &[u8]) -> Option<ClientHello> {
     Some(hello)
 }
 
-fn server_name(body: &[u8]) -> Option<Option<String>> {
+fn first_name(body: &[u8]) -> Option<Option<String>> {
     let mut list = Reader(Reader(body).vec16()?);
     while !list.0.is_empty() {
         let kind = list.take(1)?;
         let name = list.vec16()?;
         if kind == [0] {
-            return Some(host_name(name));
+            return Some(server_name(name));
         }
     }
     Some(None)
-}
-
-/// The name as matches see it (RFC 6066 section 3: a DNS name, without port, in ASCII).
-fn host_name(name: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(name).ok()?;
-    let dns = !text.is_empty() && text.len() <= MAX_NAME;
-    let dns = dns
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    dns.then(|| text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
-        .filter(|host| !host.is_empty())
 }
 
 fn protocols(body: &[u8]) -> Option<Vec<Vec<u8>>> {

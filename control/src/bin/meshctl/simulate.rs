@@ -46,10 +46,16 @@ pub(crate) struct SimulateArgs {
     /// The pod that is called by its own address
     #[arg(long, value_name = "NAMESPACE/POD:PORT")]
     to_pod: Option<String>,
-    /// What is spoken: http, h2, grpc, tcp or udp
-    #[arg(long, default_value = "http")]
-    protocol: String,
-    /// Method [default: GET, or POST for gRPC]
+    /// What is spoken: http, h2, grpc, tcp or udp [default: http; tcp with --sni, h2 with --connect-protocol]
+    #[arg(long)]
+    protocol: Option<String>,
+    /// TLS that the application speaks itself, to the server of this name (SNI)
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// Extended CONNECT on HTTP/2 (RFC 8441) to this :protocol, e.g. websocket
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "sni")]
+    connect_protocol: Option<String>,
+    /// Method [default: GET, POST for gRPC, CONNECT with --connect-protocol]
     #[arg(short = 'X', long)]
     method: Option<String>,
     /// Path, with or without query
@@ -58,7 +64,7 @@ pub(crate) struct SimulateArgs {
     /// Header field; may be repeated
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// JSON list of requests to answer in one run, or - for stdin: each {from…, to…, protocol, method, path, headers}
+    /// JSON list of requests to answer in one run, or - for stdin: each {from…, to…, protocol, method, path, headers, sni, connect-protocol}
     #[arg(long, value_name = "FILE", conflicts_with_all = ["caller", "called"])]
     requests: Option<PathBuf>,
     /// Complete states to apply one after the other (files or folders); the answer is given after each
@@ -134,7 +140,7 @@ fn steps(args: &SimulateArgs) -> Result<Vec<Step>> {
         files.next(manifests::read_state(path)?);
         let problems = files.problems().cloned().collect();
         let simulation = Simulation::new(&files, args.state.mesh());
-        let source = Source::Here(Box::new(simulation), problems);
+        let source = Source::Here(Box::new(simulation), problems, None);
         let name = Some(path.to_string_lossy().into_owned());
         steps.push(step(&source, questions.clone(), name)?);
     }
@@ -165,10 +171,12 @@ impl SimulateArgs {
             unmeshed: self.unmeshed,
             to: self.to.clone(),
             to_pod: self.to_pod.clone(),
-            protocol: Some(self.protocol.clone()),
+            protocol: self.protocol.clone(),
             method: self.method.clone(),
             path: Some(self.path.clone()),
             headers: self.headers.iter().cloned().map(Value::String).collect(),
+            sni: self.sni.clone(),
+            connect_protocol: self.connect_protocol.clone(),
         };
         match written.meant() {
             Ok(_) => Ok(vec![serde_json::to_value(written)?]),
