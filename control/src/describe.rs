@@ -106,6 +106,12 @@ pub fn describe(sim: &Simulation, key: &ObjectKey) -> Result<Value, String> {
     Ok(tree.into())
 }
 
+/// Which object was described: a pod, where its workload was named.
+pub fn described(tree: &Value, key: &ObjectKey) -> ObjectKey {
+    let name = tree["object"].as_str().and_then(|it| it.rsplit('/').next());
+    ObjectKey::new(key.kind.clone(), &key.namespace, name.unwrap_or(&key.name))
+}
+
 fn of_findings(sim: &Simulation, key: &ObjectKey) -> Value {
     let name = key.to_string();
     let mine = |it: &Finding| it.problem.object.as_ref() == Some(&name);

@@ -11,9 +11,10 @@ use crate::source::kube::kinds::Watched;
 use crate::source::kube::ledger::{Condition, Entry, Ledger};
 use crate::source::kube::once;
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use weft_proxy_api::names::ports;
 
 /// Reason of a condition: there is nobody who could lack something.
 const NO_PROXIES: &str = "NoProxies";
@@ -51,6 +52,46 @@ pub async fn standing(asked: &Asked, client: &Client, key: Option<&ObjectKey>) -
         object,
         proxies: standing,
     })
+}
+
+/// What only the controllers know of an object ([`super::Live`] says the same of one): its proxy, or how many proxies have what
+/// it became. Where they cannot be asked it says why, and how to ask one by oneself.
+pub async fn told_of(asked: &Asked, key: &ObjectKey) -> Value {
+    let why = match proxies::ask(asked).await {
+        Ok((statuses, injected)) if !statuses.is_empty() => {
+            return told_by(&statuses, injected, key);
+        }
+        Ok(_) => format!("no pod of the controller is in {}", asked.namespace),
+        Err(error) => format!("{error:#}"),
+    };
+    let (namespace, port) = (&asked.namespace, ports::CONTROL_ADMIN);
+    json!({
+        "unknown": why,
+        "hint": format!(
+            "it takes the right to get pods/proxy in {namespace}; or kubectl -n {namespace} port-forward deploy/weft-control {port}, \
+             and --control 127.0.0.1:{port} --token-file FILE in place of a kubeconfig"
+        ),
+    })
+}
+
+fn told_by(statuses: &[Value], injected: BTreeSet<String>, key: &ObjectKey) -> Value {
+    let mut all = statuses.iter().flat_map(|it| it["proxies"].as_array());
+    let is = |it: &&Value| it["namespace"] == *key.namespace && it["pod"] == *key.name;
+    match all
+        .by_ref()
+        .flatten()
+        .find(is)
+        .filter(|_| key.kind == Kind::Pod)
+    {
+        Some(proxy) => json!({
+            "state": proxy["state"],
+            "version": proxy["version"],
+            "connectedSeconds": proxy["connectedSeconds"].as_f64().map(|it| it as u64),
+            "subscriptions": proxy["subscriptions"],
+            "lastRefusal": proxy["lastNack"],
+        }),
+        None => json!({ "proxies": of_replicas(statuses, injected) }),
+    }
 }
 
 /// A native object has no conditions of ours: all that can be said is whether it is there.
@@ -176,6 +217,26 @@ mod tests {
         assert_eq!(lacks(&key, &rejected), None);
         assert_eq!(of_object(Some(&rejected)).rejected, ["m"]);
         assert_eq!(of_object(None), ObjectStanding::default());
+    }
+
+    #[test]
+    fn an_object_is_told_with_its_proxy_or_with_all() {
+        let proxy = json!({"namespace": "a", "pod": "p", "state": "SYNCED", "version": "1", "connectedSeconds": 2.5, "subscriptions": 3});
+        let statuses = [json!({"proxies": []}), json!({"proxies": [proxy]})];
+        let told = |kind: Kind, name: &str| {
+            let key = ObjectKey::new(kind, "a", name);
+            told_by(&statuses, ["a/p", "a/q"].map(str::to_owned).into(), &key)
+        };
+        let own = told(Kind::Pod, "p");
+        assert_eq!(
+            (&own["state"], &own["connectedSeconds"]),
+            (&json!("SYNCED"), &json!(2))
+        );
+        for (kind, name) in [(Kind::Pod, "q"), (Kind::Service, "p")] {
+            let all = told(kind, name);
+            assert_eq!(all["proxies"]["synced"], 1, "{all}");
+            assert_eq!(all["proxies"]["behind"][0]["pod"], "a/q", "{all}");
+        }
     }
 
     #[test]

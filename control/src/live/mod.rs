@@ -123,7 +123,7 @@ impl Live {
             })
             .await?;
         if !is_export {
-            tree["live"] = self.told_of(&key);
+            tree["live"] = self.told_of(&describe::described(&tree, &key));
         }
         Ok(tree)
     }

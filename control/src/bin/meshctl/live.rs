@@ -9,11 +9,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
+use weft_control::check::Asked;
 use weft_control::export::{Exported, gateway_api};
 use weft_control::index::Index;
 use weft_control::install::live::Live;
 use weft_control::kube::connect;
-use weft_control::live::{Answers, Requests};
+use weft_control::live::{Answers, Requests, cluster};
 use weft_control::manifest::{ObjectKey, Problem, Severity};
 use weft_control::simulate::{Answer, Completed, Files, Simulation, question};
 use weft_control::source::kube::once;
@@ -73,8 +74,8 @@ pub(crate) type Answered = Result<Answer, String>;
 
 /// Something that answers.
 pub(crate) enum Source<'a> {
-    /// A state that is known here; and what is wrong within what was written.
-    Here(Box<Simulation>, Vec<Problem>),
+    /// A state that is known here; what is wrong within what was written; and the cluster that it was read from.
+    Here(Box<Simulation>, Vec<Problem>, Option<connect::Settings>),
     /// A controller, and the access to ask for.
     Controller(&'a Target, Option<String>),
 }
@@ -119,7 +120,7 @@ impl State {
             let files = self.files()?;
             let problems = files.problems().cloned().collect();
             let simulation = Simulation::new(&files, self.mesh());
-            return Ok(Source::Here(Box::new(simulation), problems));
+            return Ok(Source::Here(Box::new(simulation), problems, None));
         }
         match self.running.place() {
             Place::Controller(target) => {
@@ -143,7 +144,8 @@ impl State {
         let index = Index::new(mesh, []);
         index.apply(events);
         let simulation = Simulation::of(Completed::of(index.read(Clone::clone)));
-        Ok(Source::Here(Box::new(simulation), index.file_problems()))
+        let (problems, settings) = (index.file_problems(), settings.clone());
+        Ok(Source::Here(Box::new(simulation), problems, Some(settings)))
     }
 
     /// What holds for the whole mesh, as far as the installation says it.
@@ -174,7 +176,7 @@ impl Source<'_> {
     /// Answers requests, each as it is written in a list; and says what is wrong with what was written.
     pub(crate) fn ask(&self, requests: Vec<Value>) -> Result<(Vec<Answered>, Vec<String>)> {
         let (target, access) = match self {
-            Self::Here(simulation, problems) => {
+            Self::Here(simulation, problems, _) => {
                 let one = |it| question::read_one(it).map(|it| simulation.ask(&it));
                 let answers = requests.into_iter().map(one).collect();
                 let worth = problems.iter().filter(|it| it.severity > Severity::Info);
@@ -203,7 +205,7 @@ impl Source<'_> {
     /// Everything suspicious.
     pub(crate) fn findings(&self) -> Result<Vec<Finding>> {
         let said = match self {
-            Self::Here(simulation, problems) => {
+            Self::Here(simulation, problems, _) => {
                 analyze::running(&simulation.state().world, problems.clone())
             }
             Self::Controller(..) => self.get("analyze", &[])?,
@@ -214,8 +216,16 @@ impl Source<'_> {
     /// One object.
     pub(crate) fn describe(&self, key: &ObjectKey) -> Result<Value> {
         match self {
-            Self::Here(simulation, _) => {
-                describe::describe(simulation, key).map_err(|why| anyhow!(why))
+            Self::Here(simulation, _, cluster) => {
+                let mut tree = describe::describe(simulation, key).map_err(|why| anyhow!(why))?;
+                if let Some(settings) = cluster {
+                    let key = describe::described(&tree, key);
+                    tree["live"] = block_on(async {
+                        let asked = Asked::open(settings).await?;
+                        Ok(cluster::told_of(&asked, &key).await)
+                    })?;
+                }
+                Ok(tree)
             }
             Self::Controller(..) => self.get("describe", &[("object", object(key))]),
         }
@@ -224,7 +234,7 @@ impl Source<'_> {
     /// What an object became.
     pub(crate) fn effective(&self, key: &ObjectKey) -> Result<Value> {
         match self {
-            Self::Here(simulation, _) => {
+            Self::Here(simulation, ..) => {
                 describe::effective(simulation, key).map_err(|why| anyhow!(why))
             }
             Self::Controller(..) => {
@@ -237,7 +247,7 @@ impl Source<'_> {
     /// An object as Gateway API.
     pub(crate) fn gateway_api(&self, key: &ObjectKey) -> Result<Exported> {
         match self {
-            Self::Here(simulation, _) => gateway_api(simulation, key).map_err(|why| anyhow!(why)),
+            Self::Here(simulation, ..) => gateway_api(simulation, key).map_err(|why| anyhow!(why)),
             Self::Controller(..) => {
                 let said = self.get("export", &[("object", object(key))])?;
                 serde_json::from_value(said).context(UNREADABLE)
@@ -248,7 +258,7 @@ impl Source<'_> {
     /// What is wrong within what was written; a controller tells it with its other answers.
     pub(crate) fn problems(&self) -> &[Problem] {
         match self {
-            Self::Here(_, problems) => problems,
+            Self::Here(_, problems, _) => problems,
             Self::Controller(..) => &[],
         }
     }

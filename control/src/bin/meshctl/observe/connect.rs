@@ -16,6 +16,9 @@ const MAX_ANSWER: u64 = 256 << 20;
 /// The most that is read of a head, or of a refusal.
 const MAX_HEAD: u64 = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What else there is to ask than the node on this machine.
+const ELSEWHERE: &str = "no node of meshctl local answers; another controller is named by --control HOST:PORT --token-file FILE, one in \
+    Kubernetes after kubectl -n weft-system port-forward deploy/weft-control 8085";
 
 /// Where the controller is
 #[derive(Debug, Clone, Args)]
@@ -144,7 +147,7 @@ impl Target {
             }
             return Err(last);
         }
-        let client = self.node()?;
+        let client = self.node().context(ELSEWHERE)?;
         let status = client.status()?;
         let ip = match status.rung {
             Rung::Loopback => status.control_addr.ip(),
