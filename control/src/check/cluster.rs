@@ -61,9 +61,13 @@ fn recent(version: &Value) -> Verdict {
     }
 }
 
+/// The time that a `Date` tells.
+pub(super) fn time_of(date: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
+}
+
 fn skew(date: Option<&str>, now: Timestamp) -> Verdict {
-    let parsed = date.map(|date| rfc2822::DateTimeParser::new().parse_timestamp(date));
-    let Some(Ok(theirs)) = parsed else {
+    let Some(theirs) = date.and_then(time_of) else {
         return Verdict::warning("it does not tell the time");
     };
     let seconds = (now.as_second() - theirs.as_second()).abs();

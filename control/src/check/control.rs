@@ -1,13 +1,16 @@
 //! An installation: is all of it there and right, and does the webhook answer?
 
 use super::Asked;
+use super::cluster::time_of;
 use super::report::{Section, Verdict};
 use crate::install::live::{Change, path};
 use crate::install::{CONFIG_MAP, Install};
+use crate::kube::rbac::STATUS_LEASE;
 use crate::kube::secret::CA_SECRET;
 use crate::webhook::authority::Authorities;
 use crate::webhook::keeper::{INJECTOR, VALIDATOR, WEBHOOK_CA_SECRET};
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -16,6 +19,8 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use weft_proxy_api::names::{self, CONTROL_ACCOUNT, keys};
 
+/// Whoever writes status renews its Lease every 2 s, and loses it after 15 s; clocks may differ, seconds.
+const SILENT: i64 = 30;
 /// Certificates that end sooner than this are worth a look.
 const SOON: time::Duration = time::Duration::days(60);
 /// The webhook's authority is replaced when a third of its life is left; sooner than this nobody has.
@@ -24,6 +29,25 @@ const LATE: time::Duration = time::Duration::days(7);
 pub(super) async fn controller(asked: &Asked) -> Section {
     let mut section = Section::new("weft-control");
     let namespace = &asked.namespace;
+    let there = asked.get(&format!("/api/v1/namespaces/{namespace}")).await;
+    let is_missing = matches!(there, Ok(None));
+    let there = match there {
+        Ok(Some(_)) => Verdict::fine(),
+        Ok(None) => Verdict::failure(format!(
+            "there is no namespace {namespace}: what the controller keeps, and the status of objects, is written nowhere"
+        )),
+        Err(error) => Verdict::failure(format!("{error:#}")),
+    };
+    section.add("namespace", "the controller has a namespace", there);
+    if is_missing {
+        return section;
+    }
+    let written = status_written(asked).await;
+    section.add(
+        "status-written",
+        "a controller writes status",
+        written.into(),
+    );
     let config = format!("/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}");
     let config = asked.get(&config).await;
     let found = match &config {
@@ -86,6 +110,41 @@ pub(super) async fn controller(asked: &Asked) -> Section {
         );
     }
     section
+}
+
+/// By the Lease of whoever writes it.
+async fn status_written(asked: &Asked) -> Result<Verdict> {
+    let namespace = &asked.namespace;
+    let url = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{STATUS_LEASE}");
+    let lease = asked.get(&url).await?;
+    let now = asked.date().await?.as_deref().and_then(time_of);
+    Ok(held(lease.as_ref(), now))
+}
+
+/// Is it held, as seen by the clock of the API server?
+fn held(lease: Option<&Value>, now: Option<Timestamp>) -> Verdict {
+    let Some(lease) = lease else {
+        return Verdict::failure(format!(
+            "there is no Lease {STATUS_LEASE}: none has ever written any"
+        ));
+    };
+    let spec = &lease["spec"];
+    let holder = spec["holderIdentity"].as_str().unwrap_or_default();
+    if holder.is_empty() {
+        return Verdict::failure(format!("nobody holds the Lease {STATUS_LEASE}"));
+    }
+    let renewed = spec["renewTime"].as_str();
+    let renewed = renewed.and_then(|time| time.parse::<Timestamp>().ok());
+    let (Some(renewed), Some(now)) = (renewed, now) else {
+        return Verdict::warning("nobody can say when the Lease was renewed");
+    };
+    let silent = now.as_second() - renewed.as_second();
+    match silent > SILENT {
+        true => Verdict::failure(format!(
+            "{holder} holds the Lease {STATUS_LEASE} and has been silent for {silent} s"
+        )),
+        false => Verdict::fine(),
+    }
 }
 
 fn version(config: &Value) -> Verdict {
@@ -315,4 +374,34 @@ pub(super) async fn authority(asked: &Asked) -> Section {
         verdict.into(),
     );
     section
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_status_renews_its_lease() {
+        let now: Option<Timestamp> = "2026-11-21T12:00:00Z".parse().ok();
+        let lease =
+            |holder: &str, at: &str| json!({"spec": {"holderIdentity": holder, "renewTime": at}});
+        let fresh = "2026-11-21T11:59:58.123456Z";
+        assert_eq!(held(Some(&lease("us", fresh)), now), Verdict::fine());
+        let ahead = "2026-11-21T12:00:20.000000Z";
+        assert_eq!(held(Some(&lease("us", ahead)), now), Verdict::fine());
+        for (lease, now, part) in [
+            (None, now, "there is no Lease"),
+            (Some(lease("", fresh)), now, "nobody holds"),
+            (
+                Some(lease("us", "2026-11-21T11:59:00.000000Z")),
+                now,
+                "us holds the Lease weft-control-status and has been silent for 60 s",
+            ),
+            (Some(lease("us", "then")), now, "nobody can say"),
+            (Some(lease("us", fresh)), None, "nobody can say"),
+        ] {
+            let verdict = format!("{:?}", held(lease.as_ref(), now));
+            assert!(verdict.contains(part), "{verdict}");
+        }
+    }
 }

@@ -31,6 +31,14 @@ pub const HINTS: &[(&str, &str)] = &[
         "meshctl upgrade keeps the values that this installation has.",
     ),
     (
+        "namespace",
+        "meshctl install makes it; beside an installation: kubectl create namespace NAME, or name the controller's with -n.",
+    ),
+    (
+        "status-written",
+        "The log of the controller says why (W170): it needs its namespace, and rights to Leases there.",
+    ),
+    (
         "installed",
         "meshctl install | kubectl apply -f -, or name the namespace with -n.",
     ),

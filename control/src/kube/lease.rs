@@ -4,6 +4,7 @@
 //! here* ([`Watch`], pure). A write names the version that was read, so of two that take it at once one fails. Whoever
 //! cannot renew in time stops before anybody else can have taken it.
 
+use crate::views::findings::codes::Code;
 use anyhow::Result;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -75,13 +76,21 @@ impl Watch {
 pub async fn stand(client: Client, candidate: Candidate, leading: watch::Sender<bool>) {
     let api: Api<Lease> = Api::namespaced(client, &candidate.namespace);
     let (mut watch, mut renewed) = (Watch::default(), None::<Instant>);
+    let mut told = None;
     loop {
         let asked = Instant::now();
         match timeout(CALL_LIMIT, attempt(&api, &candidate, &mut watch)).await {
             // What counts is when it was asked: the answer may have taken its time.
             Ok(Ok(true)) => renewed = Some(asked),
             Ok(Ok(false)) => renewed = None,
-            Ok(Err(error)) => tracing::debug!("the Lease {}: {error:#}", candidate.name),
+            Ok(Err(error)) => match lasting(&error, &candidate) {
+                Some(why) if told.as_ref() != Some(&why) => {
+                    let row = Code::NoStatus.row();
+                    tracing::error!("{} {}: {why}", row.number, row.name);
+                    told = Some(why);
+                }
+                _ => tracing::debug!("the Lease {}: {error:#}", candidate.name),
+            },
             Err(_) => tracing::debug!("the Lease {}: no answer", candidate.name),
         }
         let leads = renewed.is_some_and(|at| at.elapsed() < DEADLINE);
@@ -99,6 +108,24 @@ pub async fn stand(client: Client, candidate: Candidate, leading: watch::Sender<
             () = sleep(EVERY) => {}
             () = leading.closed() => return,
         }
+    }
+}
+
+/// What time alone does not mend, in words; `None`: it may be better the next time.
+fn lasting(error: &anyhow::Error, candidate: &Candidate) -> Option<String> {
+    let Candidate {
+        namespace, name, ..
+    } = candidate;
+    let Some(kube::Error::Api(status)) = error.downcast_ref() else {
+        return None;
+    };
+    match status.code {
+        // Looking for it found nothing; making it found no place.
+        404 => Some(format!(
+            "there is no namespace {namespace} for the Lease {name}"
+        )),
+        403 => Some(format!("the Lease {name}: {}", status.message)),
+        _ => None,
     }
 }
 
@@ -195,6 +222,23 @@ mod tests {
             watch.step(Some(&renewed), "us", almost + DURATION),
             Step::Take
         );
+    }
+
+    #[test]
+    fn what_time_does_not_mend_is_told() {
+        let candidate = Candidate {
+            namespace: "n".into(),
+            name: "l".into(),
+            identity: "us".into(),
+        };
+        let of = |code| {
+            let status = kube::core::Status::failure("no", "x").with_code(code);
+            lasting(&kube::Error::Api(status.boxed()).into(), &candidate)
+        };
+        assert_eq!(of(404).unwrap(), "there is no namespace n for the Lease l");
+        assert_eq!(of(403).unwrap(), "the Lease l: no");
+        assert_eq!(of(500), None);
+        assert_eq!(lasting(&anyhow::anyhow!("no answer"), &candidate), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::mesh::{Node, node};
 use anyhow::{Context, Result, ensure};
 use harness::kube::Kube;
-use harness::{Mesh, echo, program, split};
+use harness::{Mesh, echo, eventually, program, split};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Instant;
@@ -67,6 +67,7 @@ pub(super) fn asked() -> Result<()> {
     // Its admin port is asked through the API server, which goes to no loopback address.
     let there = &node(&manifests, &[("WEFT_CONTROL_ADMIN_ADDR", "0.0.0.0:8085")])?;
     let (mesh, kube) = (&there.mesh, &there.kube);
+    nowhere(there)?;
     // Where the Lease of whoever writes status is.
     kube.kubectl(&["create", "namespace", SYSTEM_NAMESPACE])?;
     mesh.answers("client", "http://web:8080/", 200)?;
@@ -97,6 +98,41 @@ pub(super) fn asked() -> Result<()> {
     Ok(())
 }
 
+/// Without its namespace the controller writes no status, and says so; so does a check.
+fn nowhere(node: &Node) -> Result<()> {
+    let file = node
+        .mesh
+        .client()
+        .log_file("default", "weft-control", None)?;
+    let said = || -> Result<usize> {
+        let log = std::fs::read_to_string(&file)?;
+        Ok(log
+            .matches("W170 no-status: there is no namespace weft-system")
+            .count())
+    };
+    eventually("the controller says that it writes no status", || {
+        ensure!(said()? > 0, "it does not");
+        Ok(())
+    })?;
+    let checks = checks(node, &["check"], "weft-control")?;
+    ensure!(
+        checks[0]["id"] == "namespace" && checks[0]["result"] == "error" && checks.len() == 1,
+        "{checks:#?}"
+    );
+    ensure!(said()? == 1, "once");
+    Ok(())
+}
+
+/// What a check that fails says of one thing.
+fn checks(node: &Node, words: &[&str], of: &str) -> Result<Vec<Value>> {
+    let said = meshctl(node, 1, &[words, &["-o", "json"]].concat())?;
+    let report: Value = serde_json::from_str(&said)?;
+    let sections = report["categories"].as_array().context("categories")?;
+    let section = sections.iter().find(|it| it["categoryName"] == of);
+    let checks = section.and_then(|it| it["checks"].as_array());
+    checks.cloned().with_context(|| format!("{report:#}"))
+}
+
 /// What is read from the API server alone.
 fn told(node: &Node) -> Result<()> {
     let ask = ["--from-pod", "default/client", "--to", "web:8080"];
@@ -110,6 +146,10 @@ fn told(node: &Node) -> Result<()> {
     let said = meshctl(node, 0, &["describe", "split", "default/web", "-o", "json"])?;
     let told: Value = serde_json::from_str(&said)?;
     ensure!(told["inForce"] == true, "{told:#}");
+    ensure!(
+        told["live"]["unknown"].is_string(),
+        "no controller is known: {told:#}"
+    );
     let said = meshctl(node, 0, &["export", "split/web", "--to", "gateway-api"])?;
     ensure!(said.contains("kind: HTTPRoute"), "{said}");
     Ok(())
@@ -129,17 +169,26 @@ fn proxies(node: &Node) -> Result<()> {
     let address = mesh.client().status()?.control_addr.ip().to_string();
     let status = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]});
     kube.set_status(&["pod", "control", "-n", SYSTEM_NAMESPACE], &status)?;
-    let said = meshctl(node, 1, &["check", "--proxy", "-o", "json"])?;
-    let report: Value = serde_json::from_str(&said)?;
-    let sections = report["categories"].as_array().context("categories")?;
-    let proxies = sections
-        .iter()
-        .find(|it| it["categoryName"] == "weft-proxies");
-    let checks = proxies.and_then(|it| it["checks"].as_array());
-    let checks = checks.with_context(|| format!("{report:#}"))?;
-    let fine = checks.iter().all(|it| it["result"] == "success");
-    ensure!(fine && checks.len() == 3, "{checks:#?}");
-    meshctl(node, 0, &["wait", "split/web"]).map(drop)
+    let of_proxies = checks(node, &["check", "--proxy"], "weft-proxies")?;
+    let fine = of_proxies.iter().all(|it| it["result"] == "success");
+    ensure!(fine && of_proxies.len() == 3, "{of_proxies:#?}");
+    let of_control = checks(node, &["check"], "weft-control")?;
+    let written = of_control.iter().find(|it| it["id"] == "status-written");
+    ensure!(
+        written.is_some_and(|it| it["result"] == "success"),
+        "{of_control:#?}"
+    );
+    meshctl(node, 0, &["wait", "split/web"])?;
+    // What only the controller knows is asked of it through the API server.
+    let of = |kind: &str, name: &str| -> Result<Value> {
+        let said = meshctl(node, 0, &["describe", kind, name, "-o", "json"])?;
+        Ok(serde_json::from_str(&said)?)
+    };
+    let pod = of("pod", "default/client")?;
+    ensure!(pod["live"]["state"] == "SYNCED", "{pod:#}");
+    let split = of("split", "default/web")?;
+    ensure!(split["live"]["proxies"]["synced"] == 3, "{split:#}");
+    Ok(())
 }
 
 /// An upgrade keeps what was chosen and says what changes; what was chosen is what the command line goes by.

@@ -1,5 +1,5 @@
 //! Every finding by code: what is meant, how bad it is, and what to do. `meshctl analyze` prints the codes, and
-//! `meshctl explain` this table. Codes are never reused.
+//! `meshctl explain` this table; W170 is no finding in manifests, but what the controller logs of itself. Codes are never reused.
 
 use crate::manifest::Severity;
 
@@ -165,6 +165,9 @@ table! {
     PolicyReference "W161" "missing-policy-reference" Warning
         "A ServicePolicy names a Service, an HTTPRouteGroup or a match that does not exist: that part of it does nothing."
         "Create what is named in the namespace of the ServicePolicy, or correct the name."
+    NoStatus "W170" "no-status" Error
+        "No replica of the controller can hold the Lease of whoever writes status, so objects get neither conditions nor Events. Everything else goes on."
+        "Create the controller's namespace (meshctl install has it), and give its account the rights to Leases there; meshctl check says which is missing."
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::installed;
 use anyhow::{Context, Result, ensure};
 use harness::kube::Kube;
-use harness::program;
+use harness::{eventually, program};
 use serde_json::{Value, json};
 use std::process::Command;
 use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE};
@@ -16,8 +16,11 @@ pub(in crate::kube) fn checks() -> Result<()> {
     drop(fresh);
 
     let (kube, _controller) = installed(&[])?;
-    let (works, report) = check(&kube, &[])?;
-    ensure!(!works && wrong(&report) == ["replicas"], "{report:#}");
+    eventually("a controller holds the Lease of who writes status", || {
+        let (works, report) = check(&kube, &[])?;
+        ensure!(!works && wrong(&report) == ["replicas"], "{report:#}");
+        Ok(())
+    })?;
     let deployment = ["deployment", CONTROL_ACCOUNT, "-n", SYSTEM_NAMESPACE];
     kube.set_status(&deployment, &json!({"replicas": 2, "readyReplicas": 2}))?;
     let (works, report) = check(&kube, &[])?;
