@@ -80,16 +80,24 @@ fn the_text_reads_as_the_objects() {
 
 #[test]
 fn values_reach_the_objects() {
-    let objects = with(&["replicas=5", "access=strict", "image=example/weft:1"]).render();
+    let chosen = [
+        "replicas=5",
+        "access=strict",
+        "image=example/weft:1",
+        "metrics=edges",
+    ];
+    let objects = with(&chosen).render();
     let deployment = find(&objects, "Deployment/weft-system/weft-control");
     assert_eq!(deployment["spec"]["replicas"], 5);
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "example/weft:1");
     let env = container["env"].to_string();
-    assert!(
-        env.contains(r#"{"name":"WEFT_CONTROL_ACCESS","value":"strict"}"#),
-        "{env}"
-    );
+    for said in [
+        r#"{"name":"WEFT_CONTROL_ACCESS","value":"strict"}"#,
+        r#"{"name":"WEFT_CONTROL_METRICS","value":"edges"}"#,
+    ] {
+        assert!(env.contains(said), "{env}");
+    }
     let args = container["args"].to_string();
     assert!(
         args.contains("config.weft.mesh/proxy-image=example/weft:1"),
@@ -99,7 +107,7 @@ fn values_reach_the_objects() {
     let kept: Value = serde_json::from_str(kept["data"][CONFIG_KEY].as_str().unwrap()).unwrap();
     assert_eq!(
         kept,
-        json!({"access": "strict", "image": "example/weft:1", "replicas": 5})
+        json!({"access": "strict", "image": "example/weft:1", "metrics": "edges", "replicas": 5})
     );
     let none = with(&["crds=false"]).render();
     assert!(

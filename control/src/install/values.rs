@@ -70,6 +70,12 @@ pub const ROWS: &[Row] = &[
         "cluster.local",
         "DNS domain of the cluster, in which proxies look for the controller.",
     ),
+    row(
+        "metrics",
+        Form::Word(&["edges", "routes", "endpoints"]),
+        "routes",
+        "In how much detail proxies say their metrics; the annotation config.weft.mesh/metrics of a namespace or a pod says otherwise.",
+    ),
     row("certTtl", TIME, "24h", "Life of a workload's certificate."),
     row("logLevel", FILTER, "info", "Log filter of the controller."),
     row(

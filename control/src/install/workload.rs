@@ -145,6 +145,7 @@ fn environment(source: &impl Source) -> Vec<Value> {
         json!({"name": env::NAMESPACE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
         fixed(env::ACCESS, source.text("access")),
         fixed(env::TRUST_DOMAIN, source.text("trustDomain")),
+        fixed(env::METRICS, source.text("metrics")),
         fixed(env::CERT_TTL, source.text("certTtl")),
         fixed(env::LOG, source.text("logLevel")),
         fixed(env::WEBHOOK_ADDR, any(ports::WEBHOOK)),
