@@ -1,5 +1,5 @@
 //! What a mesh of some size costs its controller: 5,000 Services, 50,000 endpoints and 1,000 proxies over the real protocol,
-//! 200 changes of endpoints a second. Run by hand, prints its figures:
+//! 200 changes of endpoints a second. Run by hand, prints its figures, and ends within four minutes in any case:
 //!
 //! ```text
 //! cargo build --release --workspace --bins --examples && target/release/examples/scale
@@ -24,6 +24,7 @@ mod server;
 use clap::Parser;
 use controller::{Controller, Usage};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use objects::{Place, Size};
 use proxy::{Proxy, Story, certify};
 use std::path::PathBuf;
@@ -32,13 +33,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use weft_control::state::StateDir;
 
 /// Certificates asked for at once.
 const AT_ONCE: usize = 64;
 /// How long the last change may take to be everywhere.
 const LAST: Duration = Duration::from_secs(60);
+
+/// Open files of a thousand connections and what stands beside them.
+const FILES: u64 = 16_384;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -64,6 +68,9 @@ struct Options {
     /// How long there are changes
     #[arg(long, default_value_t = 20)]
     seconds: u32,
+    /// Seconds after which it ends, done or not
+    #[arg(long, default_value_t = 240)]
+    limit: u64,
     /// A real API server, which is filled and never emptied
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -85,7 +92,18 @@ struct Bench {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let mut bench = Bench::new(Options::parse()).await?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(FILES.min(hard)), hard)?;
+    let options = Options::parse();
+    let limit = Duration::from_secs(options.limit);
+    match timeout(limit, measure(options)).await {
+        Ok(measured) => measured,
+        Err(_) => Err(format!("not done within {limit:?}").into()),
+    }
+}
+
+async fn measure(options: Options) -> Result<(), Failure> {
+    let mut bench = Bench::new(options).await?;
     let started = Instant::now();
     let mut controller = bench.controller("127.0.0.1:0").await?;
     println!("everything read and served after {:.1?}", started.elapsed());
@@ -178,7 +196,7 @@ impl Bench {
         let state = StateDir::open(self.folder.path().join("state"))?;
         let (before, started) = (controller.usage(), Instant::now());
         let (state, size, to) = (&state, self.size, controller.address);
-        let identities: Vec<_> = stream::iter(0..self.options.proxies)
+        let certified: Vec<_> = stream::iter(0..self.options.proxies)
             .map(|n| async move {
                 let account = format!("sa-{}", n % size.services);
                 certify(to, state, n, &account).await
@@ -186,16 +204,17 @@ impl Bench {
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
+        let put_off: usize = certified.iter().map(|(_, put_off)| put_off).sum();
         println!(
-            "{} certificates after {:.1?}",
-            identities.len(),
+            "{} certificates after {:.1?}, put off {put_off} times",
+            certified.len(),
             started.elapsed()
         );
         show("certified", controller, &before);
-        let numbered = (0..).zip(identities);
+        let numbered = (0..).zip(certified);
         let called = self.options.called;
         self.proxies = numbered
-            .map(|(n, identity)| Proxy::new(n, called, size, identity, to))
+            .map(|(n, (identity, _))| Proxy::new(n, called, size, identity, to))
             .collect();
         Ok(())
     }
@@ -208,16 +227,17 @@ impl Bench {
 
     async fn connect(&mut self, what: &str) -> Result<(), Failure> {
         let started = Instant::now();
-        let all = self.proxies.iter_mut().map(Proxy::connect);
+        let all = self.proxies.iter_mut().map(Proxy::come);
         for connected in futures_util::future::join_all(all).await {
             connected?;
         }
         let sum = |of: fn(&Proxy) -> usize| self.proxies.iter().map(of).sum::<usize>();
         println!(
-            "{what}, {} proxies, {} subscriptions, all answered after {:.1?}: {} answers say unchanged, {} KiB told to each",
+            "{what}, {} proxies, {} subscriptions, all answered after {:.1?} ({} attempts failed): {} answers say unchanged, {} KiB told to each",
             self.proxies.len(),
             sum(Proxy::subscriptions),
             started.elapsed(),
+            sum(|it| it.failed),
             sum(|it| it.unchanged),
             (sum(|it| it.bytes) / self.proxies.len()) >> 10
         );

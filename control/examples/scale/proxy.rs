@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use weft_control::pod_ref::PodRef;
 use weft_control::state::StateDir;
 use weft_control::token;
@@ -27,25 +28,35 @@ use weft_proxy_api::wire::{Body, Item, Resource, decode, encode};
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Attempts before there is no hope.
+const ATTEMPTS: usize = 300;
 
 /// A key and the chain to it.
 pub(crate) type Identity = (Vec<u8>, Vec<Vec<u8>>);
 
-/// Gets a certificate for one pod.
+/// Gets a certificate for one pod, and says how often it was put off.
 pub(crate) async fn certify(
     to: SocketAddr,
     state: &StateDir,
     number: u32,
     account: &str,
-) -> Result<Identity, Failure> {
+) -> Result<(Identity, usize), Failure> {
     let pod = PodRef::new("default", format!("pod-{number}"));
     let token = token::issue_for_pod(state, &pod, account, Duration::from_secs(600))?;
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?;
     let csr = csr.der().to_vec();
     let mut client = IdentityClient::new(connect(to, number, None).await?);
-    let answer = client.certify(pb::CertifyRequest { csr, token }).await?;
-    Ok((key.serialize_der(), answer.into_inner().chain))
+    for put_off in 0..ATTEMPTS {
+        let (csr, token) = (csr.clone(), token.clone());
+        match client.certify(pb::CertifyRequest { csr, token }).await {
+            Ok(answer) => return Ok(((key.serialize_der(), answer.into_inner().chain), put_off)),
+            // A controller signs only so many at once; proxies come again.
+            Err(status) if status.code() == Code::ResourceExhausted => sleep(PAUSE).await,
+            Err(status) => return Err(status.into()),
+        }
+    }
+    Err("there was no certificate".into())
 }
 
 /// What happens while proxies follow.
@@ -77,6 +88,8 @@ pub(crate) struct Proxy {
     held: HashMap<u32, u64>,
     stream: Option<Stream>,
     pub(crate) controller: SocketAddr,
+    /// Attempts of the last connect that failed.
+    pub(crate) failed: usize,
     pub(crate) answers: usize,
     pub(crate) unchanged: usize,
     /// Bytes of messages from the controller.
@@ -118,6 +131,7 @@ impl Proxy {
             held: HashMap::new(),
             stream: None,
             controller,
+            failed: 0,
             answers: 0,
             unchanged: 0,
             bytes: 0,
@@ -146,8 +160,23 @@ impl Proxy {
         self.stream = None;
     }
 
+    /// Connects, again and again if need be, as proxies do.
+    pub(crate) async fn come(&mut self) -> Result<Vec<Item>, Failure> {
+        for failed in 0.. {
+            match self.connect().await {
+                Ok(items) => {
+                    self.failed = failed;
+                    return Ok(items);
+                }
+                Err(error) if failed == ATTEMPTS => return Err(error),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+        Err("there was no attempt".into())
+    }
+
     /// Connects, subscribes to everything, and waits until everything was answered.
-    pub(crate) async fn connect(&mut self) -> Result<Vec<Item>, Failure> {
+    async fn connect(&mut self) -> Result<Vec<Item>, Failure> {
         (self.answers, self.unchanged, self.bytes) = (0, 0, 0);
         let (requests, outgoing) = mpsc::channel(1024);
         let channel = connect(self.controller, self.number, Some(self.certificate())).await?;
@@ -200,13 +229,13 @@ impl Proxy {
             let items = match (heard, story.other) {
                 (Ok(items), _) => items,
                 (Err(_), None) => return self,
-                (Err(_), Some(other)) => loop {
+                (Err(_), Some(other)) => {
                     self.controller = other;
-                    match self.connect().await {
-                        Ok(items) => break items,
-                        Err(_) => tokio::time::sleep(PAUSE).await,
+                    match self.come().await {
+                        Ok(items) => items,
+                        Err(_) => return self,
                     }
-                },
+                }
             };
             self.note(&story, &items);
         }
