@@ -180,6 +180,8 @@ pub mod keys {
     pub const ACCESS: &str = "config.weft.mesh/access";
     /// `edges`, `routes` or `endpoints`, on a namespace or a pod: in how much detail metrics are said.
     pub const METRICS: &str = "config.weft.mesh/metrics";
+    /// `full`, on an HTTPRouteGroup: its path patterns must fit whole paths, as OSM and Linkerd have it; else they fit a path's start.
+    pub const PATH_MATCH: &str = "config.weft.mesh/path-match";
     /// On an SMI object read in an old version: what that version cannot show. Written by the conversion between versions.
     pub const SMI_PRESERVED: &str = "weft.mesh/smi-preserved";
     /// `enabled`, on a namespace or a pod: refusals tell the client which rule, identity and object decided (`weft-denied-by`).

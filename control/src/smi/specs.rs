@@ -5,6 +5,7 @@ use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
 use std::collections::HashSet;
+use weft_proxy_api::names::keys::PATH_MATCH;
 use weft_proxy_api::policy::matching::{HeaderMatch, HttpMatch, PatternError, TextMatch};
 
 /// Most matches of a group.
@@ -38,7 +39,8 @@ pub fn read(
     root.warn_unknown(&[&TOP[..], &["matches"]].concat(), report);
     spec.warn_unknown(&["matches"], report);
     let field = matches_field(root, &spec, version, report)?;
-    let matches = read_matches(&field, &metadata, version, report)?;
+    let paths = read_paths(root, &metadata, report);
+    let matches = read_matches(&field, &metadata, (version, paths), report)?;
     let patterns = matches
         .iter()
         .flat_map(texts)
@@ -52,6 +54,32 @@ pub fn read(
         return None;
     }
     Some(HttpRouteGroup { metadata, matches })
+}
+
+/// What of a path a pattern must fit (D01).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paths {
+    /// Its start.
+    Open,
+    /// All of it.
+    Full,
+}
+
+/// What the annotation asks for; whatever it is that cannot be read, the narrower reading lets nobody in.
+fn read_paths(root: &Field<'_>, metadata: &ObjectMeta, report: &mut Report) -> Paths {
+    match metadata.annotations.get(PATH_MATCH).map(String::as_str) {
+        None | Some("prefix") => Paths::Open,
+        Some("full") => Paths::Full,
+        Some(other) => {
+            let annotation = root.get("metadata").get("annotations").get(PATH_MATCH);
+            let message = format!(
+                "{} is neither full nor prefix; full is applied",
+                short(other)
+            );
+            report.warn(&annotation, message);
+            Paths::Full
+        }
+    }
 }
 
 /// Until v1alpha2 `matches` stands beside `metadata`, since then under `spec`. People mix it up, and it can only mean
@@ -103,7 +131,7 @@ fn is_pattern(text: &TextMatch) -> bool {
 fn read_matches(
     field: &Field<'_>,
     metadata: &ObjectMeta,
-    version: Version,
+    form: (Version, Paths),
     report: &mut Report,
 ) -> Option<Vec<HttpMatch>> {
     let items = field.items(report)?;
@@ -122,7 +150,7 @@ fn read_matches(
     let mut matches = Vec::new();
     let mut patterns = 0;
     for item in &items {
-        let Some(found) = read_match(item, &object, version, report) else {
+        let Some(found) = read_match(item, &object, form, report) else {
             continue;
         };
         if !names.insert(found.name.clone()) {
@@ -144,7 +172,7 @@ fn read_matches(
 fn read_match(
     field: &Field<'_>,
     object: &str,
-    version: Version,
+    (version, paths): (Version, Paths),
     report: &mut Report,
 ) -> Option<HttpMatch> {
     field.expect_map(report)?;
@@ -154,7 +182,7 @@ fn read_match(
         report.error(&field.get("headers"), "is known since v1alpha2");
     }
     let name = field.get("name").text(report);
-    let path = read_path(&field.get("pathRegex"), report);
+    let path = read_path(&field.get("pathRegex"), paths, report);
     let methods = read_methods(&field.get("methods"), report);
     let headers = read_headers(&field.get("headers"), report);
     let (name, path, methods, headers) = (name?.to_owned(), path?, methods?, headers?);
@@ -167,11 +195,20 @@ fn read_match(
     })
 }
 
-fn read_path(field: &Field<'_>, report: &mut Report) -> Option<Option<TextMatch>> {
-    match field.text_if_any(report)? {
-        None | Some("") => Some(None),
-        Some(pattern) => pattern_or(TextMatch::regex_prefix(pattern), field, report).map(Some),
-    }
+fn read_path(field: &Field<'_>, paths: Paths, report: &mut Report) -> Option<Option<TextMatch>> {
+    let pattern = match field.text_if_any(report)? {
+        None | Some("") => return Some(None),
+        Some(pattern) => pattern,
+    };
+    let read = match (paths, TextMatch::regex_prefix(pattern)) {
+        // `/api/.*` is the start of a path in either reading.
+        (Paths::Full, Ok(TextMatch::Prefix(start))) if pattern.ends_with(".*") => {
+            Ok(TextMatch::Prefix(start))
+        }
+        (Paths::Full, Ok(_)) => TextMatch::regex_full(pattern),
+        (_, open) => open,
+    };
+    pattern_or(read, field, report).map(Some)
 }
 
 fn read_methods(field: &Field<'_>, report: &mut Report) -> Option<Vec<String>> {

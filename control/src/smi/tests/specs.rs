@@ -17,6 +17,35 @@ fn d01_d03_path_is_a_prefix_and_a_header_is_not() {
 }
 
 #[test]
+fn d01_a_group_may_ask_for_whole_paths() {
+    let with = |said: &str, pattern: &str| {
+        let text = group_text(&format!("[{{name: a, pathRegex: '{pattern}'}}]"));
+        let annotated = format!("name: x, annotations: {{config.weft.mesh/path-match: {said}}}");
+        text.replacen("name: x", &annotated, 1)
+    };
+    let fits = |said: &str, pattern: &str, path: &str| {
+        let group = group(accepted(&with(said, pattern)));
+        group.matches[0].path.as_ref().unwrap().fits(path)
+    };
+    for (pattern, path, open, full) in [
+        ("/books", "/books", true, true),
+        ("/books", "/books/1", true, false),
+        ("/books.*", "/books/1", true, true),
+        ("/a|/b.*", "/a/x", true, false),
+        ("/a|/b.*", "/b/x", true, true),
+        ("/v[12]", "/v1x", true, false),
+        ("/x$", "/xy", false, false),
+    ] {
+        assert_eq!(fits("prefix", pattern, path), open, "{pattern} {path}");
+        assert_eq!(fits("full", pattern, path), full, "{pattern} {path}");
+    }
+    // A typo never opens more.
+    let narrow = group(warned(&with("ful", "/books"), "full is applied"));
+    let path = narrow.matches[0].path.clone();
+    assert_eq!(path, Some(TextMatch::Exact("/books".into())));
+}
+
+#[test]
 fn d04_headers_as_map_or_list() {
     let map = group(accepted(&group_text(
         "[{name: a, headers: {X-A: b, x-c: d}}]",
