@@ -64,6 +64,14 @@ pub(super) async fn controller(asked: &Asked) -> Section {
         "it is of the version of this meshctl",
         version(&config),
     );
+    let access = asked.live.values(namespace).await;
+    section.add(
+        "access",
+        "what no TrafficTarget allows is denied",
+        access
+            .map(|values| enforced(values.get("access").as_str()))
+            .into(),
+    );
     let changes = changes(asked).await;
     let (rights, others): (Vec<_>, Vec<_>) = match &changes {
         Ok(changes) => changes
@@ -144,6 +152,17 @@ fn held(lease: Option<&Value>, now: Option<Timestamp>) -> Verdict {
             "{holder} holds the Lease {STATUS_LEASE} and has been silent for {silent} s"
         )),
         false => Verdict::fine(),
+    }
+}
+
+/// By what the mesh was installed with; namespaces and pods may say otherwise.
+fn enforced(access: Option<&str>) -> Verdict {
+    match access {
+        Some("strict") => Verdict::fine(),
+        other => Verdict::warning(format!(
+            "access is {}: everybody may call everybody, whatever TrafficTargets say, where no annotation is stricter",
+            other.unwrap_or("unknown")
+        )),
     }
 }
 
@@ -379,6 +398,18 @@ pub(super) async fn authority(asked: &Asked) -> Section {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn d12_access_that_is_not_strict_is_said_plainly() {
+        assert_eq!(enforced(Some("strict")), Verdict::fine());
+        for access in ["permissive", "audit"] {
+            let verdict = format!("{:?}", enforced(Some(access)));
+            assert!(
+                verdict.contains("everybody may call everybody"),
+                "{verdict}"
+            );
+        }
+    }
 
     #[test]
     fn who_writes_status_renews_its_lease() {

@@ -24,7 +24,7 @@ pub const HINTS: &[(&str, &str)] = &[
     ),
     (
         "definitions-of-others",
-        "Applying ours replaces these definitions; objects of versions that both serve stay.",
+        "Applying ours replaces these definitions; objects of versions that both serve stay. OSM and FSM took path patterns for whole paths: annotate such groups (config.weft.mesh/path-match: full).",
     ),
     (
         "not-installed",
@@ -45,6 +45,10 @@ pub const HINTS: &[(&str, &str)] = &[
     (
         "same-version",
         "meshctl upgrade | kubectl apply -f - with the meshctl of the version wanted.",
+    ),
+    (
+        "access",
+        "meshctl simulate --access strict says what would be denied; then meshctl upgrade --set access=strict, or the annotation config.weft.mesh/access.",
     ),
     (
         "as-rendered",
