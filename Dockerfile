@@ -4,12 +4,13 @@ FROM rust:1.95-alpine AS build
 RUN apk add --no-cache build-base cmake perl
 WORKDIR /src
 COPY . .
-# Alpine's own target is musl; what is linked for it needs no library at run time.
+# Alpine's own target is musl; what is linked for it needs no library at run time, or there is no image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bins -p weft-proxy -p weft-init -p weft-control \
+    cargo build --release --locked --bins \
     && mkdir /out \
-    && cp target/release/weft-proxy target/release/weft-init target/release/weft-control target/release/meshctl /out/
+    && cp target/release/weft-proxy target/release/weft-init target/release/weft-control target/release/meshctl /out/ \
+    && ! readelf -d /out/* | grep NEEDED
 
 FROM scratch
 COPY --from=build /out/ /usr/local/bin/
