@@ -202,8 +202,13 @@ fn resources() -> Value {
 }
 
 fn status(code: u16) -> Value {
+    // Clients go by the reason.
+    let reason = match code {
+        404 => "NotFound",
+        _ => "Conflict",
+    };
     json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": "no",
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": reason,
     })
 }
 
