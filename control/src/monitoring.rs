@@ -26,6 +26,14 @@ pub fn files() -> Vec<(String, String)> {
             "prometheus/rules_test.yml",
             include_str!("monitoring/rules_test.yml"),
         ),
+        (
+            "flagger/metric-templates.yaml",
+            include_str!("monitoring/metric-templates.yaml"),
+        ),
+        (
+            "flagger/istio-names.yml",
+            include_str!("monitoring/istio_names.yml"),
+        ),
     ];
     let fixed = fixed.map(|(path, text)| (path.to_owned(), text.to_owned()));
     let mut all = Vec::from(fixed);

@@ -34,6 +34,7 @@ fn sound() -> anyhow::Result<()> {
     for args in [
         ["check", "rules", "rules.yml"],
         ["test", "rules", "rules_test.yml"],
+        ["check", "rules", "../flagger/istio-names.yml"],
         ["check", "config", "machine.yml"],
         ["check", "config", "kubernetes.yml"],
     ] {
@@ -55,7 +56,12 @@ fn asked() -> BTreeSet<String> {
     let questions = panels.flat_map(|panel| panel.queries.iter().map(|(_, question)| *question));
     let rules = rules::RECORDS.iter().map(|(_, expr)| *expr);
     let alerts = rules::ALERTS.iter().map(|alert| alert.expr);
+    let templates = files()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("flagger/"));
+    let templates: Vec<String> = templates.map(|(_, text)| text).collect();
     let all = questions.chain(rules).chain(alerts);
+    let all = all.chain(templates.iter().map(String::as_str));
     let words = all.flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let own = words.filter(|word| word.starts_with("weft_") || word.starts_with("process_"));
     own.map(|word| word.trim_end_matches("_bucket").to_owned())
