@@ -1,9 +1,14 @@
 //! Is the memory that we may have nearly used up? Then new connections and requests are refused rather than everything
 //! lost: a process that takes more than its cgroup allows is killed. Looked at for connections, and for requests when many
 //! are under way; a thousand times a second at most.
+//!
+//! Thousands of requests may be let in before the first of them has taken what it needs, so those that came lately count
+//! with what they will.
 
+use crate::metrics::Flights;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Of a hundred parts of the limit; the rest is for what is under way already, and for the kernel's buffers.
@@ -11,6 +16,10 @@ const ENOUGH: u64 = 75;
 /// How old what is known of the use, and of the limit, may be.
 const USE_HOLDS: Duration = Duration::from_millis(1);
 const LIMIT_HOLDS: Duration = Duration::from_secs(1);
+/// Memory of one request that waits for its answer, bytes: two thirds of it were measured.
+const REQUEST: u64 = 12 << 10;
+/// Requests that are older than this have taken what they need; at most twice as long they count nevertheless.
+const SETTLES: Duration = Duration::from_millis(500);
 /// As much is no limit: the kernel says "none" by a number near 2^63.
 const NONE: u64 = 1 << 60;
 
@@ -24,6 +33,30 @@ pub struct Memory {
     limit: AtomicU64,
     short: AtomicBool,
     read: Read,
+    /// Requests under way, of all workers.
+    flights: Vec<Arc<Flights>>,
+    settled: Settled,
+}
+
+/// Requests under way that have what they need: no more than there were some time ago, and at any time since.
+#[derive(Debug, Default)]
+struct Settled {
+    until: AtomicU64,
+    before: AtomicUsize,
+    latest: AtomicUsize,
+}
+
+impl Settled {
+    /// Of `total` that there are now, those that came lately.
+    fn young(&self, total: usize, now: Duration) -> usize {
+        let latest = self.latest.fetch_min(total, Relaxed).min(total);
+        let before = self.before.fetch_min(total, Relaxed).min(total);
+        if has_passed(&self.until, now, SETTLES) {
+            self.before.store(latest, Relaxed);
+            self.latest.store(total, Relaxed);
+        }
+        total - before
+    }
 }
 
 /// What reads the limit and the use, in bytes.
@@ -35,11 +68,20 @@ struct Read {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self::reading(Read { limit, used })
+        Self::watching(Vec::new())
     }
 }
 
 impl Memory {
+    /// Counts requests under way with what they will need.
+    pub fn watching(flights: Vec<Arc<Flights>>) -> Self {
+        let read = Read { limit, used };
+        Self {
+            flights,
+            ..Self::reading(read)
+        }
+    }
+
     fn reading(read: Read) -> Self {
         Self {
             begin: Instant::now(),
@@ -48,6 +90,8 @@ impl Memory {
             limit: AtomicU64::new(NONE),
             short: AtomicBool::new(false),
             read,
+            flights: Vec::new(),
+            settled: Settled::default(),
         }
     }
 
@@ -66,7 +110,9 @@ impl Memory {
             return false;
         }
         if has_passed(&self.use_until, now, USE_HOLDS) {
-            let used = (self.read.used)().unwrap_or(0);
+            let total = self.flights.iter().map(|flights| flights.total()).sum();
+            let young = self.settled.young(total, now) as u64;
+            let used = (self.read.used)().unwrap_or(0) + young * REQUEST;
             let short = used >= limit / 100 * ENOUGH;
             if short && !self.short.swap(short, Relaxed) {
                 tracing::warn!(
@@ -161,6 +207,48 @@ mod tests {
         ] {
             let memory = Memory::reading(Read { limit, used });
             assert_eq!(memory.is_short_at(Duration::ZERO), expected);
+        }
+    }
+
+    #[test]
+    fn requests_that_came_lately_count_with_what_they_will_need() {
+        let settled = Settled::default();
+        for (now, total, young) in [
+            (0, 10, 10),
+            (100, 5000, 5000),
+            // At first nothing is known to have settled.
+            (600, 5000, 5000),
+            (1200, 5000, 4990),
+            (1800, 5000, 0),
+            // They end, and as many come.
+            (1850, 300, 0),
+            (1900, 5000, 4700),
+            // Nobody looked for long.
+            (90_000, 5000, 4700),
+            (90_600, 5000, 4700),
+            (91_200, 5000, 0),
+        ] {
+            let now = Duration::from_millis(now);
+            assert_eq!(settled.young(total, now), young, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn many_new_requests_make_it_short_before_they_take_it() {
+        let flights = Arc::new(Flights::default());
+        let counter = flights.join();
+        let limit = || Some(64 << 20);
+        let memory = Memory {
+            flights: vec![flights],
+            ..Memory::reading(Read {
+                limit,
+                used: || Some(24 << 20),
+            })
+        };
+        for (ms, requests, short) in [(0, 1000, false), (10, 3000, true), (20, 1000, false)] {
+            counter.store(requests, Relaxed);
+            let now = Duration::from_millis(ms);
+            assert_eq!(memory.is_short_at(now), short, "{requests}");
         }
     }
 
