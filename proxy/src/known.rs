@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 const MAX: usize = 4096;
 /// How long a destination is kept after its last connection.
 const IDLE: Duration = Duration::from_secs(60);
+/// The same where there are [`MANY`].
+const IDLE_AMONG_MANY: Duration = Duration::from_secs(10);
+/// So many that somebody seems to call another one each time.
+const MANY: usize = MAX / 4;
 
 /// The destinations of one worker.
 #[derive(Default)]
@@ -69,13 +73,22 @@ impl Destinations {
 
     /// Forgets what has had no connection for a while.
     pub fn sweep(&self, now: Instant) {
-        self.0.lock().retain(|_, entry| {
+        let mut all = self.0.lock();
+        let idle = if all.len() < MANY {
+            IDLE
+        } else {
+            IDLE_AMONG_MANY
+        };
+        all.retain(|_, entry| {
             let in_use = Arc::strong_count(&entry.known) > 1;
             if in_use {
                 entry.used = now;
             }
-            in_use || now.saturating_duration_since(entry.used) < IDLE
+            in_use || now.saturating_duration_since(entry.used) < idle
         });
+        if all.capacity() > 4 * all.len().max(MANY) {
+            all.shrink_to(MANY);
+        }
     }
 }
 

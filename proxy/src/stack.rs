@@ -20,6 +20,7 @@ use crate::connection::{Connection, Direction};
 use crate::discover::InboundHandle;
 use crate::http::HttpService;
 use crate::http::client::Pools;
+use crate::http::kept::MostKept;
 use crate::layers::authorize::AuthorizeLayer;
 use crate::layers::check::CheckLayer;
 
@@ -82,11 +83,13 @@ impl Shared {
         connector: Connector,
         inbound: InboundHandle,
         teller: Option<Arc<Teller>>,
+        kept: MostKept,
     ) -> Arc<Self> {
         let tunnels = Tunnels::new(connector.clone(), metrics.clone());
-        let pools = Pools::new(connector.clone(), metrics.clone());
-        let in_flight = [Direction::Inbound, Direction::Outbound];
-        let in_flight = in_flight.map(|direction| metrics.in_flight(direction).join());
+        let pools = Pools::new(connector.clone(), metrics.clone(), kept);
+        let flights = [Direction::Inbound, Direction::Outbound].map(|at| metrics.in_flight(at));
+        let in_flight = flights.map(|flights| flights.join());
+        let memory = Memory::watching(flights.map(Arc::clone).into());
         Arc::new(Self {
             metrics,
             connector,
@@ -94,7 +97,7 @@ impl Shared {
             pools,
             inbound,
             in_flight,
-            memory: Arc::default(),
+            memory: Arc::new(memory),
             lines: Arc::default(),
             budget: Budget::new(Default::default()),
             teller,

@@ -21,6 +21,10 @@ use weft_proxy_api::wire::{Resource, Trust};
 pub(super) const MOST_DESTINATIONS: usize = 10_000;
 /// What nobody used for so long is unsubscribed.
 const IDLE: Duration = Duration::from_secs(60);
+/// Where there are [`MANY`] destinations, this part of it is enough.
+const SOONER: u64 = 6;
+/// So many that somebody seems to call another one each time. Forgotten sooner, they do not fill the room for new ones.
+const MANY: usize = MOST_DESTINATIONS / 8;
 
 /// Seen by every thread.
 pub(super) struct Shared {
@@ -188,7 +192,10 @@ impl Cache {
 
     /// Forgets what nobody has used for a while; returns what to unsubscribe from.
     pub(super) fn sweep(&mut self) -> Vec<Resource> {
-        let now = now();
+        self.sweep_at(now())
+    }
+
+    fn sweep_at(&mut self, now: u64) -> Vec<Resource> {
         let mut gone = self.sweep_destinations(now);
         gone.extend(self.sets.sweep(now, self.idle));
         gone
@@ -197,17 +204,20 @@ impl Cache {
     fn sweep_destinations(&self, now: u64) -> Vec<Resource> {
         let mut gone = Vec::new();
         // Under the write lock nobody can begin to use what is about to go.
-        self.shared
-            .destinations
-            .write()
-            .retain(|target, destination| {
-                let idle = now.saturating_sub(destination.used()) >= self.idle;
-                let keep = Arc::strong_count(destination) > 1 || !idle;
-                if !keep {
-                    gone.push(Resource::Outbound(*target));
-                }
-                keep
-            });
+        let mut all = self.shared.destinations.write();
+        let many = all.len() >= MANY;
+        let enough = if many { self.idle / SOONER } else { self.idle };
+        all.retain(|target, destination| {
+            let idle = now.saturating_sub(destination.used()) >= enough;
+            let keep = Arc::strong_count(destination) > 1 || !idle;
+            if !keep {
+                gone.push(Resource::Outbound(*target));
+            }
+            keep
+        });
+        if all.capacity() > 4 * all.len().max(MANY) {
+            all.shrink_to(MANY);
+        }
         gone
     }
 }

@@ -163,6 +163,20 @@ fn services_that_share_endpoints_judge_them_apart_and_ask_for_them_once() {
 }
 
 #[test]
+fn among_many_destinations_what_is_not_used_is_forgotten_sooner() {
+    let (shared, mut cache) = cache();
+    cache.idle = 60_000_000_000;
+    let mut forgotten_of = |count: usize| {
+        for n in 0..count {
+            shared.find(SocketAddr::from(([10, 1, (n >> 8) as u8, n as u8], 80)));
+        }
+        cache.sweep_at(now() + cache.idle / 2).len()
+    };
+    assert_eq!(forgotten_of(MANY - 1), 0);
+    assert_eq!(forgotten_of(MANY), MANY);
+}
+
+#[test]
 fn there_is_a_most() {
     let (shared, _) = cache();
     for n in 0..MOST_DESTINATIONS {
