@@ -96,6 +96,8 @@ pub mod proxy_env {
     pub const SHUTDOWN_GRACE: &str = "WEFT_PROXY_SHUTDOWN_GRACE";
     /// Most connections at once.
     pub const MAX_CONNECTIONS: &str = "WEFT_PROXY_MAX_CONNECTIONS";
+    /// Most connections to endpoints kept for later requests.
+    pub const MAX_IDLE: &str = "WEFT_PROXY_MAX_IDLE";
     /// Whether `POST /shutdown` ends the proxy.
     pub const ADMIN_SHUTDOWN: &str = "WEFT_PROXY_ADMIN_SHUTDOWN";
     /// Where a new proxy takes the listeners over.

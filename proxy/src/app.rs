@@ -30,6 +30,7 @@ use crate::config::{Config, LogFormat, Workload};
 use crate::connect::{self, Connector};
 use crate::discover::{Certifier, ControlClient, Discover, Driver, Whoami};
 use crate::footprint;
+use crate::http::kept::MostKept;
 use crate::leave::{after_hand_over, leave};
 use crate::metrics::Metrics;
 use crate::room::Room;
@@ -308,6 +309,10 @@ impl App {
             self.discover.clone(),
             self.tls.clone(),
         );
+        let kept = MostKept {
+            most: self.config.max_idle.min(self.room.most()),
+            workers: self.config.workers,
+        };
         let (config, draining) = (self.config.clone(), self.draining.clone());
         let room = self.room.clone();
         let teller = self.teller.clone();
@@ -315,7 +320,7 @@ impl App {
         let body = move || {
             // Made inside the runtime: stacks and pools may start tasks of their own.
             runtime.block_on(async {
-                let shared = Shared::new(metrics, connector, discover.inbound(), teller);
+                let shared = Shared::new(metrics, connector, discover.inbound(), teller, kept);
                 Worker::new(shared, discover, tls, config, draining, room)
                     .run(listeners)
                     .await;

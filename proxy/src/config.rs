@@ -90,6 +90,11 @@ settings! {
     /// descriptors (two for each) and the memory limit of the container (32 KiB for each, beyond 24 MiB) allow.
     max_connections: usize = env::MAX_CONNECTIONS, "0", parse::count;
 
+    /// Connections to endpoints and the application kept for later requests, of HTTP/1 those that are idle, of HTTP/2 all;
+    /// beyond it one that was not used for long is closed. Never more than connections are accepted; 1024 idle ones of
+    /// one endpoint and worker.
+    max_idle: usize = env::MAX_IDLE, "2048", parse::count;
+
     /// Mark set on every connection the proxy opens (decimal or 0x…), where its user id cannot be told apart.
     mark: Option<u32> = env::MARK, "", parse::mark;
 

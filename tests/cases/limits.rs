@@ -14,6 +14,11 @@ pub(crate) const CASES: &[Case] = &[
         &["curl", "setpriv"],
         connections,
     ),
+    (
+        "connections_kept_for_later_have_a_limit",
+        &["curl", "setpriv"],
+        kept,
+    ),
 ];
 
 const DESCRIPTORS: &str = r#"
@@ -81,5 +86,30 @@ fn connections() -> anyhow::Result<()> {
     let closed = closed.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
     // 40 at once, 20 places, one of them taken by who is kept.
     ensure!(closed.is_some_and(|closed| closed >= 20), "{text}");
+    Ok(())
+}
+
+const KEPT: &str = r#"
+for n in $(seq 6); do ip -n server address add 198.18.0.$n/32 dev lo; done
+WEFT_PROXY_MAX_IDLE=3 WEFT_PROXY_WORKERS=1 proxy client
+ip netns exec server $app role echo 4317 &
+ready client
+# another address each time, until one more than the limit was left behind
+closed() { metric client 'weft_upstream_connections_kept_closed_total' | grep -v '^#' | grep -qv ' 0$'; }
+until closed; do
+  for n in $(seq 6); do c curl -sf -o /dev/null http://198.18.0.$n:4317/ || true; done
+done
+metric client 'weft_upstream_connections_kept' | grep -v '^#'
+echo "again $(c curl -s -o /dev/null -w '%{http_code}' http://198.18.0.1:4317/)"
+"#;
+
+fn kept() -> anyhow::Result<()> {
+    let text = harness::hand::run(KEPT)?;
+    let kept = text
+        .lines()
+        .find_map(|line| line.strip_prefix("weft_upstream_connections_kept "));
+    let kept = kept.and_then(|count| count.parse::<u32>().ok());
+    ensure!(kept.is_some_and(|kept| kept <= 3), "{text}");
+    ensure!(text.contains("again 200"), "{text}");
     Ok(())
 }

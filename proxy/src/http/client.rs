@@ -2,6 +2,7 @@
 //! worker, one for each endpoint in use.
 
 use super::body::Body;
+use super::kept::{Kept, MostKept};
 use super::pool::{Allows, Held, Lease, Pool};
 use super::service::ServiceFuture;
 use super::{HttpService, HttpVersion, Request, Response, validate};
@@ -72,6 +73,7 @@ pub struct Pools {
     dialer: Dialer,
     endpoints: Mutex<HashMap<u64, Cached, foldhash::fast::FixedState>>,
     plain: Mutex<HashMap<(Direction, SocketAddr), Client, foldhash::fast::RandomState>>,
+    kept: Arc<Kept>,
     sweeping: std::sync::Once,
 }
 
@@ -97,8 +99,9 @@ pub struct Client(Arc<Pool>);
 
 impl Pools {
     /// No pool yet.
-    pub fn new(connector: Connector, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(connector: Connector, metrics: Arc<Metrics>, most: MostKept) -> Arc<Self> {
         Arc::new(Self {
+            kept: Kept::new(&metrics, most),
             dialer: Dialer { connector, metrics },
             endpoints: Mutex::default(),
             plain: Mutex::default(),
@@ -115,7 +118,7 @@ impl Pools {
         self.start_sweeping();
         let mut endpoints = self.endpoints.lock();
         let cached = endpoints.entry(at.id).or_insert_with(|| {
-            let client = Client(Pool::new(Target::Endpoint(self.dialer.clone(), at.clone())));
+            let client = self.client(Target::Endpoint(self.dialer.clone(), at.clone()));
             Cached {
                 service: make(client.clone()),
                 client,
@@ -144,8 +147,12 @@ impl Pools {
     pub fn plain(self: &Arc<Self>, direction: Direction, to: SocketAddr) -> Client {
         self.start_sweeping();
         let mut plain = self.plain.lock();
-        let new = || Client(Pool::new(Target::Plain(self.dialer.clone(), direction, to)));
+        let new = || self.client(Target::Plain(self.dialer.clone(), direction, to));
         plain.entry((direction, to)).or_insert_with(new).clone()
+    }
+
+    fn client(&self, target: Target) -> Client {
+        Client(Pool::new(target, self.kept.clone()))
     }
 
     /// Starts the sweep with the first pool, so that it runs on the worker's own runtime; it ends with the pools.
@@ -160,6 +167,7 @@ impl Pools {
             .lock()
             .retain(|_, cached| !cached.client.0.sweep());
         self.plain.lock().retain(|_, client| !client.0.sweep());
+        self.kept.sweep();
     }
 }
 
@@ -270,7 +278,16 @@ use HttpVersion::{Http1, Http2};
 impl Client {
     #[cfg(test)]
     pub(crate) fn memory(dial: impl Fn(Alpn) -> Result<Io, Error> + Send + Sync + 'static) -> Self {
-        Self(Pool::new(Target::Memory(Box::new(dial))))
+        Self::keeping(&Kept::new(&Metrics::new("test"), MostKept::default()), dial)
+    }
+
+    /// One of several that share a limit.
+    #[cfg(test)]
+    pub(super) fn keeping(
+        kept: &Arc<Kept>,
+        dial: impl Fn(Alpn) -> Result<Io, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Pool::new(Target::Memory(Box::new(dial)), kept.clone()))
     }
 
     #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod bridge;
 pub mod client;
 pub mod headers;
 pub mod heads;
+pub mod kept;
 pub mod outcome;
 pub mod pool;
 pub mod pushback;

@@ -1,10 +1,13 @@
 //! Connections to one endpoint, kept by one worker: a stack of idle HTTP/1 connections, the last used first, and a small
-//! set of HTTP/2 connections, each filled up to what its peer allows before another one is opened.
+//! set of HTTP/2 connections, each filled up to what its peer allows before another one is opened. All pools together keep
+//! no more than [`super::kept`] allows.
 
 use super::body::End;
 use super::client::{Http1Sender, Http2Sender, Target};
+use super::kept::{Asked, Kept};
 use crate::error::{Error, ErrorKind};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -28,8 +31,14 @@ pub const IDLE_SWEEPS: u32 = 3;
 /// The connections.
 pub(super) struct Pool {
     pub(super) target: Target,
-    idle: Mutex<Vec<Idle>>,
+    /// The last used at the back.
+    idle: Mutex<VecDeque<Idle>>,
     http2: Mutex<Http2>,
+    kept: Arc<Kept>,
+    /// It stands in the queue of those that may be asked for a connection.
+    listed: AtomicBool,
+    /// Since it was last asked.
+    used_since: AtomicBool,
     /// Rises with every sweep; what was put back three sweeps ago is idle too long. Spares a clock read per request.
     sweep: AtomicU32,
     used: AtomicBool,
@@ -59,6 +68,8 @@ pub(super) struct Shared {
     streams: AtomicUsize,
     peer_allows: Arc<Allows>,
     idle_since: AtomicU32,
+    /// Whoever opened it has found it.
+    found: AtomicBool,
 }
 
 /// What the peer of an HTTP/2 connection allows.
@@ -117,11 +128,14 @@ impl Allows {
 }
 
 impl Pool {
-    pub(super) fn new(target: Target) -> Arc<Self> {
+    pub(super) fn new(target: Target, kept: Arc<Kept>) -> Arc<Self> {
         Arc::new(Self {
             target,
-            idle: Mutex::new(Vec::new()),
-            http2: Mutex::new(Http2::default()),
+            idle: Mutex::default(),
+            http2: Mutex::default(),
+            kept,
+            listed: AtomicBool::new(false),
+            used_since: AtomicBool::new(true),
             sweep: AtomicU32::new(0),
             used: AtomicBool::new(true),
             unused_sweeps: AtomicU32::new(0),
@@ -129,47 +143,110 @@ impl Pool {
         })
     }
 
-    /// The idle HTTP/1 connection that was used last and still lives.
-    pub(super) fn take_idle(&self) -> Option<Http1Sender> {
-        self.used.store(true, Relaxed);
+    fn with_idle<T>(&self, work: impl FnOnce(&mut VecDeque<Idle>) -> T) -> T {
         let mut idle = self.idle.lock();
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            let sender = &idle[at].sender;
-            if sender.is_closed() {
-                idle.swap_remove(at);
-            } else if sender.is_ready() {
-                return Some(idle.remove(at).sender);
-            }
-            // Otherwise the peer answered early and still reads the last request: look further.
-        }
-        None
+        let before = idle.len();
+        let done = work(&mut idle);
+        self.kept.changed(before, idle.len());
+        done
     }
 
-    fn put_idle(&self, sender: Http1Sender) {
+    fn with_http2<T>(&self, work: impl FnOnce(&mut Http2) -> T) -> T {
+        let mut http2 = self.http2.lock();
+        let before = http2.open.len();
+        let done = work(&mut http2);
+        self.kept.changed(before, http2.open.len());
+        done
+    }
+
+    fn is_used(&self) {
+        self.used.store(true, Relaxed);
+        self.used_since.store(true, Relaxed);
+    }
+
+    /// The idle HTTP/1 connection that was used last and still lives.
+    pub(super) fn take_idle(&self) -> Option<Http1Sender> {
+        self.is_used();
+        self.with_idle(|idle| {
+            let mut at = idle.len();
+            while at > 0 {
+                at -= 1;
+                let sender = &idle[at].sender;
+                if sender.is_closed() {
+                    idle.swap_remove_back(at);
+                } else if sender.is_ready() {
+                    return idle.remove(at).map(|found| found.sender);
+                }
+                // Otherwise the peer answered early and still reads the last request: look further.
+            }
+            None
+        })
+    }
+
+    fn put_idle(self: &Arc<Self>, sender: Http1Sender) {
         if sender.is_closed() {
             return;
         }
-        let mut idle = self.idle.lock();
-        if idle.len() < MAX_IDLE && !self.retired.load(Relaxed) {
-            idle.push(Idle {
+        self.with_idle(|idle| {
+            if self.retired.load(Relaxed) {
+                return;
+            }
+            if idle.len() >= MAX_IDLE {
+                idle.pop_front();
+            }
+            idle.push_back(Idle {
                 sender,
                 since: self.sweep.load(Relaxed),
             });
+        });
+        self.keeps_some();
+        self.kept.make_room();
+    }
+
+    /// Of all that is kept, something is here.
+    fn keeps_some(self: &Arc<Self>) {
+        if !self.listed.load(Relaxed) {
+            self.listed.store(true, Relaxed);
+            self.kept.list(self);
         }
+    }
+
+    /// Closes the connection that has been idle for longest, unless the pool was used lately.
+    pub(super) fn close_oldest(&self) -> Asked {
+        if self.used_since.swap(false, Relaxed) {
+            return Asked::Used;
+        }
+        if self.with_idle(VecDeque::pop_front).is_some() {
+            return Asked::Closed;
+        }
+        self.with_http2(|http2| {
+            let idle = |conn: &Arc<Shared>| conn.streams.load(Relaxed) == 0;
+            let found = |conn: &Arc<Shared>| conn.found.load(Relaxed);
+            let oldest = http2.open.iter().position(|conn| idle(conn) && found(conn));
+            match oldest {
+                Some(at) => {
+                    http2.open.remove(at);
+                    Asked::Closed
+                }
+                None if http2.open.is_empty() => {
+                    self.listed.store(false, Relaxed);
+                    Asked::Empty
+                }
+                None => Asked::Busy,
+            }
+        })
     }
 
     /// A stream on an HTTP/2 connection, opening one if needed. True: the connection was there already.
     pub(super) async fn stream(self: &Arc<Self>) -> Result<(Stream, bool), Error> {
-        self.used.store(true, Relaxed);
+        self.is_used();
         let mut waits = None;
         loop {
+            if let Some(stream) = self.with_http2(|http2| http2.stream(self.sweep.load(Relaxed))) {
+                return Ok((stream, waits.is_none()));
+            }
             let mut attempt = {
                 let mut http2 = self.http2.lock();
-                if let Some(stream) = http2.stream(self.sweep.load(Relaxed)) {
-                    return Ok((stream, waits.is_none()));
-                }
                 if waits.is_none() {
                     waits = Some(self.target.wait()?);
                 }
@@ -198,17 +275,21 @@ impl Pool {
         let pool = self.clone();
         tokio::spawn(async move {
             let dialed = pool.target.http2().await;
-            let mut http2 = pool.http2.lock();
-            http2.dialing = None;
-            let outcome = dialed.map(|(sender, peer_allows)| {
-                let idle_since = AtomicU32::new(pool.sweep.load(Relaxed));
-                http2.open.push(Arc::new(Shared {
-                    sender,
-                    streams: AtomicUsize::new(0),
-                    peer_allows,
-                    idle_since,
-                }));
+            let outcome = pool.with_http2(|http2| {
+                http2.dialing = None;
+                dialed.map(|(sender, peer_allows)| {
+                    let idle_since = AtomicU32::new(pool.sweep.load(Relaxed));
+                    http2.open.push(Arc::new(Shared {
+                        sender,
+                        streams: AtomicUsize::new(0),
+                        peer_allows,
+                        idle_since,
+                        found: AtomicBool::new(false),
+                    }));
+                })
             });
+            pool.keeps_some();
+            pool.kept.make_room();
             done.send_replace(Some(outcome.map_err(|e| (e.kind(), e.to_string()))));
         });
         attempt
@@ -218,18 +299,20 @@ impl Pool {
     pub(super) fn sweep(&self) -> bool {
         let now = self.sweep.fetch_add(1, Relaxed).wrapping_add(1);
         let stale = |since: u32| now.wrapping_sub(since) >= IDLE_SWEEPS;
-        self.idle
-            .lock()
-            .retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
-        let mut http2 = self.http2.lock();
-        http2.open.retain(|conn| {
-            if conn.streams.load(Relaxed) > 0 {
-                conn.idle_since.store(now, Relaxed);
-            }
-            // One more sweep for HTTP/2, whose connections are few and dear.
-            !conn.sender.is_closed() && !stale(conn.idle_since.load(Relaxed).wrapping_add(1))
+        self.with_idle(|idle| {
+            idle.retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
         });
-        if self.used.swap(false, Relaxed) || !http2.open.is_empty() {
+        let open = self.with_http2(|http2| {
+            http2.open.retain(|conn| {
+                if conn.streams.load(Relaxed) > 0 {
+                    conn.idle_since.store(now, Relaxed);
+                }
+                // One more sweep for HTTP/2, whose connections are few and dear.
+                !conn.sender.is_closed() && !stale(conn.idle_since.load(Relaxed).wrapping_add(1))
+            });
+            !http2.open.is_empty()
+        });
+        if self.used.swap(false, Relaxed) || open {
             self.unused_sweeps.store(0, Relaxed);
             return false;
         }
@@ -239,17 +322,24 @@ impl Pool {
     /// Closes everything that is idle now, and the rest as soon as it is: HTTP/1 connections when they are given back,
     /// HTTP/2 ones with their last stream.
     pub(super) fn retire(&self) {
-        let mut idle = self.idle.lock();
-        // Under the lock, as whoever gives a connection back looks there.
-        self.retired.store(true, Relaxed);
-        idle.clear();
-        drop(idle);
-        self.http2.lock().open.clear();
+        self.with_idle(|idle| {
+            // Under the lock, as whoever gives a connection back looks there.
+            self.retired.store(true, Relaxed);
+            idle.clear();
+        });
+        self.with_http2(|http2| http2.open.clear());
     }
 
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.idle.lock().len(), self.http2.lock().open.len())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().len();
+        self.kept.changed(idle + self.http2.get_mut().open.len(), 0);
     }
 }
 
@@ -280,6 +370,7 @@ impl Shared {
     fn open(self: &Arc<Self>, now: u32) -> Stream {
         self.streams.fetch_add(1, Relaxed);
         self.idle_since.store(now, Relaxed);
+        self.found.store(true, Relaxed);
         Stream(self.clone())
     }
 

@@ -24,6 +24,7 @@ use tower::{ServiceBuilder, service_fn};
 
 mod corpus;
 mod frames;
+mod kept;
 mod rest;
 mod streams;
 

@@ -22,7 +22,7 @@ pub struct Count(pub(super) Arc<AtomicU64>);
 #[derive(Debug, Clone, Default)]
 pub struct Level(pub(super) Arc<AtomicU64>);
 
-/// Requests in flight in one direction, each worker counting for itself.
+/// How many there are of something, e.g. of requests in flight, each worker counting for itself.
 #[derive(Debug, Default)]
 pub struct Flights(Mutex<Vec<Weak<AtomicUsize>>>);
 

@@ -184,6 +184,8 @@ catalogue! {
     REFUSED = "weft_policy_denied_total", Counter, "", Process, &["reason", "audit", "rule"], "Connections and requests denied (with audit: that would have been), by reason (`metrics::reasons` says what each means) and by the permission that came nearest (`none`: no permission names the caller).";
     ERRORS = "weft_errors_total", Counter, "", Process, &["direction", "code", "name"], "Errors the proxy itself answered.";
     IN_FLIGHT = "weft_requests_in_flight", Gauge, "", Process, &["direction"], "Requests whose answer has not ended; 100000 in either direction at most.";
+    KEPT = "weft_upstream_connections_kept", Gauge, "", Process, &[], "Connections to endpoints and the application kept for later requests: of HTTP/1 those that are idle, of HTTP/2 all.";
+    KEPT_CLOSED = "weft_upstream_connections_kept_closed_total", Counter, "", Process, &[], "Of those, closed because there were more than `WEFT_PROXY_MAX_IDLE`.";
     RETRIES = "weft_retries_total", Counter, "", Process, &["direction", "service", "result"], "Requests sent again (tried), and how that ended: succeeded; or why not: attempts spent, budget spent, no time left, not replayable.";
     TIMEOUTS = "weft_timeouts_total", Counter, "", Process, &["direction", "kind"], "Times something took too long: request, response, try, idle.";
     FAULTS = "weft_faults_total", Counter, "", Process, &["service", "kind"], "Failures made on purpose: abort, delay.";

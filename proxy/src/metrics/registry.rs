@@ -37,6 +37,7 @@ pub struct Metrics {
     pub(super) incarnation: u64,
     pub(super) started: SystemTime,
     in_flight: [Arc<Flights>; 2],
+    kept: Arc<Flights>,
     /// When the stream from the controller ended, in [`crate::balance::now`]; 0: it is open.
     control_lost: AtomicU64,
 }
@@ -62,6 +63,7 @@ impl Metrics {
             incarnation: fastrand::u64(1..),
             started: SystemTime::now(),
             in_flight: Default::default(),
+            kept: Arc::default(),
             control_lost: AtomicU64::new(crate::balance::now()),
         })
     }
@@ -239,6 +241,16 @@ impl Metrics {
     /// Requests in flight.
     pub fn in_flight(&self, direction: Direction) -> &Arc<Flights> {
         &self.in_flight[direction as usize]
+    }
+
+    /// Connections to endpoints that are kept for later requests.
+    pub fn kept(&self) -> &Arc<Flights> {
+        &self.kept
+    }
+
+    /// Counter of those that were closed because there were too many.
+    pub fn kept_closed(&self) -> Count {
+        self.counter(&catalogue::KEPT_CLOSED, &[])
     }
 
     /// Counter of a permission that allowed something (`rule`: the object's name, or `permissive`, `probe`).

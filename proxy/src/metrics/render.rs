@@ -321,6 +321,7 @@ impl Scrape<'_> {
             let total = self.metrics.in_flight(direction).total();
             text.sample(names::IN_FLIGHT.name, &labels, total);
         }
+        one(text, &names::KEPT, Some(self.metrics.kept().total()));
         let m = self.metrics;
         let families = [
             (m.edges.name, m.edges.len(), m.edges.dropped()),

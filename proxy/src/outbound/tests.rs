@@ -41,7 +41,13 @@ fn lonely_worker() -> (Arc<Worker>, Drain, Driver) {
     let (discover, driver) = Discover::new(client, whoami, metrics.clone());
     let tls = Tls::new("cluster.local", Vec::new());
     let connector = Connector::new(tls.clone(), None, metrics.clone());
-    let shared = Shared::new(metrics, connector, discover.inbound(), None);
+    let shared = Shared::new(
+        metrics,
+        connector,
+        discover.inbound(),
+        None,
+        Default::default(),
+    );
     let (drain, watch) = Drain::new();
     (
         Worker::new(shared, discover, tls, config, watch, Room::new(100)),

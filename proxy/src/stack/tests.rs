@@ -35,7 +35,13 @@ pub(super) fn shared_as(tls: Tls) -> Arc<Shared> {
     };
     let (discover, _) = Discover::new(client, whoami, metrics.clone());
     let connector = Connector::without_redirection(tls, None, metrics.clone());
-    Shared::new(metrics, connector, discover.inbound(), None)
+    Shared::new(
+        metrics,
+        connector,
+        discover.inbound(),
+        None,
+        Default::default(),
+    )
 }
 
 /// An application that answers with `name`; the address it listens on.

@@ -210,6 +210,7 @@ async fn through(way: Way, version: HttpVersion, to: SocketAddr) -> anyhow::Resu
         connector,
         InboundHandle::fixed(plan, metrics),
         None,
+        Default::default(),
     );
     let outbound = stack::outbound(&shared, &destination(&shared, version, to)?);
     tokio::spawn(async move {
