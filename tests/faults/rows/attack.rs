@@ -34,8 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "24",
         fault: "another target address with every request (10,000; with --full 50,000), then silence",
-        // Beyond 10,000 of them new ones are refused until others have been quiet for a minute.
-        promises: &[Rss(64.0), RssAfter(16.0), AtMost("restarts", 0.0)],
+        promises: &[Lost(0), Rss(64.0), RssAfter(16.0), AtMost("restarts", 0.0)],
         manifests: || {
             vec![
                 echo("web", 1),
