@@ -2,8 +2,9 @@
 //!
 //! A direction owns no buffer. It reads into one large scratch buffer of its worker thread and writes from there at once;
 //! only what the other side does not take is kept, and reading waits until that is gone. So an idle connection holds
-//! nothing, a busy one moves up to 256 KiB at a time, and a slow reader holds one small piece.
+//! nothing, a busy one moves sixteen full TLS records at a time, and a slow reader holds one small piece.
 
+use crate::tls::RECORD;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -14,10 +15,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What a direction that was idle, or whose writer is slow, reads at once.
 const SMALL: usize = 4 * 1024;
 /// What a busy direction reads at once.
-const LARGE: usize = 256 * 1024;
+const LARGE: usize = 16 * RECORD;
+/// A page of memory.
+const PAGE: usize = 4 * 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; LARGE].into_boxed_slice());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
+/// The buffer, which begins in the middle of a page: see [`RECORD`] for what is copied slowly from the beginning of one.
+struct Scratch {
+    bytes: Box<[u8]>,
+    start: usize,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let bytes = vec![0; LARGE + PAGE].into_boxed_slice();
+        let start = (PAGE / 2).wrapping_sub(bytes.as_ptr().addr()) % PAGE;
+        Self { bytes, start }
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..LARGE]
+    }
 }
 
 /// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it.
@@ -29,6 +50,7 @@ where
     let (mut up, mut down) = (Half::default(), Half::default());
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
+            let scratch = scratch.get();
             let sent = up.poll(cx, client, server, scratch);
             let received = down.poll(cx, server, client, scratch);
             let moved = (
@@ -230,6 +252,14 @@ mod tests {
         let count = |up, down| counted.set((counted.get().0 + up, counted.get().1 + down));
         let (copied, ()) = tokio::join!(copy(&mut near, &mut far, count), talk(client, server));
         (copied, counted.get())
+    }
+
+    #[test]
+    fn the_buffer_is_whole_and_begins_in_the_middle_of_a_page() {
+        let mut scratch = Scratch::new();
+        let bytes = scratch.get();
+        assert_eq!(bytes.as_ptr().addr() % PAGE, PAGE / 2);
+        assert_eq!(bytes.len(), LARGE);
     }
 
     #[tokio::test]
