@@ -8,6 +8,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const SYSTEM_NAMESPACE: &str = "weft-system";
 /// Service account (and Service, and Deployment) of the controller.
 pub const CONTROL_ACCOUNT: &str = "weft-control";
+/// Service account whose rights are to see the traffic, and nothing else.
+pub const VIEWER_ACCOUNT: &str = "weft-viewer";
 /// Trust domain where nothing else is said.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 

@@ -3,8 +3,9 @@
 use super::Source;
 use super::objects::{cluster_metadata, metadata};
 use crate::kube::rbac::{Rbac, rbac};
+use crate::policy::GROUP;
 use serde_json::{Value, json};
-use weft_proxy_api::names::CONTROL_ACCOUNT;
+use weft_proxy_api::names::{CONTROL_ACCOUNT, VIEWER_ACCOUNT};
 
 const API: &str = "rbac.authorization.k8s.io";
 
@@ -14,13 +15,14 @@ pub(super) fn objects(source: &impl Source) -> Vec<Value> {
         own_namespace,
     } = rbac();
     let version = format!("{API}/v1");
-    let binding = |kind: &str, role: &str, metadata: Value| {
+    let bound = |name: &str, kind: &str, role: &str, metadata: Value| {
         json!({
             "apiVersion": version, "kind": kind, "metadata": metadata,
-            "roleRef": {"apiGroup": API, "kind": role, "name": CONTROL_ACCOUNT},
-            "subjects": [{"kind": "ServiceAccount", "name": CONTROL_ACCOUNT, "namespace": source.namespace()}],
+            "roleRef": {"apiGroup": API, "kind": role, "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": source.namespace()}],
         })
     };
+    let binding = |kind: &str, role: &str, metadata| bound(CONTROL_ACCOUNT, kind, role, metadata);
     let own = || metadata(source, CONTROL_ACCOUNT);
     let everywhere = || cluster_metadata(CONTROL_ACCOUNT);
     vec![
@@ -29,5 +31,23 @@ pub(super) fn objects(source: &impl Source) -> Vec<Value> {
         binding("ClusterRoleBinding", "ClusterRole", everywhere()),
         json!({"apiVersion": version, "kind": "Role", "metadata": own(), "rules": own_namespace}),
         binding("RoleBinding", "Role", own()),
+        // Who may create its tokens may see the traffic.
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(source, VIEWER_ACCOUNT)}),
+        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": cluster_metadata(VIEWER_ACCOUNT), "rules": viewing()}),
+        bound(
+            VIEWER_ACCOUNT,
+            "ClusterRoleBinding",
+            "ClusterRole",
+            cluster_metadata(VIEWER_ACCOUNT),
+        ),
     ]
+}
+
+/// All that there is to see ([`crate::kube::observers`]).
+fn viewing() -> Value {
+    json!([
+        {"apiGroups": [GROUP], "resources": ["traffic"], "verbs": ["get"]},
+        {"apiGroups": [GROUP], "resources": ["pods/tap"], "verbs": ["watch"]},
+        {"apiGroups": [GROUP], "resources": ["pods/metrics"], "verbs": ["update"]},
+    ])
 }

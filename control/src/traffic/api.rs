@@ -48,6 +48,8 @@ use std::time::{Duration, Instant};
 pub const PREFIX: &str = "/api/v1/";
 /// Where requests are foretold, by POST.
 pub const SIMULATE: &str = "/api/v1/simulate";
+/// Where a token is shown by who comes through an API server, which keeps `authorization` to itself.
+pub const FORWARDED: &str = "weft-authorization";
 /// How long fresh reports are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -257,6 +259,7 @@ impl Api {
 
     async fn admit(&self, fields: &HeaderMap, right: &Right) -> Result<String, Refusal> {
         let shown = fields.get(header::AUTHORIZATION);
+        let shown = shown.or_else(|| fields.get(FORWARDED));
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         self.keys.admit(shown.unwrap_or_default(), right).await
     }

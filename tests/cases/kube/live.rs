@@ -7,7 +7,8 @@ use harness::{Mesh, echo, eventually, program, split};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Instant;
-use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE};
+use weft_control::install::Install;
+use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE, VIEWER_ACCOUNT};
 
 const ROOT: &str = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec:\n  selector: { app: web-v1 }\n  ports:\n    - { name: http, port: 8080 }\n";
 
@@ -188,7 +189,34 @@ fn proxies(node: &Node) -> Result<()> {
     ensure!(pod["live"]["state"] == "SYNCED", "{pod:#}");
     let split = of("split", "default/web")?;
     ensure!(split["live"]["proxies"]["synced"] == 3, "{split:#}");
-    Ok(())
+    traffic(node)
+}
+
+/// Figures and single requests, by the rights of the account that an installation has for it, and of no other.
+fn traffic(node: &Node) -> Result<()> {
+    let stat = ["stat", "deploy/web-v1", "-t", "start"];
+    let all = Install::default().render().into_iter();
+    let viewer: Vec<Value> = all
+        .filter(|it| it["metadata"]["name"] == VIEWER_ACCOUNT)
+        .collect();
+    ensure!(viewer.len() == 3, "{viewer:#?}");
+    node.kube
+        .apply(&json!({"apiVersion": "v1", "kind": "List", "items": viewer}).to_string())?;
+    eventually("the account may see the traffic", || {
+        let said = meshctl(node, 0, &stat)?;
+        ensure!(
+            said.contains("SUCCESS") && said.contains("web-v1"),
+            "{said}"
+        );
+        Ok(())
+    })?;
+    let said = meshctl(node, 0, &["tap", "deploy/web-v1", "--seconds", "1"])?;
+    ensure!(!said.contains("error"), "{said}");
+    let said = meshctl(node, 0, &["identity"])?;
+    ensure!(said.contains("client"), "{said}");
+    meshctl(node, 1, &[&stat[..], &["--viewer", "default"]].concat())?;
+    // There is no such account: nobody is reached.
+    meshctl(node, 3, &[&stat[..], &["--viewer", "nobody"]].concat()).map(drop)
 }
 
 /// An upgrade keeps what was chosen and says what changes; what was chosen is what the command line goes by.

@@ -1,7 +1,7 @@
 //! `meshctl check`: can the mesh be installed, and does it work?
 
 use super::install::{Cluster, block_on};
-use super::observe::connect::Target;
+use super::observe::connect::{Node, Target};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     cluster: Cluster,
     #[command(flatten)]
-    target: Target,
+    node: Node,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
 impl CheckArgs {
     fn report(&self) -> Result<Report> {
         if self.local {
-            return Ok(local(&self.target));
+            return Ok(local(&self.node.clone().into()));
         }
         block_on(async {
             let asked = Asked::open(&self.cluster.settings(&self.namespace)).await?;

@@ -75,7 +75,7 @@ struct Chosen {
 }
 
 /// Which API server
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Cluster {
     /// Kubeconfig that says where the API server is [default: as kubectl]
     #[arg(long, value_name = "FILE")]

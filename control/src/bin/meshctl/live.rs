@@ -1,6 +1,6 @@
 //! The state that a command is about: that of files, of a node or controller, or of a Kubernetes cluster.
 
-use crate::install::{Cluster, block_on};
+use crate::install::block_on;
 use crate::manifests;
 use crate::observe::connect::{Target, Unreachable};
 use crate::simulate::AccessArg;
@@ -22,7 +22,7 @@ use weft_control::traffic::api::{SIMULATE, encoded};
 use weft_control::views::Mesh;
 use weft_control::views::findings::Finding;
 use weft_control::{analyze, describe};
-use weft_proxy_api::names::{self, DEFAULT_TRUST_DOMAIN};
+use weft_proxy_api::names::DEFAULT_TRUST_DOMAIN;
 
 /// How long a controller may think about a long list.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,12 +53,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Running {
     #[command(flatten)]
-    cluster: Cluster,
-    #[command(flatten)]
     target: Target,
-    /// Namespace of the controller in Kubernetes
-    #[arg(long, value_name = "NAME", default_value = names::SYSTEM_NAMESPACE)]
-    system_namespace: String,
 }
 
 /// Where a running mesh is asked.
@@ -83,8 +78,9 @@ pub(crate) enum Source<'a> {
 impl Running {
     /// What was named, else the node on this machine if one runs, else what kubectl would ask.
     pub(crate) fn place(&self) -> Place<'_> {
-        let cluster = || Place::Kubernetes(self.cluster.settings(&self.system_namespace));
-        match (self.cluster.is_named(), self.target.is_named()) {
+        let target = &self.target;
+        let cluster = || Place::Kubernetes(target.cluster.settings(&target.system_namespace));
+        match (target.cluster.is_named(), target.is_named()) {
             (true, _) => cluster(),
             (false, true) => Place::Controller(&self.target),
             (false, false) if self.target.is_there() => Place::Controller(&self.target),

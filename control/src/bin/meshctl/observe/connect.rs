@@ -1,5 +1,7 @@
-//! The way to the controller's API: through the node on this machine, or to an address.
+//! The way to the controller's API: through the node on this machine, to an address, or through an API server.
 
+use super::forward;
+use crate::install::Cluster;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +11,7 @@ use std::time::Duration;
 use weft_control::local::{Client, Rung, default_state};
 use weft_control::state::OBSERVE_TOKEN;
 use weft_control::traffic::Report;
-use weft_proxy_api::names::ports;
+use weft_proxy_api::names::{SYSTEM_NAMESPACE, VIEWER_ACCOUNT, ports};
 
 /// The most an answer may say.
 const MAX_ANSWER: u64 = 256 << 20;
@@ -17,17 +19,32 @@ const MAX_ANSWER: u64 = 256 << 20;
 const MAX_HEAD: u64 = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What else there is to ask than the node on this machine.
-const ELSEWHERE: &str = "no node of meshctl local answers; another controller is named by --control HOST:PORT --token-file FILE, one in \
-    Kubernetes after kubectl -n weft-system port-forward deploy/weft-control 8085";
+const ELSEWHERE: &str = "no node of meshctl local answers; a controller in Kubernetes is found by --kubeconfig or --context, \
+    any other by --control HOST:PORT --token-file FILE";
 
 /// Where the controller is
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
+    #[command(flatten)]
+    node: Node,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Namespace of the controller in Kubernetes
+    #[arg(long, value_name = "NAME", default_value = SYSTEM_NAMESPACE)]
+    pub(crate) system_namespace: String,
+    /// Account in that namespace whose rights to see the traffic are used in Kubernetes
+    #[arg(long, value_name = "NAME", default_value = VIEWER_ACCOUNT)]
+    viewer: String,
+}
+
+/// Where the controller is, if it is not in Kubernetes
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Node {
     /// Folder of the node on this machine (meshctl local) [default: as meshctl local]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Admin address of a controller, in place of the node on this machine
-    #[arg(long, value_name = "HOST:PORT", requires = "token_file")]
+    #[arg(long, value_name = "HOST:PORT", requires = "token_file", conflicts_with_all = ["kubeconfig", "context"])]
     control: Option<String>,
     /// File with its token: observe.token in the controller's state folder
     #[arg(long, value_name = "FILE")]
@@ -56,17 +73,12 @@ impl Target {
 
     /// Did somebody say where it is?
     pub(crate) fn is_named(&self) -> bool {
-        self.state.is_some() || self.control.is_some()
+        self.node.state.is_some() || self.node.control.is_some()
     }
 
     /// Does a node run on this machine?
     pub(crate) fn is_there(&self) -> bool {
-        self.node().is_ok()
-    }
-
-    fn node(&self) -> Result<Client> {
-        let state = self.state.clone().unwrap_or_else(default_state);
-        Client::open(&std::path::absolute(state)?)
+        self.node.client().is_ok()
     }
 
     /// Body of the answer to a GET.
@@ -129,6 +141,33 @@ impl Target {
 
     /// A connection, and the token.
     pub(crate) fn open(&self) -> Result<(TcpStream, String)> {
+        if !self.cluster.is_named() {
+            return self.node.open();
+        }
+        let settings = self.cluster.settings(&self.system_namespace);
+        let (at, key) = forward::open(&settings, &self.viewer)?;
+        Ok((TcpStream::connect_timeout(&at, PATIENCE)?, key))
+    }
+}
+
+impl From<Node> for Target {
+    fn from(node: Node) -> Self {
+        Self {
+            node,
+            cluster: Cluster::default(),
+            system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            viewer: VIEWER_ACCOUNT.to_owned(),
+        }
+    }
+}
+
+impl Node {
+    fn client(&self) -> Result<Client> {
+        let state = self.state.clone().unwrap_or_else(default_state);
+        Client::open(&std::path::absolute(state)?)
+    }
+
+    fn open(&self) -> Result<(TcpStream, String)> {
         let token = |file: &PathBuf| {
             let text = std::fs::read_to_string(file);
             text.with_context(|| format!("cannot read the token {}", file.display()))
@@ -147,7 +186,7 @@ impl Target {
             }
             return Err(last);
         }
-        let client = self.node().context(ELSEWHERE)?;
+        let client = self.client().context(ELSEWHERE)?;
         let status = client.status()?;
         let ip = match status.rung {
             Rung::Loopback => status.control_addr.ip(),

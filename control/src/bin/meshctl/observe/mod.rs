@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod dashboard;
 pub(crate) mod diagnostics;
 pub(crate) mod edges;
+mod forward;
 pub(crate) mod metrics;
 pub(crate) mod stat;
 mod table;
