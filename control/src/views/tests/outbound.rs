@@ -254,6 +254,41 @@ fn d26_a_conditional_split_goes_first_and_the_rest_goes_on() {
 }
 
 #[test]
+fn d26_of_conditional_splits_the_oldest_that_fits_applies() {
+    let conditional = |name: &str, group: &str, backend: &str, date: &str| {
+        let spec = format!(
+            "{{service: web, backends: [{{service: {backend}, weight: 1}}], matches: [{{kind: HTTPRouteGroup, name: {group}}}]}}"
+        );
+        let dated = format!("namespace: default, creationTimestamp: {date}");
+        split(name, &spec).replace("namespace: default", &dated)
+    };
+    let world = with(&[
+        group("wide", "[{name: wide, pathRegex: /x}]"),
+        group("narrow", "[{name: narrow, pathRegex: /x/y}]"),
+        conditional("young", "wide", "v1", "2026-02-01T00:00:00Z"),
+        conditional("old", "narrow", "v2", "2026-01-01T00:00:00Z"),
+    ]);
+    let service = routed(&world, "10.96.0.1:80");
+    let headers = http::HeaderMap::new();
+    for (path, expected) in [
+        ("/x/y", "if old: default/v2:80=1"),
+        ("/x", "if young: default/v1:80=1"),
+        ("/z", "own: default/web:80=1"),
+    ] {
+        let request = weft_proxy_api::policy::matching::RequestView {
+            method: "GET",
+            path,
+            host: "web",
+            headers: &headers,
+        };
+        assert_eq!(
+            show(&service.routes[service.route_http(&request)]),
+            expected
+        );
+    }
+}
+
+#[test]
 fn d26_several_groups_are_one() {
     let both = split(
         "s",
