@@ -269,7 +269,7 @@ impl Bench {
         for proxy in self.proxies.drain(..) {
             following.spawn(proxy.follow(story.clone(), end_of_story.clone()));
         }
-        let started = Instant::now();
+        let (started, own) = (Instant::now(), Usage::own());
         let (written, ()) = tokio::join!(self.write(&story), beside);
         written?;
         let took = started.elapsed();
@@ -289,6 +289,11 @@ impl Bench {
             rank(0.5),
             rank(0.99),
             rank(1.0)
+        );
+        println!(
+            "  this program itself: CPU {:.1?} in {:.1?}",
+            Usage::own().cpu - own.cpu,
+            started.elapsed()
         );
         Ok(())
     }

@@ -62,8 +62,19 @@ impl Controller {
     }
 
     pub(crate) fn usage(&self) -> Usage {
+        Usage::of(&self.child.id().unwrap_or_default().to_string())
+    }
+}
+
+impl Usage {
+    /// What this program uses by itself: where it takes a whole core, it is what is measured.
+    pub(crate) fn own() -> Self {
+        Self::of("self")
+    }
+
+    fn of(process: &str) -> Self {
         let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", self.child.id().unwrap_or_default());
+            let path = format!("/proc/{process}/{file}");
             std::fs::read_to_string(path).unwrap_or_default()
         };
         let (status, stat) = (read("status"), read("stat"));
@@ -86,7 +97,7 @@ impl Controller {
             .take(2)
             .filter_map(|field| field.parse::<u64>().ok())
             .sum();
-        Usage {
+        Self {
             rss: bytes("VmRSS:"),
             most: bytes("VmHWM:"),
             cpu: Duration::from_millis(ticks * 10),
