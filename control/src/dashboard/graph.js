@@ -3,8 +3,10 @@ import { layers } from "./layout.js";
 import { attributes, bytes, drawn, element, percent, put, rate, time, tone } from "./show.js";
 
 const BOX = { width: 178, height: 46 }, GAP = { x: 84, y: 18 }, EDGE = 36;
-/// Never drawn smaller than this: it must stay readable; what does not fit scrolls.
+/// Never drawn smaller than this unless somebody asks: it must stay readable; what does not fit scrolls.
 const SMALLEST = 0.72;
+/// One step nearer or farther, and how far that goes.
+const STEP = 1.25, ZOOM = { least: 0.2, most: 2 };
 /// With more edges than this, figures are shown of the selected ones only.
 const FEW = 24;
 const HISTORY = 150;
@@ -17,7 +19,7 @@ const figures = (row) => (row.rps ? `${rate(row.rps)} · ${percent(row.successRa
 
 export class Graph {
   constructor(svg, details, tap) {
-    Object.assign(this, { svg, details, tap, nodes: new Map(), edges: new Map(), history: new Map(), selected: "", shape: "", held: "" });
+    Object.assign(this, { svg, details, tap, nodes: new Map(), edges: new Map(), history: new Map(), selected: "", shape: "", held: "", zoom: 0 });
     this.svg.addEventListener("keydown", (event) => this.key(event));
     this.svg.addEventListener("click", (event) => event.target.closest(".node") || this.select(""));
   }
@@ -41,20 +43,24 @@ export class Graph {
       }
     }
     for (const e of edges.values()) nodes.get(e.from).sends = (nodes.get(e.from).sends ?? 0) + e.rps;
-    this.remember(nodes);
     this.all = { nodes, edges };
     const shape = [[...nodes.keys()].sort(), [...edges.keys()].sort()].join("|");
     if (shape !== this.shape) { this.shape = shape; this.place(); }
     this.paint();
   }
 
-  remember(nodes) {
-    for (const [name, node] of nodes) {
-      const past = this.history.get(name) ?? [];
-      past.push(node.rps || node.sends || 0);
+  /// Takes the rates of one answer in, whatever is shown of it.
+  remember({ workloads, edges }) {
+    const sends = new Map(), here = new Set();
+    for (const e of edges) sends.set(id(e.src, "caller"), (sends.get(id(e.src, "caller")) ?? 0) + e.rps);
+    for (const w of workloads) {
+      const name = id({ namespace: w.namespace, workload: w.name }), past = this.history.get(name) ?? [];
+      past.push(w.rps || sends.get(name) || 0);
       if (past.length > HISTORY) past.shift();
       this.history.set(name, past);
+      here.add(name);
     }
+    for (const name of this.history.keys()) if (!here.has(name)) this.history.delete(name);
   }
 
   place() {
@@ -63,10 +69,29 @@ export class Graph {
     const step = { x: BOX.width + GAP.x, y: BOX.height + GAP.y };
     const width = Math.max(0, this.layout.columns * step.x - GAP.x) + 2 * EDGE;
     const height = Math.max(0, this.layout.rows * step.y - GAP.y) + 2 * EDGE;
-    const scale = Math.max(SMALLEST, Math.min(1, (this.svg.parentElement.clientWidth - 2) / width));
-    attributes(this.svg, { width: Math.floor(width * scale), height: Math.floor(height * scale), viewBox: `0 0 ${width} ${height}` });
+    this.size = { width, height };
+    this.scale();
     this.at = new Map([...this.layout.at].map(([n, p]) => [n, { x: EDGE + p.column * step.x, y: EDGE + p.row * step.y, ...p }]));
     document.getElementById("empty").hidden = nodes.size > 0;
+  }
+
+  /// As wide as there is room, within what can be read; or as somebody chose.
+  scale() {
+    const { width, height } = this.size;
+    const wide = Math.max(SMALLEST, Math.min(1, (this.svg.parentElement.clientWidth - 2) / width));
+    this.shown = this.zoom || wide;
+    attributes(this.svg, { width: Math.floor(width * this.shown), height: Math.floor(height * this.shown), viewBox: `0 0 ${width} ${height}` });
+  }
+
+  /// One step nearer (1) or farther (-1); 0: all of it at once; again 0: as it was at first.
+  look(step) {
+    if (!this.size) return;
+    const room = this.svg.parentElement, { width, height } = this.size;
+    const all = Math.min(1, room.clientWidth / width, room.clientHeight / height);
+    this.zoom = step ? this.shown * STEP ** step : this.zoom === all ? 0 : all;
+    if (this.zoom) this.zoom = Math.min(ZOOM.most, Math.max(Math.min(ZOOM.least, all), this.zoom));
+    this.scale();
+    this.nodes.get(this.selected || this.held)?.scrollIntoView({ block: "center", inline: "center" });
   }
 
   paint() {
@@ -102,8 +127,8 @@ export class Graph {
     const [title, , , label, text, namespace] = g.children;
     const own = node.name.replace(/^deploy\//, "");
     attributes(g, { transform: `translate(${x} ${y})`, "aria-pressed": String(this.selected === name),
-      "aria-label": `${name}, ${figures(node)}${bare ? ", no proxy" : ""}` });
-    g.setAttribute("class", `node ${tone(node)}${bare ? " bare" : ""}`);
+      "aria-label": `${name}, ${figures(node)}${bare ? ", no proxy" : ""}`,
+      class: `node ${tone(node)}${bare ? " bare" : ""}${g.classList.contains("near") ? " near" : ""}` });
     put(title, `${name}\n${figures(node)}`);
     put(label, short(own, node.many ? 15 : 23));
     put(text, figures(node));
@@ -122,7 +147,8 @@ export class Graph {
     const d = `M${a.x} ${a.y} C${a.x + bend} ${a.y + lift} ${b.x - bend} ${b.y + lift} ${b.x} ${b.y}`;
     attributes(path, { d, "stroke-width": (1 + Math.min(4, Math.log10(1 + (e.rps ?? 0)) * 1.4)).toFixed(1) });
     const quiet = this.all.edges.size > FEW ? " quiet" : "";
-    g.setAttribute("class", `edge ${tone(e)}${e.secured ? "" : " plain"}${quiet}`);
+    const near = g.classList.contains("near") ? " near" : "";
+    attributes(g, { class: `edge ${tone(e)}${e.secured ? "" : " plain"}${quiet}${near}` });
     // Between the first two columns: further on, boxes would hide it.
     const wanted = a.x + (back ? 0 : GAP.x / 2), turn = { x1: a.x + bend, x2: b.x - bend, y1: a.y + lift, y2: b.y + lift };
     let t = 0.5;
@@ -131,12 +157,14 @@ export class Graph {
     const label = e.rps ? rate(e.rps) : "";
     attributes(text, { x: middle.x + 7, y: middle.y - 5 });
     attributes(lock, { href: e.secured ? "#locked" : "#open", x: middle.x - 8 - label.length * 3.1, y: middle.y - 15, width: 12, height: 12 });
-    g.dataset.name = `${e.from} ${e.to}`;
+    attributes(g, { "data-name": `${e.from} ${e.to}` });
     put(text, label);
     put(title, `${e.from} → ${e.to}\n${figures(e)}\n${e.secured ? "mutual TLS" : `no mutual TLS: ${e.noTlsReason}`}`);
   }
 
   select(name) {
+    // Who was reading what is told goes back to the box it was told of.
+    if (!name && this.details.contains(document.activeElement)) this.hold(this.selected, true);
     this.selected = name;
     for (const [key, g] of this.nodes) g.setAttribute("aria-pressed", String(key === name));
     this.near();
@@ -172,7 +200,10 @@ export class Graph {
     const text = JSON.stringify([this.selected, figures(node), pods, parts.map((p) => p.textContent)]);
     if (text !== this.told) {
       this.told = text;
-      this.details.replaceChildren(this.title(node), element("p", { class: "figures" }, `${figures(node)} · p99 ${time(node.p99)}`),
+      // The buttons stay: whoever has come to one with the keyboard stays there.
+      if (this.titled !== this.selected || !this.details.firstChild) this.details.replaceChildren(this.title(node), element("div"));
+      this.titled = this.selected;
+      this.details.lastChild.replaceChildren(element("p", { class: "figures" }, `${figures(node)} · p99 ${time(node.p99)}`),
         spark(this.history.get(this.selected)), element("p", { class: "figures" }, pods), ...parts);
     }
   }

@@ -36,8 +36,29 @@ function forward(names, out) {
   return kept;
 }
 
-/// Each node one column behind the last of its callers.
+/// More columns than these are too many to see how things hang together.
+const DEEPEST = 8;
+
+/// Each node one column behind the last of its callers; where that becomes too long a row, behind the first of them.
 function ranked(names, into) {
+  const long = behindLast(names, into);
+  return long.length > DEEPEST ? behindFirst(names, into) : long;
+}
+
+function behindFirst(names, into) {
+  const out = new Map(names.map((n) => [n, []]));
+  for (const [name, callers] of into) callers.forEach((caller) => out.get(caller).push(name));
+  const columns = [names.filter((n) => !into.get(n).length)];
+  const seen = new Set(columns[0]);
+  while (columns.at(-1).length) {
+    const next = [...new Set(columns.at(-1).flatMap((n) => out.get(n)))].filter((n) => !seen.has(n)).sort();
+    next.forEach((n) => seen.add(n));
+    columns.push(next);
+  }
+  return columns.slice(0, -1);
+}
+
+function behindLast(names, into) {
   const rank = new Map();
   const of = (start) => {
     const path = [start];

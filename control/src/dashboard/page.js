@@ -36,7 +36,10 @@ async function refresh() {
     if (answer.status === 401) return askForToken();
     if (!answer.ok) throw new Error((await answer.text()).trim());
     app.last = await answer.json();
-    say("live");
+    graph.remember(app.last);
+    const { controllers } = app.last;
+    const some = controllers && controllers.answered < controllers.known;
+    say(some ? `${controllers.answered} of ${controllers.known} controllers answered` : "live", some);
     draw();
   } catch (error) {
     if (asked === app.asked) say(`no answer: ${error.message}`, true);
@@ -83,8 +86,9 @@ function draw() {
   const shown = visible(app.last);
   namespaces(app.last);
   totals(shown);
-  graph.update(shown);
-  views(shown);
+  // Only what is seen is drawn.
+  if (app.view === "graph") graph.update(shown);
+  views[app.view]?.(shown);
   put($("legend"), `${shown.workloads.length} workloads, ${shown.edges.length} edges with traffic in the last ${app.last.windowSeconds} s. ` +
     "Solid line and closed lock: mutual TLS; dashes and open lock: not. Width: rate. Dashed box: no proxy.");
 }
@@ -133,6 +137,7 @@ function show(view, focus = false) {
     $(`view-${name}`).hidden = !here;
     if (here && focus) tab.focus();
   }
+  if (app.last) draw();
   history.replaceState(null, "", `#${view}`);
 }
 
@@ -157,6 +162,7 @@ function start() {
     sessionStorage.setItem("key", app.key);
     refresh();
   });
+  for (const [name, step] of [["nearer", 1], ["farther", -1], ["whole", 0]]) $(name).addEventListener("click", () => graph.look(step));
   document.addEventListener("keydown", keys);
   document.addEventListener("visibilitychange", () => document.hidden || app.paused || refresh());
   takeKey();
@@ -177,6 +183,8 @@ function keys(event) {
   if (view) show(view, true);
   else if (event.key === "/") { event.preventDefault(); $("filter").focus(); }
   else if (event.key === "p") pause();
+  else if (app.view === "graph" && "+-0".includes(event.key)) graph.look({ "+": 1, "-": -1, 0: 0 }[event.key]);
+  else if (event.key === "Escape" && app.view === "graph") graph.select("");
   else if (event.key === "?" && !$("help").open) $("help").showModal();
 }
 

@@ -75,7 +75,7 @@ const pods = { name: "Meshed", number: true, of: (r) => r.meshed?.[0] ?? 0, text
 const named = (row) => `${row.namespace}/${row.name}`;
 const end = (node) => (node.workload ? `${node.namespace}/${node.workload}` : "outside");
 
-/// All tables; returns what fills them.
+/// All tables; returns what fills those of a view: the others are not seen.
 export function tables($) {
   const services = new Table($("view-services"), "Services, as callers saw them", [name(), namespace, pods, ...figures, traffic], named, "No Services.");
   const workloads = new Table($("view-services"), "Workloads, as they answered", [name(), namespace, pods, ...figures, traffic], named, "No workloads.");
@@ -101,16 +101,22 @@ export function tables($) {
     { name: "Object", text: (p) => [p.object, p.field].filter(Boolean).join(" ") || p.file }, { name: "Problem", text: (p) => p.message },
     { name: "Where", text: (p) => (p.line ? `${p.file}:${p.line}` : p.file) },
   ], (p) => `${p.file} ${p.line} ${p.object} ${p.field} ${p.message}`, "None.");
-  return (all) => {
-    services.update(all.services);
-    workloads.update(all.workloads);
-    edges.update(all.edges);
-    routes.update(all.routes);
-    splits.update(all.splits);
-    denials.update(all.authz.filter((row) => row.denied > 0));
-    allowed.update(all.authz.filter((row) => row.object));
-    proxies.update(all.proxies);
-    problems.update(all.problems);
+  return {
+    services(all) {
+      services.update(all.services);
+      workloads.update(all.workloads);
+      edges.update(all.edges);
+    },
+    routes: (all) => routes.update(all.routes),
+    splits: (all) => splits.update(all.splits),
+    security(all) {
+      denials.update(all.authz.filter((row) => row.denied > 0));
+      allowed.update(all.authz.filter((row) => row.object));
+    },
+    proxies(all) {
+      proxies.update(all.proxies);
+      problems.update(all.problems);
+    },
   };
 }
 

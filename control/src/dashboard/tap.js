@@ -10,7 +10,7 @@ export class Tap {
     Object.assign(this, { form, state, ask, rows: [], states: new Map(), lost: 0, serial: 0, stop: null });
     this.table = new Table(host, "Requests, the latest first", [
       { name: "Time", of: (r) => -r.serial, text: (r) => r.at },
-      { name: "Pod", text: (r) => r.pod }, { name: "", text: (r) => (r.direction === "inbound" ? "←" : "→") },
+      { name: "Pod", text: (r) => r.pod }, { name: "Way", text: (r) => (r.direction === "inbound" ? "←" : "→") },
       { name: "Other end", text: (r) => r.peer || "unknown" }, { name: "Request", text: (r) => `${r.method} ${r.path}` },
       { name: "Host", text: (r) => r.authority }, { name: "Route", text: (r) => r.route.split(" ").slice(1).join(" ") },
       { name: "Status", number: true, of: (r) => r.status, text: (r) => (r.grpcStatus === undefined ? String(r.status) : `${r.status} grpc ${r.grpcStatus}`),
