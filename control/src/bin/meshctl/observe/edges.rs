@@ -32,10 +32,12 @@ pub(crate) fn run(args: &EdgesArgs) -> Result<ExitCode> {
     let within = |node: &Node| only.as_ref().is_none_or(|at| *at == node.namespace);
     super::shown(args.watch, || {
         let report = args.target.report(args.time_window)?;
-        let mut all = edges(&report);
-        all.retain(|edge| within(&edge.src) || within(&edge.dst));
+        let everywhere = edges(&report);
+        let here = everywhere.iter();
+        let here = here.filter(|edge| within(&edge.src) || within(&edge.dst));
+        let all: Vec<Edge> = here.cloned().collect();
         if all.is_empty() {
-            eprintln!("no traffic was seen");
+            eprintln!("{}", super::no_traffic(only.as_ref(), &everywhere));
         }
         match args.output {
             Format::Table => Ok(render(&all, false)),

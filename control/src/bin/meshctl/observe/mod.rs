@@ -20,6 +20,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
+use weft_control::traffic::edges::Edge;
 use weft_control::traffic::table::LONGEST;
 
 /// Exit code where the controller cannot be reached.
@@ -102,6 +103,17 @@ pub(crate) fn elsewhere(namespaces: &BTreeSet<String>) -> String {
     }
 }
 
+/// Why a list of edges is empty: `others` are the namespaces with traffic elsewhere, one for each end of an edge.
+pub(crate) fn no_traffic(only: Option<&String>, all: &[Edge]) -> String {
+    let place = only.map_or_else(String::new, |at| format!(" in namespace {at}"));
+    let hint = match all.len() {
+        0 => "; nothing was sent between proxies yet, or pods have none (meshctl check)".to_owned(),
+        1 => "; 1 edge in other namespaces: -A".to_owned(),
+        n => format!("; {n} edges in other namespaces: -A"),
+    };
+    format!("no traffic{place}{hint}")
+}
+
 /// Prints a document for programs.
 pub(crate) fn document(value: &impl Serialize, format: Format) -> anyhow::Result<String> {
     Ok(match format {
@@ -141,6 +153,16 @@ mod tests {
         assert_eq!(of(&[]), "");
         assert_eq!(of(&["loom"]), ", but there is in loom: add -n loom");
         assert!(of(&["a", "b"]).ends_with("in a, b: add -n, or -A for all"));
+    }
+
+    #[test]
+    fn an_empty_list_says_why() {
+        let (shop, edge) = ("shop".to_owned(), Edge::default());
+        let of = |only, edges: usize| no_traffic(only, &vec![edge.clone(); edges]);
+        let expected = "no traffic in namespace shop; 2 edges in other namespaces: -A";
+        assert_eq!(of(Some(&shop), 2), expected);
+        assert!(of(Some(&shop), 1).ends_with("; 1 edge in other namespaces: -A"));
+        assert!(of(None, 0).starts_with("no traffic; nothing was sent"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use weft_control::traffic::authz::{AuthzRow, authz};
-use weft_control::traffic::edges::edges;
+use weft_control::traffic::edges::{Edge, edges};
 use weft_control::traffic::graph;
 use weft_control::traffic::report::PodReport;
 use weft_control::traffic::rows::{Kind, Query, Resource, stat};
@@ -90,6 +90,15 @@ pub(crate) fn routes(args: &RoutesArgs) -> Result<ExitCode> {
     super::shown(common.watch, || {
         let report = common.target.report(common.time_window)?;
         let rows = stat(&report, &query).map_err(anyhow::Error::msg)?;
+        if rows.is_empty() {
+            let anywhere = Query {
+                namespace: None,
+                ..query.clone()
+            };
+            let elsewhere = stat(&report, &anywhere).unwrap_or_default().into_iter();
+            let hint = super::elsewhere(&elsewhere.map(|row| row.namespace).collect());
+            eprintln!("no traffic on any route there{hint}");
+        }
         match args.output {
             Format::Table | Format::Wide => {
                 let wide = args.output == Format::Wide;
@@ -114,8 +123,18 @@ pub(crate) fn authorizations(args: &AuthzArgs) -> Result<ExitCode> {
     let only = common.scope.only();
     super::shown(common.watch, || {
         let report = common.target.report(common.time_window)?;
-        let mut rows = authz(&report);
-        rows.retain(|row| only.as_ref().is_none_or(|at| *at == row.namespace));
+        let (mut rows, here) = (authz(&report), |at: &String| {
+            only.as_ref().is_none_or(|it| it == at)
+        });
+        let everywhere = rows.iter().map(|row| row.namespace.clone()).collect();
+        rows.retain(|row| here(&row.namespace));
+        if rows.is_empty() {
+            let place = only
+                .as_ref()
+                .map_or_else(String::new, |at| format!(" in namespace {at}"));
+            let hint = super::elsewhere(&everywhere);
+            eprintln!("nobody is permitted or denied anything{place}{hint}");
+        }
         match args.output {
             Format::Table | Format::Wide => Ok(authz_table(&rows)),
             format => super::document(
@@ -168,9 +187,14 @@ pub(crate) fn drawn(args: &GraphArgs) -> Result<ExitCode> {
     let only = common.scope.only();
     super::shown(common.watch, || {
         let report = common.target.report(common.time_window)?;
-        let mut all = edges(&report);
+        let everywhere = edges(&report);
         let within = |namespace: &String| only.as_ref().is_none_or(|at| at == namespace);
-        all.retain(|edge| within(&edge.src.namespace) || within(&edge.dst.namespace));
+        let here = everywhere.iter();
+        let here = here.filter(|at| within(&at.src.namespace) || within(&at.dst.namespace));
+        let all: Vec<Edge> = here.cloned().collect();
+        if all.is_empty() {
+            eprintln!("{}", super::no_traffic(only.as_ref(), &everywhere));
+        }
         Ok(match args.output {
             Drawing::Text => graph::text(&all),
             Drawing::Dot => graph::dot(&all),
