@@ -201,6 +201,9 @@ impl Admin {
         page.bare("handshakes_failed_total", counters.handshakes_failed.get());
         page.bare("accept_errors_total", counters.accept_errors.get());
         page.bare("summaries_total", counters.summaries.get());
+        page.family("peer_questions_total")
+            .one("outcome", "answered", counters.peers_asked.get())
+            .one("outcome", "silent", counters.peers_silent.get());
         page.bare("edges", shared.traffic.len() as u64);
         fact_metrics(&mut page, &facts);
         page.text
@@ -335,6 +338,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "Times accepting failed for want of descriptors or memory.",
     ),
     ("summaries_total", "counter", "Traffic summaries taken in."),
+    (
+        "peer_questions_total",
+        "counter",
+        "Questions about traffic to other controllers, by outcome (answered, silent).",
+    ),
     ("edges", "gauge", "Edges of traffic known."),
     ("objects", "gauge", "Objects in force."),
     (

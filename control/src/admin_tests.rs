@@ -6,6 +6,7 @@ use crate::ca::Ca;
 use crate::live::Live;
 use crate::live::fresh::Fresh;
 use crate::manifest::Origin;
+use crate::peers::Peers;
 use crate::serve::identity::Enrolled;
 use crate::serve::{PodInfo, View, Views};
 use crate::state::StateDir;
@@ -82,6 +83,7 @@ fn story() -> Story {
     let own = OwnIdentity::new(ca, ttl).unwrap();
     let api = Api {
         shared: shared.clone(),
+        peers: Peers::new(vec![], shared.clone(), own.clone()),
         overview: Arc::new(Nothing),
         keys: String::from("secret").into(),
         live: Arc::new(Live::new(Arc::new(Nothing), shared.clone(), Fresh::Nothing)),

@@ -26,6 +26,7 @@ use crate::kube::secret;
 use crate::live::Live;
 use crate::live::fresh::Fresh;
 use crate::manifest::{ObjectKey, Problem};
+use crate::peers::Peers;
 use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
@@ -128,8 +129,9 @@ async fn run_and_tell(
     };
     let state = state_of(&config, client.as_ref()).await?;
     let (index, shared, own) = open(&config, &state.dir, client.clone())?;
+    let peers = Peers::new(config.peers.clone(), shared.clone(), own.clone());
     let keys = Keys {
-        token: state.dir.observe_token()?,
+        token: state.dir.observe_token(!config.peers.is_empty())?,
         others: client
             .clone()
             .map(|client| Arc::new(Observers::new(client)) as Arc<dyn Gate>),
@@ -142,12 +144,12 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     if let Some(client) = client.clone() {
-        let reports = api_of(&index, &shared, keys.clone(), Fresh::Nothing);
+        let reports = api_of(&index, &peers, keys.clone(), Fresh::Nothing);
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     let mut ending = JoinSet::new();
     let (watched, fresh) = watched(config.source, client.clone(), &index, &shared, &mut ending);
-    let api = api_of(&index, &shared, keys, fresh);
+    let api = api_of(&index, &peers, keys, fresh);
     tasks.spawn(admin_of(api, &index, &shared, &own).run(admin_listener));
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
@@ -208,9 +210,11 @@ async fn answer_the_server(
     Ok(())
 }
 
-fn api_of(index: &Arc<Index>, shared: &Arc<Shared>, keys: Keys, fresh: Fresh) -> Api {
+fn api_of(index: &Arc<Index>, peers: &Peers, keys: Keys, fresh: Fresh) -> Api {
+    let shared = peers.shared();
     Api {
         shared: shared.clone(),
+        peers: peers.clone(),
         overview: index.clone(),
         keys,
         live: Arc::new(Live::new(index.clone(), shared.clone(), fresh)),
@@ -236,6 +240,11 @@ async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: Sta
     let mut last = None;
     loop {
         tokio::time::sleep(AUTHORITY_POLL).await;
+        // Whom another controller of the same folder gave a certificate is meshed here as well.
+        match shared.enrolled.learn() {
+            Ok(pods) => pods.iter().for_each(|pod| shared.views.enroll(pod)),
+            Err(error) => tracing::warn!("cannot read who is enrolled: {error:#}"),
+        }
         let now = state.fingerprint();
         if last == Some(now) {
             continue;

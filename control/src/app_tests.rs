@@ -51,6 +51,7 @@ async fn start(dir: &Path) -> Running {
         metrics: Default::default(),
         state: Some(crate::state::default_path(dir)),
         listen: Some(local),
+        peers: vec![],
         admin: local,
         trust_domain: "cluster.local".into(),
         cert_ttl: Duration::from_secs(3600),

@@ -60,6 +60,10 @@ struct Typed {
     /// Address of the control API, reachable by every pod [default: [::]:8086, or 0.0.0.0:8086 without IPv6]
     #[arg(long, env = env::LISTEN, value_name = "ADDR")]
     listen: Option<String>,
+    /// Control API of the other controllers of this mesh, as HOST:PORT; each address that the name has is one, and this one may
+    /// be among them. Who is asked about traffic asks them too. May be repeated
+    #[arg(long, env = env::PEERS, value_name = "HOST:PORT", value_delimiter = ',')]
+    peers: Vec<String>,
     /// Address of health, metrics and status
     #[arg(long, env = env::ADMIN_ADDR, value_name = "ADDR", default_value = DEFAULT_ADMIN)]
     admin_addr: String,
@@ -91,6 +95,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Address of the control API; `None`: port 8086 of every address.
     pub listen: Option<SocketAddr>,
+    /// Other controllers of the mesh, as `HOST:PORT`.
+    pub peers: Vec<String>,
     /// Address of health, metrics and status.
     pub admin: SocketAddr,
     /// Trust domain of the mesh.
@@ -169,6 +175,9 @@ impl Typed {
             .listen
             .as_deref()
             .map(|text| read(text, "listen", parse_address, &mut note));
+        for peer in &self.peers {
+            read(peer, "peers", parse_peer, &mut note);
+        }
         let admin = read(&self.admin_addr, "admin-addr", parse_address, &mut note);
         let trust_domain = read(
             &self.trust_domain,
@@ -210,6 +219,7 @@ impl Typed {
                     metrics: self.metrics,
                     state,
                     listen,
+                    peers: self.peers,
                     admin,
                     trust_domain,
                     cert_ttl,
@@ -260,6 +270,14 @@ fn parse_tier(text: &str) -> Result<MetricsTier, String> {
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "is not an address like 127.0.0.1:8086 or [::]:8086".into())
+}
+
+fn parse_peer(text: &str) -> Result<(), String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse()) {
+        Some(Ok(1_u16..)) => Ok(()),
+        _ => Err("is not a name or an address with a port, like 10.0.0.7:8086".into()),
+    }
 }
 
 fn parse_trust_domain(text: &str) -> Result<String, String> {
@@ -320,6 +338,7 @@ mod tests {
             metrics: MetricsTier::Routes,
             state: Some("/tmp/.weft".into()),
             listen: None,
+            peers: vec![],
             admin: ([127, 0, 0, 1], 8085).into(),
             trust_domain: "cluster.local".into(),
             cert_ttl: Duration::from_secs(24 * 3600),

@@ -27,6 +27,7 @@ pub mod live;
 pub mod local;
 pub mod manifest;
 pub mod monitoring;
+pub mod peers;
 pub mod pod_ref;
 pub mod policy;
 pub mod scrape;

@@ -40,6 +40,9 @@ pub struct StateDir {
     path: PathBuf,
 }
 
+/// Tells a file from the one that replaced it.
+pub type Stamp = (u64, u64, i64);
+
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrecy {
@@ -106,11 +109,14 @@ impl StateDir {
     }
 
     /// Changes whenever a file of the authority is replaced.
-    pub fn fingerprint(&self) -> [Option<(u64, u64, i64)>; 3] {
-        [CA_CERT, CA_KEY, TRUST_ANCHORS].map(|name| {
-            let known = std::fs::metadata(self.path.join(name)).ok()?;
-            Some((known.ino(), known.size(), known.mtime_nsec()))
-        })
+    pub fn fingerprint(&self) -> [Option<Stamp>; 3] {
+        [CA_CERT, CA_KEY, TRUST_ANCHORS].map(|name| self.stamp(name))
+    }
+
+    /// Changes whenever this file is replaced; `None`: there is none.
+    pub fn stamp(&self, name: &str) -> Option<Stamp> {
+        let known = std::fs::metadata(self.path.join(name)).ok()?;
+        Some((known.ino(), known.size(), known.mtime_nsec()))
     }
 
     /// Removes a file, if it is there.
@@ -141,8 +147,15 @@ impl StateDir {
         Ok(())
     }
 
-    /// A new token for whoever may look at the traffic: who can read this folder.
-    pub fn observe_token(&self) -> Result<String> {
+    /// A new token for whoever may look at the traffic: who can read this folder. `shared` with other controllers: the one
+    /// that is there, since they know that one.
+    pub fn observe_token(&self, shared: bool) -> Result<String> {
+        if shared
+            && let Some(token) = self.read(OBSERVE_TOKEN, Secrecy::Private)?
+            && token.len() == 64
+        {
+            return Ok(token);
+        }
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes).context("no random bytes")?;
         let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

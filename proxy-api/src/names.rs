@@ -138,6 +138,8 @@ pub mod control_env {
     pub const METRICS: &str = "WEFT_CONTROL_METRICS";
     /// Address of the control API.
     pub const LISTEN: &str = "WEFT_CONTROL_LISTEN";
+    /// Other controllers of the mesh, separated by commas.
+    pub const PEERS: &str = "WEFT_CONTROL_PEERS";
     /// Address of health and metrics.
     pub const ADMIN_ADDR: &str = "WEFT_CONTROL_ADMIN_ADDR";
     /// Address of the webhook.

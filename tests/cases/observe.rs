@@ -11,6 +11,11 @@ pub(crate) const CASES: &[Case] = &[
     ("every_command_tells_it", &["curl"], told_of),
     ("a_slow_dependency_is_named", &[], slow),
     ("requests_are_shown_and_filtered", &["curl"], tapped),
+    (
+        "controllers_tell_the_traffic_of_the_whole_mesh",
+        &["curl", "nc", "setpriv"],
+        replicas,
+    ),
 ];
 
 /// What `meshctl` prints, with its exit code.
@@ -132,7 +137,6 @@ fn tap(
 ) -> anyhow::Result<(Vec<Value>, String)> {
     let mut tap = Command::new(program("meshctl")?)
         .args(["tap", "deploy/web", "--direction", "inbound", "-o", "json"])
-        .args(["--seconds", "4"])
         .args(args)
         .arg("--state")
         .arg(mesh.client().state())
@@ -157,6 +161,60 @@ fn tap(
     Ok((seen, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
+/// A second controller of the same folder, which the client's proxy has chosen; both are asked.
+const REPLICAS: &str = r#"
+peers=10.1.0.2:8086,10.1.0.2:4317
+second() { ip netns exec server $bin/weft-control --dir $dir --access strict --listen 10.1.0.2:4317 --admin-addr 127.0.0.1:18085 \
+  --peers $peers >> $dir/second.log 2>&1 & second=$!; }
+second; out=$(mktemp -d)
+WEFT_PROXY_CONTROL_ADDR=10.1.0.2:4317 proxy client; proxy server
+ip netns exec server $app role echo 8080 &
+ready client; ready server
+all() { ip netns exec server $bin/meshctl "$@" --control 127.0.0.1:18085 --token-file $dir/.weft/observe.token; }
+one() { ip netns exec server $bin/meshctl "$@" --control 127.0.0.1:8085 --token-file $dir/.weft/observe.token; }
+eventually() { for i in $(seq 600); do "$@" && return; sleep 0.1; done; echo "never: $*"; return 1; }
+answers() { c curl -sf --max-time 5 -o /dev/null http://10.1.9.9:8080/; }
+eventually answers
+# a tap asked of the one reaches the proxy of the other
+all tap pod/server -n vm --direction inbound --path /tapped --max 1 --seconds 60 -o json > $out/tap.json 2> $out/tap.log &
+tap=$!
+eventually grep -q '"state"' $out/tap.json
+c curl -sf -o /dev/null "http://10.1.9.9:8080/tapped"
+wait $tap; grep -c '"event":"answered"' $out/tap.json
+c curl -sf -o /dev/null "http://10.1.9.9:8080/counted/[1-50]"
+told() { $1 stat pod/$2 -n vm -t start -o json ${3:-} | grep -m1 '"200"' | sed 's/.*://' | tr -dc 0-9; }
+counted() { n=$(told all $1 "${2:-}"); echo "$1 $n" > $out/seen; [ "${n:-0}" -ge 52 ]; }
+eventually counted client '--to svc/server'; cat $out/seen
+eventually counted server; cat $out/seen
+echo "of the first alone: $(told one client '--to svc/server')."
+echo "all: $(all edges -n vm 2>&1)"
+# the first one goes: its proxy's traffic is missing, and that is said
+kill %1; eventually sh -c "! ip netns exec server curl -sf -o /dev/null http://127.0.0.1:8085/live"
+echo "then: $(all edges -n vm 2>&1 | head -1)"
+"#;
+
+fn replicas() -> anyhow::Result<()> {
+    let said = harness::hand::run(REPLICAS)?;
+    for part in [
+        "of the first alone: .",
+        "client   server   vm",
+        "then: meshctl: 1 of 2 controllers answered; what the proxies of the others do is missing (10.1.0.2:8086: ",
+    ] {
+        ensure!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let all = said.lines().skip_while(|line| !line.starts_with("all: "));
+    let first = all.take(1).collect::<String>();
+    ensure!(!first.contains("answered"), "{said}");
+    // Two single requests and fifty: both ends count them, whoever has their proxy.
+    let count = |pod: &str| {
+        let mut lines = said.lines();
+        lines.find_map(|line| line.strip_prefix(pod)?.trim().parse::<u64>().ok())
+    };
+    let (client, server) = (count("client "), count("server "));
+    ensure!((client, server) == (Some(52), Some(52)), "{said}");
+    Ok(())
+}
+
 fn tapped() -> anyhow::Result<()> {
     let mesh = Mesh::up(Access::Permissive, &[&echo("web", 1), &echo("client", 1)])?;
     mesh.answers("client", "http://web:8080/", 200)?;
@@ -168,7 +226,16 @@ fn tapped() -> anyhow::Result<()> {
     let url = "http://web:8080/a/[1-20]?token=secret";
     let (seen, said) = tap(
         &mesh,
-        &["--header", "x-user: ann", "--headers"],
+        // Ends with the last of them; the time is for a machine on which something is wrong.
+        &[
+            "--header",
+            "x-user: ann",
+            "--headers",
+            "--max",
+            "20",
+            "--seconds",
+            "60",
+        ],
         url,
         &secret,
     )?;
@@ -190,7 +257,8 @@ fn tapped() -> anyhow::Result<()> {
     );
     // What does not fit is not shown, and it is said that something passed.
     for filter in [["--path", "/b"], ["--status", "5xx"], ["--method", "POST"]] {
-        let (seen, said) = tap(&mesh, &filter, url, &secret)?;
+        let short = ["--seconds", "4"];
+        let (seen, said) = tap(&mesh, &[&filter[..], &short].concat(), url, &secret)?;
         ensure!(of(&seen, "answered").is_empty(), "{filter:?}: {seen:?}");
         ensure!(said.contains("0 matched"), "{said}");
     }

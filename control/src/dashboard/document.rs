@@ -2,6 +2,7 @@
 //! what the page does not need (buckets, single connections). Pure.
 
 use crate::admin::Facts;
+use crate::peers::Controllers;
 use crate::traffic::Report;
 use crate::traffic::authz::{AuthzRow, authz};
 use crate::traffic::edges::{Edge, Node, edges};
@@ -21,6 +22,9 @@ pub struct Document {
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     window_seconds: Option<f64>,
+    /// Which controllers had a say; absent: there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controllers: Option<Controllers>,
     workloads: Vec<Line>,
     services: Vec<Line>,
     routes: Vec<Line>,
@@ -131,6 +135,7 @@ impl Document {
             kind: "Dashboard",
             version: names::VERSION,
             window_seconds: report.window_seconds,
+            controllers: report.controllers.clone(),
             workloads: rows(Kind::Workload),
             services: rows(Kind::Service),
             routes: rows(Kind::Route),

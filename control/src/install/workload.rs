@@ -5,13 +5,21 @@ use super::objects::{labels, metadata};
 use serde_json::{Value, json};
 use weft_proxy_api::names::{CONTROL_ACCOUNT, PROXY_UID, control_env as env, keys, ports};
 
+/// Name of the Service by which replicas find each other.
+const PEERS: &str = "weft-control-peers";
+
 /// What tells the controller's pods from others.
 fn selector() -> Value {
     json!({"app.kubernetes.io/name": "weft", "app.kubernetes.io/component": CONTROL_ACCOUNT})
 }
 
 pub(super) fn objects(source: &impl Source) -> Vec<Value> {
-    vec![service(source), budget(source), deployment(source)]
+    vec![
+        service(source),
+        peers(source),
+        budget(source),
+        deployment(source),
+    ]
 }
 
 fn service(source: &impl Source) -> Value {
@@ -26,6 +34,19 @@ fn service(source: &impl Source) -> Value {
                 port("https-webhook", ports::WEBHOOK),
                 port("https-metrics", ports::METRICS_API),
             ],
+        },
+    })
+}
+
+/// Where replicas find each other: a name with the address of each, not one address for all.
+fn peers(source: &impl Source) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata(source, PEERS),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": selector(),
+            "ports": [{"name": "grpc", "port": ports::CONTROL, "targetPort": "grpc", "protocol": "TCP"}],
         },
     })
 }
@@ -118,11 +139,7 @@ fn container(source: &impl Source) -> Value {
 /// What injected pods get; the rest is in the environment.
 fn arguments(source: &impl Source) -> Vec<String> {
     let default = |key: &str, value: String| format!("--inject-default={key}={value}");
-    let host = format!(
-        "{CONTROL_ACCOUNT}.{}.svc.{}",
-        source.namespace(),
-        source.text("clusterDomain")
-    );
+    let host = host(source, CONTROL_ACCOUNT);
     vec![
         format!("--inject-sidecar={}", source.text("proxy.sidecar")),
         format!("--inject-control-addr={host}:{}", ports::CONTROL),
@@ -137,6 +154,12 @@ fn arguments(source: &impl Source) -> Vec<String> {
     ]
 }
 
+/// Full name of a Service beside the controller.
+fn host(source: &impl Source, service: &str) -> String {
+    let (namespace, domain) = (source.namespace(), source.text("clusterDomain"));
+    format!("{service}.{namespace}.svc.{domain}")
+}
+
 fn environment(source: &impl Source) -> Vec<Value> {
     let fixed = |name: &str, value: String| json!({"name": name, "value": value});
     let any = |port: u16| format!("[::]:{port}");
@@ -148,6 +171,10 @@ fn environment(source: &impl Source) -> Vec<Value> {
         fixed(env::METRICS, source.text("metrics")),
         fixed(env::CERT_TTL, source.text("certTtl")),
         fixed(env::LOG, source.text("logLevel")),
+        fixed(
+            env::PEERS,
+            format!("{}:{}", host(source, PEERS), ports::CONTROL),
+        ),
         fixed(env::WEBHOOK_ADDR, any(ports::WEBHOOK)),
         fixed(env::METRICS_API_ADDR, any(ports::METRICS_API)),
         // Probes and Prometheus come from other hosts; what it shows of the traffic needs a token.

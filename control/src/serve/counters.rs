@@ -47,6 +47,10 @@ pub struct Counters {
     pub certificates: Counter,
     /// Traffic summaries taken in.
     pub summaries: Counter,
+    /// Answers of other controllers.
+    pub peers_asked: Counter,
+    /// Times another controller did not answer.
+    pub peers_silent: Counter,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     webhook: Mutex<BTreeMap<&'static str, u64>>,
 }

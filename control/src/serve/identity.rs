@@ -5,7 +5,7 @@ use super::proof::Proven;
 use super::rate::{Limiter, Rate};
 use crate::ca::{CsrError, Leaf};
 use crate::pod_ref::PodRef;
-use crate::state::StateDir;
+use crate::state::{ENROLLED, Stamp, StateDir};
 use crate::token::TokenError;
 use anyhow::Result;
 use parking_lot::Mutex;
@@ -191,18 +191,34 @@ impl Certify {
 pub struct Enrolled {
     state: StateDir,
     pods: Mutex<BTreeSet<PodRef>>,
+    /// The file that was read last.
+    read: Mutex<Option<Stamp>>,
 }
 
 impl Enrolled {
     /// What the state folder remembers.
     pub fn open(state: StateDir) -> Result<Self> {
+        let read = Mutex::new(state.stamp(ENROLLED));
         let pods = Mutex::new(state.enrolled()?);
-        Ok(Self { state, pods })
+        Ok(Self { state, pods, read })
     }
 
     /// All of them.
     pub fn all(&self) -> BTreeSet<PodRef> {
         self.pods.lock().clone()
+    }
+
+    /// Pods that got a certificate from another controller of this state folder since the last call.
+    pub fn learn(&self) -> Result<Vec<PodRef>> {
+        let stamp = self.state.stamp(ENROLLED);
+        if std::mem::replace(&mut *self.read.lock(), stamp) == stamp {
+            return Ok(Vec::new());
+        }
+        let written = self.state.enrolled()?;
+        let mut pods = self.pods.lock();
+        let new: Vec<_> = written.difference(&pods).cloned().collect();
+        pods.extend(new.iter().cloned());
+        Ok(new)
     }
 
     /// Adds one. When there are very many, those that `exists` denies are forgotten.
@@ -212,8 +228,15 @@ impl Enrolled {
             return Ok(());
         }
         if pods.len() > MAX_ENROLLED {
-            pods.retain(exists);
+            pods.retain(&exists);
         }
-        self.state.set_enrolled(&pods)
+        // Those that another controller wrote meanwhile stay there, and are learnt like all others.
+        let _lock = self.state.lock()?;
+        let mut all = self.state.enrolled()?;
+        if all.len() > MAX_ENROLLED {
+            all.retain(&exists);
+        }
+        all.extend(pods.iter().cloned());
+        self.state.set_enrolled(&all)
     }
 }

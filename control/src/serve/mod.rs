@@ -1,10 +1,11 @@
-//! What proxies talk to: one TCP port, mutual TLS, three gRPC services over the index.
+//! What proxies talk to: one TCP port, mutual TLS, four gRPC services over the index.
 //!
 //! * [`tls`]: accepts connections and says who is on the other end ([`tls::PeerIdentity`]).
 //! * [`policy`]: `Sync`, one multiplexed policy stream for each proxy ([`session`]: what to send, [`delta`]: how little,
 //!   [`parts`]: how much at once).
 //! * [`identity`]: `Certify`, the one call without a client certificate; [`proof`]: what its token proves.
 //! * [`observe`]: `Attach`, traffic summaries into the [`TrafficTable`].
+//! * [`peers`]: `Traffic`, `Tap` and `Detail`, for the other controllers of the mesh alone.
 //! * [`proxies`]: who is connected and how current they are.
 //!
 //! The services see the index only through [`Views`], so they are tested against a table.
@@ -14,6 +15,7 @@ pub mod delta;
 pub mod identity;
 pub mod observe;
 pub mod parts;
+pub mod peers;
 pub mod places;
 pub mod policy;
 pub mod proof;
@@ -40,6 +42,7 @@ use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::names;
 use weft_proxy_api::wire::generated::identity_server::IdentityServer;
 use weft_proxy_api::wire::generated::observe_server::ObserveServer;
+use weft_proxy_api::wire::generated::peers_server::PeersServer;
 use weft_proxy_api::wire::generated::policy_server::PolicyServer;
 use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
 
@@ -47,6 +50,10 @@ use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
 const MAX_REQUEST: usize = 64 << 10;
 /// Largest traffic summary taken from a proxy.
 const MAX_SUMMARY: usize = 4 << 20;
+/// Largest message taken from another controller: the names of many pods.
+const MAX_ORDER: usize = 1 << 20;
+/// How long fresh reports of the proxies are waited for.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
 /// Streams on one connection: Sync, Attach, a Certify now and then.
 const MAX_STREAMS: u32 = 32;
 /// How long a proxy may keep us waiting for its hello.
@@ -102,6 +109,8 @@ pub struct Shared {
     pub limits: identity::Limits,
     /// Life of a workload's certificate.
     pub cert_ttl: Duration,
+    /// Number of this process: a controller that asks all others knows itself by it.
+    pub instance: u64,
     /// Who is connected.
     pub proxies: Arc<proxies::Proxies>,
     /// Traffic that proxies reported.
@@ -137,6 +146,7 @@ impl Shared {
             enrolled,
             limits: identity::Limits::default(),
             cert_ttl,
+            instance: fastrand::u64(1..),
             proxies: Arc::default(),
             traffic: TrafficTable::default(),
             taps: Arc::default(),
@@ -146,6 +156,25 @@ impl Shared {
             trust: watch::Sender::new(trust),
             stopping: watch::Sender::new(false),
         })
+    }
+
+    /// Makes the proxies report often for a while; gives the time from which their reports answer this look.
+    pub fn look(&self) -> Instant {
+        let now = Instant::now();
+        self.looked_at.send_replace(Some(now));
+        now
+    }
+
+    /// Waits until every connected proxy has reported after `since`, or patience ends.
+    pub async fn reported_after(&self, since: Instant) {
+        let deadline = since + REPORT_LIMIT;
+        let late = |proxy: &proxies::ProxyStatus| {
+            let reported = self.traffic.reported(&proxy.pod);
+            reported.is_none_or(|at| at < since)
+        };
+        while Instant::now() < deadline && self.proxies.list().iter().any(late) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Reads the authority's files again; tells every proxy, and is true, if anything is different.
@@ -246,6 +275,9 @@ pub async fn run(
         .add_service(
             ObserveServer::new(observe::Attach(shared.clone()))
                 .max_decoding_message_size(MAX_SUMMARY),
+        )
+        .add_service(
+            PeersServer::new(peers::Answering(shared.clone())).max_decoding_message_size(MAX_ORDER),
         );
     let (mut stop, mut cut_off) = (shared.stopping.subscribe(), shared.stopping.subscribe());
     let serving =

@@ -190,6 +190,14 @@ impl Listener {
                 self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
                 Ok(())
             }
+            Some(Event::Taps(looks)) => {
+                let fits = |look: &pb::TapEvent| look.encoded_len() <= MAX_LOOK;
+                for look in looks.events.into_iter().filter(fits) {
+                    let id = look.id;
+                    self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
+                }
+                Ok(())
+            }
             Some(Event::TapState(state)) => {
                 self.shared.taps.show(pod, state.id, Shown::State(state));
                 Ok(())

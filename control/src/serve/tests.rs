@@ -29,6 +29,7 @@ use weft_proxy_api::policy::outbound::{Endpoint, Outbound};
 use weft_proxy_api::wire::{Item, decode};
 
 mod certify;
+mod peers;
 mod sync;
 
 /// An index made of two tables.
@@ -105,13 +106,22 @@ struct Controller {
     table: Arc<Table>,
     shared: Arc<Shared>,
     state: StateDir,
-    _dir: tempfile::TempDir,
+    own: Arc<OwnIdentity>,
+    dir: Arc<tempfile::TempDir>,
     _serving: tokio::task::JoinSet<anyhow::Result<()>>,
 }
 
 impl Controller {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Another one of the same mesh.
+    async fn replica(&self) -> Self {
+        Self::start_in(self.dir.clone()).await
+    }
+
+    async fn start_in(dir: Arc<tempfile::TempDir>) -> Self {
         let state = StateDir::open(dir.path()).unwrap();
         let ca = Arc::new(Ca::open_or_create(&state, "cluster.local").unwrap());
         let table = Arc::new(Table::default());
@@ -122,18 +132,16 @@ impl Controller {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = tokio::task::JoinSet::new();
-        serving.spawn(run(
-            shared.clone(),
-            listener,
-            OwnIdentity::new(ca, ttl).unwrap(),
-        ));
+        let own = OwnIdentity::new(ca, ttl).unwrap();
+        serving.spawn(run(shared.clone(), listener, own.clone()));
         table.add_pod("web-1", "web");
         Self {
             address,
             table,
             shared,
             state,
-            _dir: dir,
+            own,
+            dir,
             _serving: serving,
         }
     }

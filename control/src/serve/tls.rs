@@ -6,12 +6,13 @@ use crate::ca::Ca;
 use anyhow::{Context, Result};
 use futures_util::stream::Stream;
 use parking_lot::{Mutex, RwLock};
-use rustls::RootCertStore;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::CertificateDer;
 use std::fmt;
 use std::future::Future;
@@ -113,6 +114,16 @@ impl OwnIdentity {
         Ok(())
     }
 
+    /// Who it is.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read();
+        current.as_ref().map(|(certified, _)| certified.clone())
+    }
+
     /// Until when the current certificate counts, seconds since 1970.
     pub fn not_after(&self) -> u64 {
         self.current
@@ -145,10 +156,18 @@ impl OwnIdentity {
 
 impl ResolvesServerCert for OwnIdentity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.current
-            .read()
-            .as_ref()
-            .map(|(certified, _)| certified.clone())
+        self.certified()
+    }
+}
+
+/// Towards other controllers it is the client's as well.
+impl ResolvesClientCert for OwnIdentity {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.certified()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -315,7 +334,8 @@ fn peer_identity(
     }
 }
 
-fn peer(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<Peer, String> {
+/// What a certificate says that has been verified; or why it is none of a workload here.
+pub(crate) fn peer(certificate: &CertificateDer<'_>, trust_domain: &str) -> Result<Peer, String> {
     let (_, certificate) =
         x509_parser::parse_x509_certificate(certificate).map_err(|_| "not a certificate")?;
     let common_name = certificate.subject().iter_common_name().next();

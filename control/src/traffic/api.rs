@@ -23,11 +23,13 @@ pub use query::{decoded, encoded, label, window};
 use super::gate::{Keys, Refusal, Right};
 use super::report::API_VERSION;
 use super::rows::{self, Query};
-use super::show;
-use super::{Report, TrafficSource, authz, edges, why};
+use super::show::{self, Shows};
+use super::{Report, authz, edges, why};
 use crate::admin::Overview;
 use crate::dashboard::document::Document;
 use crate::live::{self, Live};
+use crate::peers::{Heard, Peers, Question};
+use crate::pod_ref::PodRef;
 use crate::serve::Shared;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -41,8 +43,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weft_proxy_api::wire::{encode, generated as pb};
 
 /// Where the paths of this API begin.
 pub const PREFIX: &str = "/api/v1/";
@@ -50,8 +54,6 @@ pub const PREFIX: &str = "/api/v1/";
 pub const SIMULATE: &str = "/api/v1/simulate";
 /// Where a token is shown by who comes through an API server, which keeps `authorization` to itself.
 pub const FORWARDED: &str = "weft-authorization";
-/// How long fresh reports are waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is answered: whole, or line by line.
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -60,21 +62,14 @@ pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub struct Api {
     /// What proxies said.
     pub shared: Arc<Shared>,
+    /// Who else was told something.
+    pub peers: Peers,
     /// What there is.
     pub overview: Arc<dyn Overview>,
     /// Who may ask.
     pub keys: Keys,
     /// The state in force.
     pub live: Arc<Live>,
-}
-
-impl TrafficSource for Api {
-    fn traffic(&self, window: Option<Duration>) -> Report {
-        let now = Instant::now();
-        let traffic = self.shared.traffic.snapshot(window, now);
-        let proxies = self.shared.proxies.list();
-        Report::new(window, self.overview.inventory(), &proxies, traffic, now)
-    }
 }
 
 impl Api {
@@ -93,8 +88,8 @@ impl Api {
             return told(answer);
         }
         match (path, request.method()) {
-            (Some("tap"), &Method::GET) => return self.tap(query, &who),
-            (Some("metrics"), &Method::POST) => return self.metrics(query, &who),
+            (Some("tap"), &Method::GET) => return self.tap(query, &who).await,
+            (Some("metrics"), &Method::POST) => return self.metrics(query, &who).await,
             (_, &Method::GET) => {}
             _ => return error(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
         }
@@ -102,26 +97,25 @@ impl Api {
             Ok(asked) => asked,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
         };
-        let since = self.look();
-        if asked.fresh {
-            self.wait_for_reports(since).await;
-        }
+        let report = self.traffic(asked.window, asked.fresh).await;
         match path {
-            Some("traffic") => json(&self.traffic(asked.window)),
-            Some("stat") => self.stat(asked),
-            Some("dashboard") => json(&Document::new(
-                &self.traffic(asked.window),
-                &self.overview.facts(),
-            )),
-            Some("why") => self.why(&asked),
+            Some("traffic") => json(&report),
+            Some("stat") => stat(&report, asked),
+            Some("dashboard") => json(&Document::new(&report, &self.overview.facts())),
+            Some("why") => explain(&report, &asked),
             Some("edges") => {
-                let report = self.traffic(asked.window);
                 let edges = edges::edges(&report);
-                json(&json!({"apiVersion": API_VERSION, "kind": "Edges", "edges": edges}))
+                of(
+                    &report,
+                    json!({"apiVersion": API_VERSION, "kind": "Edges", "edges": edges}),
+                )
             }
             Some("authz") => {
-                let rows = authz::authz(&self.traffic(asked.window));
-                json(&json!({"apiVersion": API_VERSION, "kind": "Authz", "rows": rows}))
+                let rows = authz::authz(&report);
+                of(
+                    &report,
+                    json!({"apiVersion": API_VERSION, "kind": "Authz", "rows": rows}),
+                )
             }
             _ => error(
                 StatusCode::NOT_FOUND,
@@ -148,22 +142,41 @@ impl Api {
     }
 
     /// Requests as they pass. Who looks, and for what, is in the log.
-    fn tap(&self, query: &str, who: &str) -> Answer {
+    async fn tap(&self, query: &str, who: &str) -> Answer {
         let wanted = match wanted(query) {
             Ok(wanted) => wanted,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
         };
-        let proxies = self.shared.proxies.list().into_iter();
-        let connected: BTreeSet<_> = proxies.map(|proxy| proxy.pod).collect();
-        let fitting = wanted.fitting(&self.overview.inventory().pods, &connected);
-        let first = fitting.line();
+        let everybody = self.connected().await;
+        let inventory = self.overview.inventory();
+        let fitting = wanted.fitting(&inventory.pods, &everybody.pods());
         let (looked, pods) = (wanted.describe(), fitting.pods.len());
         tracing::info!(target: "audit", who, pods, "tap: {looked}");
-        let Some(tap) = self.shared.taps.start(wanted.start, fitting.pods) else {
+        let start = wanted.start.clone();
+        let Some(tap) = self.shared.taps.start(wanted.start, fitting.pods.clone()) else {
             let text = "too many look at requests already";
             return error(StatusCode::TOO_MANY_REQUESTS, text);
         };
-        let frames = show::lines(&first, tap).map(|line| Ok(Frame::data(line)));
+        let mut shows = vec![Shows {
+            controller: None,
+            passed: tap.stream(),
+        }];
+        let mut missing = everybody.missing.into_iter().collect::<Vec<_>>();
+        for (at, theirs) in everybody.others {
+            if theirs.is_disjoint(&fitting.pods) {
+                continue;
+            }
+            match self.peers.tap(at, start.clone(), &fitting.pods).await {
+                Ok(passed) => shows.push(Shows {
+                    controller: Some(at.to_string()),
+                    passed,
+                }),
+                Err(why) => missing.push(format!("the controller {at} shows nothing: {why}")),
+            }
+        }
+        let missing = (!missing.is_empty()).then(|| missing.join("; "));
+        let first = fitting.line(missing);
+        let frames = show::lines(&first, shows).map(|line| Ok(Frame::data(line)));
         headed(
             StatusCode::OK,
             "application/x-ndjson",
@@ -172,88 +185,71 @@ impl Api {
     }
 
     /// Another detail of metrics. Who asks for it is in the log.
-    fn metrics(&self, query: &str, who: &str) -> Answer {
+    async fn metrics(&self, query: &str, who: &str) -> Answer {
         let order = match Order::read(query) {
             Ok(order) => order,
             Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
         };
-        let proxies = self.shared.proxies.list().into_iter();
-        let connected: BTreeSet<_> = proxies.map(|proxy| proxy.pod).collect();
-        let fitting = order
-            .pods
-            .fitting(&self.overview.inventory().pods, &connected);
+        let everybody = self.connected().await;
+        let inventory = self.overview.inventory();
+        let fitting = order.pods.fitting(&inventory.pods, &everybody.pods());
         let (asked, pods) = (order.pods.describe(), fitting.pods.len());
         tracing::info!(target: "audit", who, pods, tier = ?order.tier, "metrics: {asked}");
         self.shared.tiers.ask(&fitting.pods, order.tier);
-        json(&fitting.line())
+        let passed_on = pb::MetricsFor {
+            tier: order.tier.map_or(0, |(tier, _)| encode::metrics_tier(tier)),
+            seconds: order.tier.map_or(0, |(_, time)| {
+                u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+            }),
+        };
+        self.peers.detail(&fitting.pods, passed_on).await;
+        json(&fitting.line(everybody.missing))
     }
 
-    fn stat(&self, asked: Asked) -> Answer {
-        let Some(resource) = asked.resource else {
-            return error(StatusCode::BAD_REQUEST, "resource is missing, e.g. deploy");
+    /// The traffic of the last `window` (`None`: since the proxies started) in the whole mesh. `fresh`: after the next reports of
+    /// the proxies.
+    pub async fn traffic(&self, window: Option<Duration>, fresh: bool) -> Report {
+        let question = Question {
+            window,
+            fresh,
+            proxies_only: false,
         };
-        let query = Query {
-            resource,
-            namespace: asked.namespace,
-            labels: asked.labels,
-            from: asked.from,
-            to: asked.to,
-        };
-        let report = self.traffic(asked.window);
-        match rows::stat(&report, &query) {
-            Ok(rows) => json(&json!({
-                "apiVersion": report.api_version,
-                "kind": "Stat",
-                "windowSeconds": report.window_seconds,
-                "rows": rows,
-            })),
-            Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
-        }
-    }
-
-    fn why(&self, asked: &Asked) -> Answer {
-        let namespace = asked.namespace.as_deref().unwrap_or("default");
-        let Some(service) = &asked.service else {
-            return error(StatusCode::BAD_REQUEST, "service is missing");
-        };
-        match why::why(&self.traffic(asked.window), namespace, service) {
-            Some(why) => json(&why),
-            None => {
-                let text = format!("there is no service {service} in namespace {namespace}");
-                error(StatusCode::NOT_FOUND, &text)
+        let since = self.shared.look();
+        let own = async {
+            if fresh {
+                self.shared.reported_after(since).await;
             }
-        }
-    }
-
-    /// The traffic of a window after the proxies' next reports.
-    pub async fn fresh(&self, window: Duration) -> Report {
-        let since = self.look();
-        self.wait_for_reports(since).await;
-        self.traffic(Some(window))
-    }
-
-    /// Makes the proxies report often for a while.
-    fn look(&self) -> Instant {
+        };
+        let ((), others) = tokio::join!(own, self.peers.ask(question));
         let now = Instant::now();
-        self.shared.looked_at.send_replace(Some(now));
-        now
+        let mut heard = Heard::of(&self.shared, question, now);
+        for (_, theirs) in others.heard {
+            heard.add(theirs, window);
+        }
+        let inventory = self.overview.inventory();
+        let mut report = Report::new(window, inventory, &heard.proxies, heard.traffic, now);
+        report.controllers = others.controllers;
+        report
     }
 
-    /// Until every connected proxy has reported after `since`, or patience ends.
-    async fn wait_for_reports(&self, since: Instant) {
-        let deadline = since + PATIENCE;
-        while Instant::now() < deadline {
-            let proxies = self.shared.proxies.list();
-            let late = |pod| {
-                self.shared
-                    .traffic
-                    .reported(pod)
-                    .is_none_or(|at| at < since)
-            };
-            if !proxies.iter().any(|proxy| late(&proxy.pod)) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Who is connected to whom.
+    async fn connected(&self) -> Connected {
+        let question = Question {
+            window: None,
+            fresh: false,
+            proxies_only: true,
+        };
+        let pods = |heard: Heard| heard.proxies.into_iter().map(|at| at.pod).collect();
+        let others = self.peers.ask(question).await;
+        let controllers = others.controllers.as_ref();
+        Connected {
+            missing: controllers.and_then(|at| at.missing()),
+            own: pods(Heard::of(&self.shared, question, Instant::now())),
+            others: others
+                .heard
+                .into_iter()
+                .map(|(at, heard)| (at, pods(heard)))
+                .collect(),
         }
     }
 
@@ -263,6 +259,66 @@ impl Api {
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         self.keys.admit(shown.unwrap_or_default(), right).await
     }
+}
+
+/// Pods whose proxies are connected.
+struct Connected {
+    /// Here.
+    own: BTreeSet<PodRef>,
+    /// To the other controllers.
+    others: Vec<(SocketAddr, BTreeSet<PodRef>)>,
+    /// Controllers that could not be asked.
+    missing: Option<String>,
+}
+
+impl Connected {
+    fn pods(&self) -> BTreeSet<PodRef> {
+        let others = self.others.iter().flat_map(|(_, pods)| pods);
+        self.own.iter().chain(others).cloned().collect()
+    }
+}
+
+fn stat(report: &Report, asked: Asked) -> Answer {
+    let Some(resource) = asked.resource else {
+        return error(StatusCode::BAD_REQUEST, "resource is missing, e.g. deploy");
+    };
+    let query = Query {
+        resource,
+        namespace: asked.namespace,
+        labels: asked.labels,
+        from: asked.from,
+        to: asked.to,
+    };
+    match rows::stat(report, &query) {
+        Ok(rows) => {
+            let (version, window) = (&report.api_version, report.window_seconds);
+            let document = json!({"apiVersion": version, "kind": "Stat", "windowSeconds": window, "rows": rows});
+            of(report, document)
+        }
+        Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
+    }
+}
+
+fn explain(report: &Report, asked: &Asked) -> Answer {
+    let namespace = asked.namespace.as_deref().unwrap_or("default");
+    let Some(service) = &asked.service else {
+        return error(StatusCode::BAD_REQUEST, "service is missing");
+    };
+    match why::why(report, namespace, service) {
+        Some(why) => of(report, json!(why)),
+        None => {
+            let text = format!("there is no service {service} in namespace {namespace}");
+            error(StatusCode::NOT_FOUND, &text)
+        }
+    }
+}
+
+/// A document made from a report: it says as well which controllers had a say.
+fn of(report: &Report, mut document: Value) -> Answer {
+    if let Some(controllers) = &report.controllers {
+        document["controllers"] = json!(controllers);
+    }
+    json(&document)
 }
 
 fn refused(refusal: &Refusal) -> Answer {

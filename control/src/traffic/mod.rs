@@ -36,11 +36,3 @@ pub use counts::Counts;
 pub use inventory::Inventory;
 pub use report::Report;
 pub use table::TrafficTable;
-
-use std::time::Duration;
-
-/// Where reports come from.
-pub trait TrafficSource: Send + Sync + 'static {
-    /// The traffic of the last `window`; `None`: since the proxies started.
-    fn traffic(&self, window: Option<Duration>) -> Report;
-}

@@ -13,6 +13,8 @@ const MAX_NAME: usize = 600;
 const MAX_ENTRIES: usize = 4_096;
 /// Kinds of answers and reasons of one edge.
 const MAX_KINDS: usize = 64;
+/// The same of edges that were added up.
+const MAX_KINDS_ADDED: usize = 1_024;
 /// Labels of a reading.
 const MAX_LABELS: usize = 8;
 
@@ -35,7 +37,19 @@ pub struct Summary {
 
 /// Checks a summary, or says what is malformed in it.
 pub fn summary(from: &pb::Summary) -> Result<Summary, String> {
-    let table = Table(&from.strings);
+    within(from, MAX_KINDS)
+}
+
+/// The same as another controller tells it, which may have added edges up: there every code has its place.
+pub fn of_controller(from: &pb::Summary) -> Result<Summary, String> {
+    within(from, MAX_KINDS_ADDED)
+}
+
+fn within(from: &pb::Summary, kinds: usize) -> Result<Summary, String> {
+    let table = Table {
+        strings: &from.strings,
+        kinds,
+    };
     Ok(Summary {
         incarnation: from.incarnation,
         uptime: Duration::from_millis(from.uptime_ms),
@@ -58,13 +72,17 @@ fn each<F, T>(
     all.iter().enumerate().map(read).collect()
 }
 
-struct Table<'a>(&'a [String]);
+struct Table<'a> {
+    strings: &'a [String],
+    /// Most kinds of answers and reasons of one edge.
+    kinds: usize,
+}
 
 impl Table<'_> {
     fn text(&self, field: &str, reference: u32) -> Result<String, String> {
         match reference {
             0 => Ok(String::new()),
-            at => match self.0.get(at as usize - 1) {
+            at => match self.strings.get(at as usize - 1) {
                 Some(text) if text.len() <= MAX_NAME => Ok(text.clone()),
                 Some(text) => Err(format!("{field}: {} bytes, at most {MAX_NAME}", text.len())),
                 None => Err(format!("{field}: {at} is outside the table")),
@@ -77,8 +95,8 @@ impl Table<'_> {
             let buckets = edge.latency.len();
             return Err(format!("latency: {buckets} buckets, at most {BUCKETS}"));
         }
-        if edge.answers.len().max(edge.denied_by.len()) > MAX_KINDS {
-            return Err(format!("answers: at most {MAX_KINDS} kinds"));
+        if edge.answers.len().max(edge.denied_by.len()) > self.kinds {
+            return Err(format!("answers: at most {} kinds", self.kinds));
         }
         let key = EdgeKey {
             direction: direction(edge.direction)?,

@@ -3,6 +3,7 @@
 use super::counts::Counts;
 use super::inventory::{Inventory, Permission, PodFacts, SplitFacts};
 use super::table::{Backend, ConnectionKey, Connections, EdgeKey, PodTraffic};
+use crate::peers::Controllers;
 use crate::pod_ref::PodRef;
 use crate::serve::proxies::ProxyStatus;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Report {
     /// Seconds asked for; absent: since the proxies started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_seconds: Option<f64>,
+    /// Which controllers had a say; absent: there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controllers: Option<Controllers>,
     /// Pods, with and without traffic.
     pub pods: Vec<PodReport>,
     /// Namespaces, with and without pods.
@@ -141,6 +145,7 @@ impl Report {
             api_version: API_VERSION.into(),
             kind: "Traffic".into(),
             window_seconds: window.map(|window| window.as_secs_f64()),
+            controllers: None,
             pods: pods.collect(),
             namespaces: inventory.namespaces,
             services: inventory.services,

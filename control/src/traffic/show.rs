@@ -2,13 +2,16 @@
 
 use super::inventory::PodFacts;
 use super::rows::Resource;
-use super::tap::{Shown, Tap};
+use super::tap::{Passed, Shown};
 use crate::pod_ref::PodRef;
 use bytes::Bytes;
-use futures_util::stream::{Stream, StreamExt, iter, unfold};
+use futures_util::stream::{BoxStream, Stream, StreamExt, iter, select_all};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_proxy_api::wire::generated as pb;
+
+/// Lines that travel together.
+const AT_ONCE: usize = 256;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,14 @@ pub enum Line {
         without_proxy: Vec<String>,
         /// Pods that fit and whose proxy is not connected.
         not_connected: Vec<String>,
+        /// Controllers that could not be asked, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missing: Option<String>,
+    },
+    /// A controller answers no more: what its proxies see is missing from here on.
+    ControllerGone {
+        /// Its address.
+        controller: String,
     },
     /// The head of an answer is known.
     Answered(Box<Exchange>),
@@ -183,9 +194,10 @@ impl Wanted {
 }
 
 impl Fitting {
-    /// The first line.
-    pub fn line(&self) -> Line {
+    /// The first line; `missing`: controllers that could not be asked.
+    pub fn line(&self, missing: Option<String>) -> Line {
         Line::Connected {
+            missing,
             pods: self.pods.iter().map(ToString::to_string).collect(),
             without_proxy: self.without_proxy.clone(),
             not_connected: self.not_connected.clone(),
@@ -193,15 +205,37 @@ impl Fitting {
     }
 }
 
-/// The lines of a tap, for as long as somebody reads them.
-pub fn lines(first: &Line, tap: Tap) -> impl Stream<Item = Bytes> + Send + use<> {
+/// What the proxies of one controller show.
+pub struct Shows {
+    /// Another one, by its address; `None`: this one.
+    pub controller: Option<String>,
+    /// What they show.
+    pub passed: BoxStream<'static, Passed>,
+}
+
+/// The lines of a tap, for as long as somebody reads them. Lines that are there at once travel together.
+pub fn lines(first: &Line, shows: Vec<Shows>) -> impl Stream<Item = Bytes> + Send + use<> {
     let first = text(first);
-    let rest = unfold(tap, |mut tap| async move {
-        let (pod, shown) = tap.next().await?;
-        let line = line(&pod, shown, tap.lost());
-        Some((text(&line), tap))
+    let lost = vec![0; shows.len()];
+    let shows = shows.into_iter().enumerate().map(|(at, shows)| {
+        let gone = shows.controller.map(Err);
+        let passed = shows.passed.map(Ok).chain(iter(gone));
+        passed.map(move |passed| (at, passed)).boxed()
     });
-    iter([first]).chain(rest)
+    let lines = select_all(shows).scan(lost, |lost, (at, passed)| {
+        let line = match passed {
+            Ok((pod, shown, here)) => {
+                lost[at] = here;
+                line(&pod, shown, lost.iter().sum())
+            }
+            Err(controller) => Line::ControllerGone { controller },
+        };
+        std::future::ready(Some(text(&line)))
+    });
+    let together = lines
+        .ready_chunks(AT_ONCE)
+        .map(|lines| lines.concat().into());
+    iter([first]).chain(together)
 }
 
 fn text(line: &Line) -> Bytes {
@@ -388,8 +422,9 @@ mod tests {
             pods: vec!["shop/a".into()],
             without_proxy: vec!["shop/c".into()],
             not_connected: vec!["shop/b".into()],
+            missing: None,
         };
-        assert_eq!(wanted.fitting(&pods, &connected).line(), expected);
+        assert_eq!(wanted.fitting(&pods, &connected).line(None), expected);
     }
 
     #[test]
@@ -408,6 +443,43 @@ mod tests {
             "{json:?}"
         );
         assert_eq!(serde_json::from_slice::<Line>(&json).unwrap(), line);
+    }
+
+    #[tokio::test]
+    async fn what_several_controllers_lost_is_added_up_and_one_that_goes_is_named() {
+        let state = |pod: &str, lost| {
+            let shown = Shown::State(pb::TapState::default());
+            (PodRef::new("shop", pod), shown, lost)
+        };
+        let here = Shows {
+            controller: None,
+            passed: iter([state("a", 1), state("a", 2)]).boxed(),
+        };
+        let there = Shows {
+            controller: Some("10.0.0.2:8086".into()),
+            passed: iter([state("b", 40)]).boxed(),
+        };
+        let first = Fitting::default().line(None);
+        let all: Vec<Bytes> = lines(&first, vec![here, there]).collect().await;
+        assert_eq!(
+            all.len(),
+            2,
+            "the first line goes ahead, the others together"
+        );
+        let lines: Vec<Line> = all[1]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        let lost = lines.iter().filter_map(|line| match line {
+            Line::State { lost, .. } => Some(*lost),
+            _ => None,
+        });
+        assert_eq!(lost.max(), Some(42));
+        let gone = Line::ControllerGone {
+            controller: "10.0.0.2:8086".into(),
+        };
+        assert!(lines.contains(&gone), "{lines:?}");
     }
 
     #[test]

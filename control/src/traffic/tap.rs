@@ -2,6 +2,7 @@
 //! for who does not read, and what is lost is counted.
 
 use crate::pod_ref::PodRef;
+use futures_util::stream::{BoxStream, StreamExt, unfold};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +40,9 @@ pub enum Shown {
     State(pb::TapState),
 }
 
+/// What a proxy shows, with the number of looks that were lost so far between it and whoever reads here.
+pub type Passed = (PodRef, Shown, u64);
+
 /// A tap, as long as it is held.
 #[derive(Debug)]
 pub struct Tap {
@@ -73,7 +77,11 @@ impl Taps {
         let (sender, shown) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let session = Session {
-            start: pb::TapStart { id, ..start },
+            start: pb::TapStart {
+                id,
+                batches: true,
+                ..start
+            },
             pods,
             shown: sender,
             lost: lost.clone(),
@@ -136,6 +144,16 @@ impl Tap {
     /// How much was lost on its way from here.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+
+    /// All that is shown, for as long as it is read.
+    pub fn stream(self) -> BoxStream<'static, Passed> {
+        let shown = unfold(self, |mut tap| async move {
+            let (pod, shown) = tap.next().await?;
+            let lost = tap.lost();
+            Some(((pod, shown, lost), tap))
+        });
+        shown.boxed()
     }
 }
 

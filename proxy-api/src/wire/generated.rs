@@ -778,6 +778,9 @@ pub struct TapStart {
     /// the values of authorization and cookie fields as well
     #[prost(bool, tag = "15")]
     pub show_secrets: bool,
+    /// who asks takes `TapEvents`
+    #[prost(bool, tag = "16")]
+    pub batches: bool,
 }
 /// A header field. In a TapStart an empty value means that the field is there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -795,7 +798,7 @@ pub struct TapStop {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ObserveEvent {
-    #[prost(oneof = "observe_event::Event", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "observe_event::Event", tags = "1, 2, 3, 4, 5")]
     pub event: ::core::option::Option<observe_event::Event>,
 }
 /// Nested message and enum types in `ObserveEvent`.
@@ -811,7 +814,16 @@ pub mod observe_event {
         Tap(super::TapEvent),
         #[prost(message, tag = "4")]
         TapState(super::TapState),
+        /// where TapStart allows it, in place of many `tap`
+        #[prost(message, tag = "5")]
+        Taps(super::TapEvents),
     }
+}
+/// Looks of a short time, in order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TapEvents {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<TapEvent>,
 }
 /// Everything a proxy counted since its process started, as totals: what a lost summary said is in the next one. The
 /// first summary of a stream says all of it, each later one what has changed.
@@ -1031,6 +1043,100 @@ pub struct TapState {
     #[prost(bool, tag = "5")]
     pub ended: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerTraffic {
+    /// number of the asking process: who finds its own here asked itself, and refuses
+    #[prost(fixed64, tag = "1")]
+    pub asker: u64,
+    /// 0: since the proxies started
+    #[prost(uint32, tag = "2")]
+    pub window_ms: u32,
+    /// wait for the next reports
+    #[prost(bool, tag = "3")]
+    pub fresh: bool,
+    /// who is connected; no traffic
+    #[prost(bool, tag = "4")]
+    pub proxies_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerPod {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    /// absent: not connected
+    #[prost(message, optional, tag = "3")]
+    pub proxy: ::core::option::Option<PeerProxy>,
+    /// absent: nothing was reported; here with what was counted in the window
+    #[prost(message, optional, tag = "4")]
+    pub summary: ::core::option::Option<Summary>,
+    /// since its last report
+    #[prost(uint64, tag = "5")]
+    pub silent_ms: u64,
+    /// what the counts cover
+    #[prost(uint64, tag = "6")]
+    pub covers_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerProxy {
+    #[prost(string, tag = "1")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub connected_ms: u64,
+    #[prost(bool, tag = "4")]
+    pub stale: bool,
+    #[prost(uint64, tag = "5")]
+    pub stale_ms: u64,
+    #[prost(uint32, tag = "6")]
+    pub subscriptions: u32,
+    #[prost(string, tag = "7")]
+    pub last_nack: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerTap {
+    #[prost(message, optional, tag = "1")]
+    pub start: ::core::option::Option<TapStart>,
+    #[prost(message, repeated, tag = "2")]
+    pub pods: ::prost::alloc::vec::Vec<PodName>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodName {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerShown {
+    #[prost(message, optional, tag = "1")]
+    pub pod: ::core::option::Option<PodName>,
+    /// looks lost at the asked controller so far
+    #[prost(uint64, tag = "4")]
+    pub lost: u64,
+    #[prost(oneof = "peer_shown::Shown", tags = "2, 3")]
+    pub shown: ::core::option::Option<peer_shown::Shown>,
+}
+/// Nested message and enum types in `PeerShown`.
+pub mod peer_shown {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Shown {
+        #[prost(message, tag = "2")]
+        Look(super::TapEvent),
+        #[prost(message, tag = "3")]
+        State(super::TapState),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerDetail {
+    #[prost(message, repeated, tag = "1")]
+    pub pods: ::prost::alloc::vec::Vec<PodName>,
+    #[prost(message, optional, tag = "2")]
+    pub metrics: ::core::option::Option<MetricsFor>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerDone {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Access {
@@ -2031,6 +2137,441 @@ pub mod observe_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "weft.v1.Observe";
     impl<T> tonic::server::NamedService for ObserveServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod peers_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct PeersClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> PeersClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PeersClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PeersClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// One message for each pod of which something is known.
+        pub async fn traffic(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerTraffic>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerPod>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Peers/Traffic");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Peers", "Traffic"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What the proxies of some pods show, as long as it is read.
+        pub async fn tap(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerTap>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerShown>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Peers/Tap");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Peers", "Tap"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Passes on an order to proxies.
+        pub async fn detail(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerDetail>,
+        ) -> std::result::Result<tonic::Response<super::PeerDone>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Peers/Detail");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Peers", "Detail"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod peers_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PeersServer.
+    #[async_trait]
+    pub trait Peers: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Traffic method.
+        type TrafficStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerPod, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One message for each pod of which something is known.
+        async fn traffic(
+            &self,
+            request: tonic::Request<super::PeerTraffic>,
+        ) -> std::result::Result<tonic::Response<Self::TrafficStream>, tonic::Status>;
+        /// Server streaming response type for the Tap method.
+        type TapStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerShown, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the proxies of some pods show, as long as it is read.
+        async fn tap(
+            &self,
+            request: tonic::Request<super::PeerTap>,
+        ) -> std::result::Result<tonic::Response<Self::TapStream>, tonic::Status>;
+        /// Passes on an order to proxies.
+        async fn detail(
+            &self,
+            request: tonic::Request<super::PeerDetail>,
+        ) -> std::result::Result<tonic::Response<super::PeerDone>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct PeersServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PeersServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PeersServer<T>
+    where
+        T: Peers,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/weft.v1.Peers/Traffic" => {
+                    #[allow(non_camel_case_types)]
+                    struct TrafficSvc<T: Peers>(pub Arc<T>);
+                    impl<
+                        T: Peers,
+                    > tonic::server::ServerStreamingService<super::PeerTraffic>
+                    for TrafficSvc<T> {
+                        type Response = super::PeerPod;
+                        type ResponseStream = T::TrafficStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerTraffic>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peers>::traffic(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TrafficSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Peers/Tap" => {
+                    #[allow(non_camel_case_types)]
+                    struct TapSvc<T: Peers>(pub Arc<T>);
+                    impl<T: Peers> tonic::server::ServerStreamingService<super::PeerTap>
+                    for TapSvc<T> {
+                        type Response = super::PeerShown;
+                        type ResponseStream = T::TapStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerTap>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peers>::tap(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TapSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Peers/Detail" => {
+                    #[allow(non_camel_case_types)]
+                    struct DetailSvc<T: Peers>(pub Arc<T>);
+                    impl<T: Peers> tonic::server::UnaryService<super::PeerDetail>
+                    for DetailSvc<T> {
+                        type Response = super::PeerDone;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerDetail>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peers>::detail(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DetailSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PeersServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "weft.v1.Peers";
+    impl<T> tonic::server::NamedService for PeersServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

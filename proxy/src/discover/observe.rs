@@ -8,11 +8,12 @@ use super::tap;
 use crate::metrics::Metrics;
 use crate::tap::Look;
 use http::Uri;
+use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Interval, MissedTickBehavior, Sleep, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use weft_proxy_api::names;
 use weft_proxy_api::wire::decode::metrics_tier;
@@ -27,6 +28,11 @@ const PAUSE: Duration = Duration::from_secs(10);
 const OUTBOX: usize = 256;
 /// Looks at single requests that may wait; more are left out, and counted.
 const LOOKS: usize = 4_096;
+/// How long a look may wait for others to travel with: each message wakes two programs, at any rate of requests.
+const GATHER: Duration = Duration::from_millis(25);
+/// Looks of one message, and their bytes; the controller takes four times as much.
+const MAX_BATCH: usize = 256;
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// How often a tap says how it fares.
 const STATES: Duration = Duration::from_secs(1);
 /// Longest time that another tier of metrics may be asked for.
@@ -73,34 +79,82 @@ async fn attach(
             () = wait(&mut detail.until) => detail.end(),
             () = tick(&mut ticks) => summaries.send(&events),
             () = tick(&mut taps.ticks) => taps.tell(&events),
-            () = pass_on(&mut taps.looks, &events) => {}
+            () = taps.looks.pass_on(&events) => {}
         }
     }
 }
 
-/// Hands one look over, as soon as there is room.
-async fn pass_on(looks: &mut Receiver<Look>, events: &Sender<pb::ObserveEvent>) {
-    let (Ok(room), Some(look)) = (events.reserve().await, looks.recv().await) else {
-        return std::future::pending().await;
-    };
-    room.send(event(Event::Tap(tap::look(look))));
+/// Looks on their way to the controller.
+struct Looks {
+    queue: Receiver<Look>,
+    /// The controller takes many at once.
+    batches: bool,
+    /// The first look of the next message, and when that goes.
+    first: Option<(pb::TapEvent, Instant)>,
+}
+
+impl Looks {
+    /// Hands one message over, as soon as there is room. May be dropped and called again at any time.
+    async fn pass_on(&mut self, events: &Sender<pb::ObserveEvent>) {
+        let due = match &self.first {
+            Some((_, due)) => *due,
+            None => {
+                let Some(look) = self.queue.recv().await else {
+                    return std::future::pending().await;
+                };
+                let now = Instant::now();
+                let due = if self.batches { now + GATHER } else { now };
+                self.first = Some((tap::look(look), due));
+                due
+            }
+        };
+        // Meanwhile nobody waits at the queue, so that looks that come wake nobody.
+        sleep_until(due).await;
+        let Ok(room) = events.reserve().await else {
+            return std::future::pending().await;
+        };
+        if let Some((first, _)) = self.first.take() {
+            room.send(event(match self.batches {
+                true => Event::Taps(self.batch(first)),
+                false => Event::Tap(first),
+            }));
+        }
+    }
+
+    /// All that has come, as far as it fits into one message.
+    fn batch(&mut self, first: pb::TapEvent) -> pb::TapEvents {
+        let (mut bytes, mut events) = (first.encoded_len(), vec![first]);
+        while events.len() < MAX_BATCH
+            && bytes < MAX_BATCH_BYTES
+            && let Ok(look) = self.queue.try_recv()
+        {
+            let look = tap::look(look);
+            bytes += look.encoded_len();
+            events.push(look);
+        }
+        pb::TapEvents { events }
+    }
 }
 
 /// The taps of one stream; they end with it.
 struct Tapping<'a> {
     metrics: &'a Metrics,
     sender: Sender<Look>,
-    looks: Receiver<Look>,
+    looks: Looks,
     ticks: Option<Interval>,
 }
 
 impl<'a> Tapping<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        let (sender, looks) = mpsc::channel(LOOKS);
+        let (sender, queue) = mpsc::channel(LOOKS);
         Self {
             metrics,
             sender,
-            looks,
+            looks: Looks {
+                queue,
+                batches: false,
+                first: None,
+            },
             ticks: None,
         }
     }
@@ -112,6 +166,7 @@ impl<'a> Tapping<'a> {
             path = asked.path_prefix,
             "requests are being looked at"
         );
+        self.looks.batches = asked.batches;
         let taps = self.metrics.taps();
         taps.start(tap::tap(asked, self.sender.clone()));
         self.ticks.get_or_insert_with(|| interval(STATES));
@@ -216,4 +271,85 @@ fn hello(whoami: &Whoami) -> pb::Hello {
 
 fn event(event: Event) -> pb::ObserveEvent {
     pb::ObserveEvent { event: Some(event) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn looks(batches: bool) -> (Sender<Look>, Looks) {
+        let (sender, queue) = mpsc::channel(LOOKS);
+        let looks = Looks {
+            queue,
+            batches,
+            first: None,
+        };
+        (sender, looks)
+    }
+
+    fn look(exchange: u64) -> Look {
+        Look {
+            exchange,
+            ..Look::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_of_a_short_time_travel_together_and_none_is_lost() {
+        let (sender, mut looks) = looks(true);
+        let (events, mut outbox) = mpsc::channel(OUTBOX);
+        let count = 2 * MAX_BATCH as u64 + 1;
+        for exchange in 0..count {
+            sender.try_send(look(exchange)).unwrap();
+        }
+        let mut sizes = Vec::new();
+        let mut seen = Vec::new();
+        while seen.len() < count as usize {
+            // As in the loop around it: dropped now and then, before a message goes.
+            let again = tokio::time::timeout(GATHER / 2, looks.pass_on(&events));
+            assert!(again.await.is_err());
+            looks.pass_on(&events).await;
+            let Some(Event::Taps(batch)) = outbox.try_recv().unwrap().event else {
+                panic!("not a batch");
+            };
+            sizes.push(batch.events.len());
+            seen.extend(batch.events.iter().map(|at| at.exchange));
+        }
+        assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, 1]);
+        assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_bounded_in_bytes() {
+        let (sender, mut looks) = looks(true);
+        let (events, mut outbox) = mpsc::channel(OUTBOX);
+        for exchange in 0..5 {
+            let path = "x".repeat(MAX_BATCH_BYTES / 2);
+            sender
+                .try_send(Look {
+                    path,
+                    ..look(exchange)
+                })
+                .unwrap();
+        }
+        looks.pass_on(&events).await;
+        let Some(Event::Taps(batch)) = outbox.try_recv().unwrap().event else {
+            panic!("not a batch");
+        };
+        assert_eq!(batch.events.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_controller_gets_each_look_by_itself() {
+        let (sender, mut looks) = looks(false);
+        let (events, mut outbox) = mpsc::channel(OUTBOX);
+        sender.try_send(look(1)).unwrap();
+        sender.try_send(look(2)).unwrap();
+        for exchange in [1, 2] {
+            looks.pass_on(&events).await;
+            let event = outbox.try_recv().unwrap().event;
+            assert!(matches!(event, Some(Event::Tap(look)) if look.exchange == exchange));
+        }
+    }
 }

@@ -48,12 +48,12 @@ fn install(port: u16) -> Result<String> {
         "metadata": {"name": CONTROL_ACCOUNT, "namespace": SYSTEM_NAMESPACE},
         "spec": {"type": "ExternalName", "externalName": "localhost"},
     });
-    let parts = text
-        .split("---\n")
-        .map(|part| match part.contains("\nkind: Service\n") {
+    let parts = text.split("---\n").map(|part| {
+        match part.contains("\nkind: Service\n") && !part.contains("clusterIP: None") {
             true => format!("{service}\n"),
             false => part.to_owned(),
-        });
+        }
+    });
     Ok(parts.collect::<Vec<_>>().join("---\n"))
 }
 

@@ -62,7 +62,7 @@ pub trait Reports: Send + Sync + 'static {
 
 impl Reports for Api {
     fn report(&self, window: Duration) -> impl Future<Output = Report> + Send {
-        self.fresh(window)
+        self.traffic(Some(window), true)
     }
 }
 

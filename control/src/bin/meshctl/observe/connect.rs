@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 use weft_control::local::{Client, Rung, default_state};
+use weft_control::peers::Controllers;
 use weft_control::state::OBSERVE_TOKEN;
 use weft_control::traffic::Report;
 use weft_proxy_api::names::{SYSTEM_NAMESPACE, VIEWER_ACCOUNT, ports};
@@ -68,7 +69,12 @@ impl Target {
     pub(crate) fn report(&self, window: super::Window) -> Result<Report> {
         let path = format!("/api/v1/traffic?fresh&window={}", window.query());
         let text = self.get(&path)?;
-        serde_json::from_str(&text).context("the controller's answer cannot be read")
+        let report: Report =
+            serde_json::from_str(&text).context("the controller's answer cannot be read")?;
+        if let Some(missing) = report.controllers.as_ref().and_then(Controllers::missing) {
+            eprintln!("meshctl: {missing}");
+        }
+        Ok(report)
     }
 
     /// Did somebody say where it is?

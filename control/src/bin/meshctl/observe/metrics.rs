@@ -64,9 +64,12 @@ pub(crate) fn run(args: &MetricsArgs) -> Result<ExitCode> {
     let path = format!("/api/v1/metrics?{}", query.join("&"));
     let answer = args.target.post(&path)?;
     let line = serde_json::from_str(&answer).context("the controller's answer cannot be read")?;
-    let Line::Connected { pods, .. } = line else {
+    let Line::Connected { pods, missing, .. } = line else {
         anyhow::bail!("the controller's answer cannot be read");
     };
+    if let Some(missing) = missing {
+        eprintln!("meshctl: {missing}");
+    }
     if pods.is_empty() {
         eprintln!("meshctl: no connected proxy fits");
         return Ok(ExitCode::FAILURE);

@@ -129,6 +129,9 @@ pub(crate) fn run(args: &TapArgs) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        if let Line::ControllerGone { controller } = &line {
+            eprintln!("meshctl: the controller {controller} answers no more");
+        }
         if let Some(hint) = progress.take(&line, Instant::now()) {
             eprintln!("{hint}");
         }
@@ -156,6 +159,7 @@ pub(super) fn connected(line: &Line) -> String {
         pods,
         without_proxy,
         not_connected,
+        missing,
     } = line
     else {
         return String::new();
@@ -172,6 +176,9 @@ pub(super) fn connected(line: &Line) -> String {
     }
     if !not_connected.is_empty() {
         text.push_str(&format!("not connected: {}\n", not_connected.join(", ")));
+    }
+    if let Some(missing) = missing {
+        text.push_str(&format!("{missing}\n"));
     }
     text
 }
@@ -228,7 +235,7 @@ impl Progress {
 /// The line for people; `None`: nothing to show.
 fn text(line: &Line) -> Option<String> {
     match line {
-        Line::Connected { .. } | Line::State { .. } => None,
+        Line::Connected { .. } | Line::State { .. } | Line::ControllerGone { .. } => None,
         Line::Answered(at) => Some(answered(at)),
         Line::Ended(at) => Some(ended(at)),
     }

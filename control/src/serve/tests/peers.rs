@@ -1,0 +1,158 @@
+//! What controllers tell each other, and whom they tell nothing.
+
+use super::*;
+use crate::peers::{Peers, Question};
+use crate::serve::proxies::ProxyStatus;
+use crate::traffic::counts::Counts;
+use crate::traffic::read::Summary;
+use crate::traffic::table::EdgeKey;
+use crate::traffic::tap::Shown;
+use futures_util::StreamExt;
+use pb::peers_client::PeersClient;
+
+const ALL: Question = Question {
+    window: None,
+    fresh: false,
+    proxies_only: false,
+};
+
+fn connected(name: &str) -> ProxyStatus {
+    ProxyStatus {
+        pod: PodRef::new("default", name),
+        zone: String::new(),
+        version: "1".into(),
+        connected: Instant::now(),
+        stale_since: None,
+        subscriptions: 1,
+        last_nack: None,
+    }
+}
+
+fn reported(requests: u64) -> Summary {
+    let counts = Counts {
+        requests,
+        ..Counts::default()
+    };
+    Summary {
+        edges: vec![(EdgeKey::default(), 1, counts)],
+        ..Summary::default()
+    }
+}
+
+#[tokio::test]
+async fn only_controllers_are_answered() {
+    let controller = Controller::start().await;
+    let id = own_identity("cluster.local").unwrap();
+    let (ttl, now) = (Duration::from_secs(60), SystemTime::now());
+    // The controller's own account, but in the hands of a pod.
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let pod = PodRef::new(id.namespace(), "somebody");
+    let ca = &controller.shared.ca;
+    let leaf = ca.issue_leaf(csr.der(), &id, &pod, ttl, now).unwrap();
+    let bound = (
+        leaf.chain,
+        PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    );
+    for (who, certificate, code) in [
+        ("nobody", None, Code::Unauthenticated),
+        (
+            "a workload",
+            Some(controller.certificate("web", "web-1")),
+            Code::PermissionDenied,
+        ),
+        ("a pod of its account", Some(bound), Code::PermissionDenied),
+    ] {
+        let mut client = PeersClient::new(controller.channel(certificate).await);
+        let traffic = client.traffic(pb::PeerTraffic::default()).await;
+        let tap = client.tap(pb::PeerTap::default()).await;
+        let detail = client.detail(pb::PeerDetail::default()).await;
+        let codes = [
+            traffic.err().map(|status| status.code()),
+            tap.err().map(|status| status.code()),
+            detail.err().map(|status| status.code()),
+        ];
+        assert_eq!(codes, [Some(code); 3], "{who}");
+    }
+}
+
+#[tokio::test]
+async fn all_are_asked_but_itself_and_who_is_silent_is_named() {
+    let here = Controller::start().await;
+    let there = here.replica().await;
+    let stranger = Controller::start().await; // another mesh
+    let _entry = there.shared.proxies.enter(connected("web-1"));
+    let pod = PodRef::new("default", "web-1");
+    there
+        .shared
+        .traffic
+        .record(&pod, reported(7), Instant::now());
+    let names = [&here, &there, &stranger].map(|at| at.address.to_string());
+    let peers = Peers::new(names.to_vec(), here.shared.clone(), here.own.clone());
+    let gathered = peers.ask(ALL).await;
+    let [(at, heard)] = &gathered.heard[..] else {
+        panic!("{} answers", gathered.heard.len());
+    };
+    assert_eq!(*at, there.address);
+    assert_eq!(heard.proxies[0].pod, pod);
+    assert_eq!(heard.traffic[0].edges[0].1.requests, 7);
+    let controllers = gathered.controllers.unwrap();
+    assert_eq!((controllers.known, controllers.answered), (3, 2));
+    let silent: Vec<_> = controllers.silent.iter().collect();
+    assert_eq!(silent[0].controller, stranger.address.to_string());
+    assert!(silent[0].why.contains("no TLS"), "{silent:?}");
+    let alone = Peers::new(vec![], here.shared.clone(), here.own.clone());
+    assert_eq!(alone.ask(ALL).await.controllers, None);
+}
+
+#[tokio::test]
+async fn a_tap_reaches_proxies_of_another_controller_and_ends_with_its_reader() {
+    let here = Controller::start().await;
+    let there = here.replica().await;
+    let peers = Peers::new(vec![], here.shared.clone(), here.own.clone());
+    let pod = PodRef::new("default", "web-1");
+    let pods = BTreeSet::from([pod.clone()]);
+    let tap = peers.tap(there.address, pb::TapStart::default(), &pods);
+    let mut shown = tap.await.unwrap();
+    let mut known = BTreeSet::new();
+    let Some(pb::observe_command::Command::Tap(start)) =
+        there.shared.taps.next_command(&pod, &mut known)
+    else {
+        panic!("nothing was asked of the proxy");
+    };
+    let state = Shown::State(pb::TapState {
+        id: start.id,
+        seen: 9,
+        ..Default::default()
+    });
+    there.shared.taps.show(&pod, start.id, state.clone());
+    assert_eq!(shown.next().await, Some((pod.clone(), state, 0)));
+    drop(shown);
+    let known = Mutex::new(known);
+    eventually("it ends", || {
+        let told = there.shared.taps.next_command(&pod, &mut known.lock());
+        matches!(told, Some(pb::observe_command::Command::Stop(_)))
+    })
+    .await;
+}
+
+#[test]
+fn controllers_of_one_folder_learn_whom_the_others_enrolled() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let open = || Enrolled::open(state.clone()).unwrap();
+    let (here, there) = (open(), open());
+    let [a, b] = ["a", "b"].map(|name| PodRef::new("default", name));
+    there.add(b.clone(), |_| true).unwrap();
+    here.add(a.clone(), |_| true).unwrap();
+    // What is found when the own is written is learnt as well.
+    assert_eq!(here.learn().unwrap(), std::slice::from_ref(&b));
+    assert_eq!(there.learn().unwrap(), std::slice::from_ref(&a));
+    assert_eq!(there.learn().unwrap(), []);
+    assert_eq!(open().all(), BTreeSet::from([a, b]));
+    let token = state.observe_token(false).unwrap();
+    assert_eq!(state.observe_token(true).unwrap(), token);
+    assert_ne!(state.observe_token(false).unwrap(), token);
+}
