@@ -117,7 +117,11 @@ fn trial(name: String, ignored: Option<String>, run: fn() -> anyhow::Result<()>)
             Trial::test(name, || Ok(())).with_ignored_flag(true)
         }
         None => Trial::test(name, move || {
-            run().map_err(|error| format!("{error:#}").into())
+            let begun = std::time::Instant::now();
+            let outcome = run();
+            // Nothing is judged by it: whoever waits for all of them wants to know which ones take long.
+            eprint!("{:.1} s ", begun.elapsed().as_secs_f64());
+            outcome.map_err(|error| format!("{error:#}").into())
         }),
     }
 }
