@@ -81,14 +81,14 @@ fn withdrawn() -> anyhow::Result<()> {
     let open = "(printf hello; sleep 30) | timeout 40 nc bytes 7000";
     let refused = mesh.exec(
         "client",
-        &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"],
+        &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
     )?;
     ensure!(refused.stdout.is_empty(), "denied by default: {refused:?}");
     mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
     eventually("the target is in force", || {
         let answer = mesh.exec(
             "client",
-            &["sh", "-c", "printf hello | timeout 5 nc -q 1 bytes 7000"],
+            &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
         )?;
         ensure!(answer.stdout.starts_with(b"hello"), "{answer:?}");
         Ok(())

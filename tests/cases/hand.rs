@@ -49,7 +49,7 @@ until [ -s $dir/wire ]; do sleep 0.1; done
 for to in 10.1.9.9 10.1.0.2; do
   c curl -sS --max-time 10 -H 'x-secret: for-your-ears' http://$to:8080/one; echo
   c curl -sS --max-time 10 -H 'x-secret: for-your-ears' --http2-prior-knowledge http://$to:8080/two; echo
-  printf 'for-your-ears' | c timeout 10 nc -q 2 $to 7000
+  printf 'for-your-ears' | c timeout 10 nc -N $to 7000
 done
 kill -INT $dump; wait $dump || true
 grep -c for-your-ears $dir/wire && { echo 'plaintext on the wire'; exit 1; }

@@ -69,7 +69,7 @@ fn ambiguous() -> anyhow::Result<()> {
     })?;
     for head in AMBIGUOUS {
         let script = format!(
-            "printf '{}' | timeout 8 nc -q 3 web 8080",
+            "printf '{}' | timeout 8 nc -N web 8080",
             head.replace('%', "%%")
         );
         let answer = mesh.exec("client", &["bash", "-c", &script])?;
@@ -99,7 +99,7 @@ fn junk() -> anyhow::Result<()> {
     for port in [8080, 4143, 4140, 4191] {
         for source in ["/dev/urandom", "/dev/zero"] {
             let script = format!(
-                "head -c 200000 {source} | timeout 10 nc -q 1 -w 3 {web} {port} >/dev/null 2>&1; true"
+                "head -c 200000 {source} | timeout 10 nc -N -w 3 {web} {port} >/dev/null 2>&1; true"
             );
             mesh.node(&["bash", "-c", &script])?;
             mesh.exec("client", &["bash", "-c", &script])?;
@@ -107,7 +107,7 @@ fn junk() -> anyhow::Result<()> {
     }
     let control = mesh.client().status()?.control_addr;
     let script = format!(
-        "head -c 200000 /dev/urandom | timeout 10 nc -q 1 -w 3 {} {} >/dev/null; true",
+        "head -c 200000 /dev/urandom | timeout 10 nc -N -w 3 {} {} >/dev/null; true",
         control.ip(),
         control.port()
     );

@@ -3,6 +3,7 @@
 use crate::load::{self, Sample};
 use crate::{Access, Exec, Mesh, PodInfo, echo, eventually, moody};
 use anyhow::{Context, ensure};
+use std::time::Instant;
 
 /// Milliseconds of the slow endpoint; the others take a tenth.
 pub const SLOW: u64 = 200;
@@ -184,13 +185,14 @@ pub fn all_of_five(seconds: u64) -> anyhow::Result<AllFail> {
         &mesh,
         "retries: { attempts: 3, statuses: [5xx] }, retryBudget: { percent: 20, minPerSecond: 10 }",
     )?;
-    let before = all()?;
+    let (before, begun) = (all()?, Instant::now());
     let samples = run(&mesh, "web:8080", "/", &format!("{RATE}x{seconds}"), 16)?;
     ensure!(!samples.iter().any(|at| good(&at)), "some were answered");
     Ok(AllFail {
         requests: samples.len() as u64,
         served: all()? - before,
-        seconds,
+        // More than asked for, on a machine that cannot keep to the rate.
+        seconds: begun.elapsed().as_secs() + 1,
         p99: p99(&samples),
     })
 }
