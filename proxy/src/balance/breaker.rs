@@ -101,14 +101,22 @@ impl Breaker {
 
     /// The probe failed: aside again, for longer.
     pub(crate) fn probe_failed(&self, now: u64, rules: &Ejection, random: f64) {
-        let before = self.opened.fetch_add(1, Relaxed);
-        self.until
-            .store(now + backoff(rules, before, random), Relaxed);
+        let before = self.opened.load(Relaxed);
+        if self.put_off(now + backoff(rules, before, random)) {
+            self.opened.store(before.saturating_add(1), Relaxed);
+        }
     }
 
     /// The probe said nothing: the next request may try.
     pub(crate) fn probe_void(&self, now: u64) {
-        self.until.store(now, Relaxed);
+        self.put_off(now);
+    }
+
+    /// Says when the next probe may go. False: it was taken back meanwhile, by a later probe or by its set, and counts as
+    /// one that is in use.
+    fn put_off(&self, until: u64) -> bool {
+        let open = |was: u64| (was != 0).then_some(until);
+        self.until.fetch_update(Relaxed, Relaxed, open).is_ok()
     }
 
     /// Takes it back with a clean slate, but remembering how often it was opened. False: it was not open.
@@ -318,6 +326,23 @@ mod tests {
         assert!(breaker.close(now));
         assert_eq!(breaker.admit(now), Admission::Closed);
         assert!(!breaker.failed(now, &usual()), "a clean slate");
+    }
+
+    #[test]
+    fn a_probe_that_ends_after_another_has_closed_it_opens_nothing() {
+        let late: [fn(&Breaker); 2] = [
+            |breaker| breaker.probe_failed(20 * SECOND, &usual(), 0.0),
+            |breaker| breaker.probe_void(20 * SECOND),
+        ];
+        for late in late {
+            let breaker = Breaker::default();
+            breaker.open(SECOND, &usual(), 0.0);
+            assert_eq!(breaker.admit(3 * SECOND), Admission::Probe);
+            assert_eq!(breaker.admit(3 * SECOND + PROBE_PATIENCE), Admission::Probe);
+            assert!(breaker.close(14 * SECOND));
+            late(&breaker);
+            assert_eq!(breaker.admit(20 * SECOND), Admission::Closed);
+        }
     }
 
     #[test]
