@@ -23,7 +23,7 @@ use weft_proxy_api::policy::Protocol;
 pub(crate) const SILENCE: Duration = Duration::from_millis(50);
 /// The same where the client always spoke first before.
 const LONG_SILENCE: Duration = Duration::from_secs(1);
-/// How long a silent client is kept whose server cannot be reached.
+/// How long a silent client is kept whose server cannot be reached, or has gone without a word.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// What the server may say while we still wait for the client.
 const FIRST_WORDS: usize = 4096;
@@ -192,10 +192,7 @@ async fn first_words(
         return Ok(opening);
     }
     let Ok(upstream) = tcp::open(&worker.shared, &known.destination, client, None).await else {
-        // An HTTP client gets its answer when it asks; anyone else has waited long enough.
-        let speaks = client_speaks(worker, Direction::Outbound, tcp, bytes);
-        let wait = tokio::time::timeout(GIVE_UP, speaks);
-        return wait.await.unwrap_or(Ok(Opening::Nobody));
+        return client_alone(worker, Direction::Outbound, tcp, bytes).await;
     };
     match whoever_speaks(worker, Direction::Outbound, tcp, bytes, upstream).await? {
         Opening::Server(upstream, words) => {
@@ -230,15 +227,16 @@ fn spoke(seen: Seen, bytes: &BytesMut) -> Opening {
     }
 }
 
-/// Waits for the client alone, until it speaks or a drain begins.
-async fn client_speaks(
+/// Waits for a client that has no server, until it speaks or a drain begins: one that speaks HTTP gets its answer when it
+/// asks, and anyone else, who may wait for the server's words, has waited long enough.
+async fn client_alone(
     worker: &Worker,
     direction: Direction,
     tcp: &mut TcpStream,
     bytes: &mut BytesMut,
 ) -> Result<Opening, End> {
-    let seen = quiet(worker, direction, detect::read(tcp, bytes)).await?;
-    Ok(seen.map_or(Opening::Nobody, |seen| spoke(seen, bytes)))
+    let spoken = quiet(worker, direction, client_within(GIVE_UP, tcp, bytes)).await?;
+    Ok(spoken.flatten().unwrap_or(Opening::Nobody))
 }
 
 /// Waits for both. The upstream connection is of no more use if the client speaks HTTP, which has its own.
@@ -258,7 +256,7 @@ pub(crate) async fn whoever_speaks(
     match heard {
         Ok(n) if n > 0 => Ok(Opening::Server(Box::new(upstream), words)),
         // Refused by policy there, perhaps as it takes HTTP only: the client may still speak that.
-        _ => client_speaks(worker, direction, tcp, bytes).await,
+        _ => client_alone(worker, direction, tcp, bytes).await,
     }
 }
 
