@@ -19,6 +19,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+/// Longest text of a client that is told, bytes: what waits to be told is bounded in number.
+const LONGEST: usize = 1024;
+
 /// Who is told. There is none where nothing was asked for.
 pub struct Teller {
     /// Lines.
@@ -200,6 +203,11 @@ pub(crate) fn share(value: &str) -> Result<f64, String> {
     let share: Option<f64> = value.parse().ok();
     let share = share.filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+/// As much of a text as is told.
+pub(crate) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 /// A field as text; what is not text is left out.

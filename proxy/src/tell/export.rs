@@ -3,7 +3,7 @@
 
 use super::context::{self, Context, TRACESTATE};
 use super::otlp::{self, ExportTraceServiceRequest, KeyValue, Status, number, pair};
-use super::{Span, Story, text};
+use super::{LONGEST, Span, Story, cut, text};
 use crate::connect;
 use crate::connection::Direction;
 use crate::http::body::End;
@@ -118,12 +118,13 @@ fn record(story: &Story, span: &Span) -> otlp::Span {
     let inbound = place.direction == Direction::Inbound;
     let start = story.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = |since: Duration| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-    let error = text(story.error.as_ref());
+    let method = cut(story.method.as_str());
+    let error = cut(text(story.error.as_ref()));
     let failed = failure(story, inbound, error);
     let mut attributes = vec![
-        pair("http.request.method", story.method.as_str()),
+        pair("http.request.method", method),
         pair("url.scheme", story.uri.scheme_str().unwrap_or("http")),
-        pair("url.path", story.uri.path()),
+        pair("url.path", cut(story.uri.path())),
         pair("network.protocol.version", version(story.version)),
         pair("weft.direction", place.direction.label()),
     ];
@@ -149,9 +150,9 @@ fn record(story: &Story, span: &Span) -> otlp::Span {
     otlp::Span {
         trace_id: span.context.trace.to_vec(),
         span_id: span.id.to_vec(),
-        trace_state: text(span.state.as_ref()).to_owned(),
+        trace_state: whole(text(span.state.as_ref())).to_owned(),
         parent_span_id: span.context.parent.map(Vec::from).unwrap_or_default(),
-        name: story.method.as_str().to_owned(),
+        name: method.to_owned(),
         kind: if inbound { otlp::SERVER } else { otlp::CLIENT },
         start_time_unix_nano: nanos(start),
         end_time_unix_nano: nanos(start + ending.took),
@@ -164,10 +165,15 @@ fn record(story: &Story, span: &Span) -> otlp::Span {
     }
 }
 
+/// A list that means nothing in part.
+fn whole(list: &str) -> &str {
+    if list.len() <= LONGEST { list } else { "" }
+}
+
 /// The host the client named, or the address it called.
 fn server(attributes: &mut Vec<KeyValue>, story: &Story) {
     let target = story.place.target;
-    let named: Option<http::uri::Authority> = story.host().parse().ok();
+    let named: Option<http::uri::Authority> = cut(story.host()).parse().ok();
     let (host, port) = match &named {
         Some(named) => (named.host().to_owned(), named.port_u16()),
         None => (target.ip().to_string(), None),

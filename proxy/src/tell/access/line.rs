@@ -3,15 +3,13 @@
 use super::Form;
 use crate::http::body::End;
 use crate::tell::context::hex;
-use crate::tell::{Story, text};
+use crate::tell::{Story, cut, text};
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
 /// In place of a query that is not shown.
 const HIDDEN: &str = "-";
-/// Longest path, host or agent in a line; what is longer is cut.
-const LONGEST: usize = 1024;
 
 pub(super) fn write(out: &mut Vec<u8>, story: &Story, form: Form, query: bool) {
     // Writing into memory does not fail.
@@ -31,7 +29,8 @@ fn common(out: &mut Vec<u8>, story: &Story, query: bool) -> std::io::Result<()> 
     }
     let identity = place.identity.as_deref().unwrap_or("-");
     write!(out, " - {identity} [{}] \"", clf_time(story.at))?;
-    write!(out, "{} {}", story.method, escaped(story.uri.path()))?;
+    let method = cut(story.method.as_str());
+    write!(out, "{method} {}", escaped(story.uri.path()))?;
     if let Some(said) = story.uri.query() {
         write!(out, "?{}", escaped(if query { said } else { HIDDEN }))?;
     }
@@ -81,7 +80,7 @@ fn json(out: &mut Vec<u8>, story: &Story, query: bool) -> std::io::Result<()> {
     if let Some(service) = &place.service {
         put("service", (**service).into());
     }
-    put("method", story.method.as_str().into());
+    put("method", cut(story.method.as_str()).into());
     put("host", cut(story.host()).into());
     put("path", cut(story.uri.path()).into());
     if let Some(said) = story.uri.query() {
@@ -117,10 +116,6 @@ fn body(end: Option<End>) -> &'static str {
         Some(End::Late) => "late",
         None => "unanswered",
     }
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 /// Quotes, backslashes and what does not print as `\xHH`.

@@ -147,6 +147,20 @@ async fn a_collector_gets_spans_with_their_parents_and_without_queries() {
     assert_eq!(metrics.spans("sent").get(), 2);
 }
 
+#[test]
+fn what_a_client_made_long_takes_little_room_in_the_queue() {
+    let mut story = story(Direction::Inbound, 200, child());
+    let long = "x".repeat(30_000);
+    story.uri = format!("/{long}").parse().unwrap();
+    story.method = long.parse().unwrap();
+    story.host = Some(long.parse().unwrap());
+    let state = Some(format!("a={long}").parse().unwrap());
+    let span = Span { state, ..child() };
+    let record = record(&story, &span);
+    assert!(record.encoded_len() < 5 * LONGEST);
+    assert_eq!(record.trace_state, "", "not in part");
+}
+
 #[tokio::test]
 async fn what_a_collector_does_not_take_is_counted_and_what_has_no_room_too() {
     let (at, mut got) = collector("14").await;
