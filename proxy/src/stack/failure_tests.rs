@@ -80,6 +80,8 @@ async fn a_service_whose_endpoints_are_all_set_aside_says_so() {
     let shared = shared();
     let policy = settled(service(vec![backend("web", 1)]), |settings| {
         settings.ejection.consecutive = 2;
+        // However slow we are, nobody is tried again meanwhile.
+        settings.ejection.min_time = std::time::Duration::from_secs(60);
         settings.ejection.min_healthy_percent = 0;
     });
     let to = destination(&shared, policy.clone(), None);

@@ -12,7 +12,7 @@ use crate::tasks::Drain;
 use crate::tls::Tls;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tower::service_fn;
 use weft_proxy_api::policy::outbound as checked;
 use weft_proxy_api::policy::settings;
@@ -84,13 +84,13 @@ pub(super) fn connection(target: SocketAddr) -> Arc<Connection> {
     })
 }
 
-/// An address where nobody listens.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// An address where nobody listens, and nobody else can, as it stays taken.
+fn nobody() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let at = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    at
 }
 
 pub(super) fn endpoint(address: SocketAddr) -> checked::Endpoint {
@@ -223,7 +223,7 @@ async fn requests_reach_an_endpoint_and_are_counted_on_its_edge() {
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_costs_no_request_while_there_is_another() {
     let shared = shared();
-    let endpoints = [nobody().await, application("alive").await];
+    let endpoints = [nobody(), application("alive").await];
     let to = destination(&shared, service(vec![backend("web", 1)]), Some(&endpoints));
     let stack = outbound(&shared, &to);
     for _ in 0..20 {
@@ -234,7 +234,7 @@ async fn an_endpoint_that_cannot_be_reached_costs_no_request_while_there_is_anot
 #[tokio::test]
 async fn what_cannot_be_served_says_why() {
     let shared = shared();
-    let dead = [nobody().await];
+    let dead = [nobody()];
     let rows = [
         (
             service(vec![backend("web", 0)]),
@@ -391,7 +391,7 @@ async fn until(mut so: impl FnMut() -> bool) {
 #[tokio::test]
 async fn another_try_stays_within_the_backend_that_was_chosen() {
     let shared = shared();
-    let dead = nobody().await;
+    let dead = nobody();
     let alive = application("v2").await;
     let to = Destination::new(TARGET.parse().unwrap());
     let mut sets = |set: &WantedSet<'_>| {
