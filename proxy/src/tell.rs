@@ -14,6 +14,7 @@ use crate::http::body::End;
 use access::AccessLog;
 use context::{Context, SpanId};
 use export::Tracer;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version, header};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -178,6 +179,22 @@ impl Story {
         match self.uri.authority() {
             Some(authority) => authority.as_str(),
             None => text(self.host.as_ref()),
+        }
+    }
+
+    /// Lets go of the buffers that its texts are pieces of: what waits is to hold little more than is told of it.
+    fn detach(&mut self) {
+        let apart = |text: &[u8]| HeaderValue::from_bytes(&text[..text.len().min(LONGEST)]).ok();
+        let field = |field: &Option<HeaderValue>| apart(field.as_ref()?.as_bytes());
+        self.host = match self.uri.authority() {
+            Some(authority) => apart(authority.as_str().as_bytes()),
+            None => field(&self.host),
+        };
+        (self.agent, self.error) = (field(&self.agent), field(&self.error));
+        let target = self.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        self.uri = cut(target).parse().unwrap_or_default();
+        if let Some(span) = &mut self.span {
+            span.state = None;
         }
     }
 

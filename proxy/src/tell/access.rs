@@ -10,11 +10,15 @@ use super::Story;
 use crate::http::body::End;
 use crate::metrics::{Count, Metrics};
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 /// Lines that wait to be written.
 const QUEUE: usize = 8192;
+/// Of these, how many may wait as they are, each with the buffer that its request came in.
+const AS_THEY_ARE: usize = 256;
 /// Bytes that are written at once.
 const TOGETHER: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
@@ -56,6 +60,7 @@ pub struct Settings {
 pub struct AccessLog {
     filter: Filter,
     queue: SyncSender<Told>,
+    waiting: Arc<AtomicUsize>,
     dropped: Count,
 }
 
@@ -125,9 +130,11 @@ impl AccessLog {
     ) -> std::io::Result<Self> {
         let (queue, told) = sync_channel(QUEUE);
         let dropped = metrics.access_lines("dropped");
+        let waiting = Arc::<AtomicUsize>::default();
         let writer = Writer {
             form: settings.form,
             query: settings.query,
+            waiting: waiting.clone(),
             written: metrics.access_lines("written"),
             dropped: dropped.clone(),
         };
@@ -137,15 +144,20 @@ impl AccessLog {
         Ok(Self {
             filter: settings.filter,
             queue,
+            waiting,
             dropped,
         })
     }
 
-    pub(super) fn tell(&self, story: Box<Story>) {
+    pub(super) fn tell(&self, mut story: Box<Story>) {
         if !self.filter.wants(&story, fastrand::f64()) {
             return;
         }
+        if self.waiting.fetch_add(1, Relaxed) >= AS_THEY_ARE {
+            story.detach();
+        }
         if self.queue.try_send(Told::Story(story)).is_err() {
+            self.waiting.fetch_sub(1, Relaxed);
             self.dropped.inc();
         }
     }
@@ -162,6 +174,7 @@ impl AccessLog {
 struct Writer {
     form: Form,
     query: bool,
+    waiting: Arc<AtomicUsize>,
     written: Count,
     dropped: Count,
 }
@@ -174,6 +187,7 @@ impl Writer {
             while let Some(one) = next {
                 match one {
                     Told::Story(story) => {
+                        self.waiting.fetch_sub(1, Relaxed);
                         line::write(&mut text, &story, self.form, self.query);
                         lines += 1;
                     }

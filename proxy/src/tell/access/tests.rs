@@ -72,13 +72,34 @@ fn a_filter_names_what_it_wants_and_may_take_a_share_of_the_rest() {
     }
 }
 
+fn line(story: &Story, form: Form, query: bool) -> String {
+    let mut out = Vec::new();
+    line::write(&mut out, story, form, query);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_story_that_has_to_wait_holds_what_is_told_of_it_and_little_more() {
+    for uri in ["/cart?card=4111", "http://web.shop:80/cart?card=4111", "*"] {
+        let mut story = story(403, 2, Some("E111 denied"));
+        story.uri = uri.parse().unwrap();
+        let before = line(&story, Form::Json, true);
+        story.detach();
+        assert_eq!(line(&story, Form::Json, true), before);
+    }
+    let mut story = story(200, 1, None);
+    let long = "x".repeat(30_000);
+    story.uri = format!("/{long}").parse().unwrap();
+    story.agent = Some(long.parse().unwrap());
+    let before = line(&story, Form::Common, false);
+    story.detach();
+    let held = story.uri.path().len() + story.agent.as_ref().unwrap().len();
+    assert_eq!(held, 2048);
+    assert_eq!(line(&story, Form::Common, false), before);
+}
+
 #[test]
 fn a_line_says_what_happened_and_hides_queries() {
-    let line = |story: &Story, form, query| {
-        let mut out = Vec::new();
-        line::write(&mut out, story, form, query);
-        String::from_utf8(out).unwrap()
-    };
     let denied = story(403, 2, Some("E111 denied"));
     assert_eq!(
         line(&denied, Form::Common, false),
