@@ -317,7 +317,7 @@ pub fn may_be_dialled(
 }
 
 /// No descriptors or memory left, as opposed to one connection that failed.
-fn exhausted(error: &io::Error) -> bool {
+pub(crate) fn exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)

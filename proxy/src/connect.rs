@@ -1,5 +1,6 @@
 //! Opens connections: to an endpoint of the mesh (mutual TLS), to the application, to what is outside of the mesh.
 
+use crate::accept::exhausted;
 use crate::addresses;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Io, ReadAhead};
@@ -163,13 +164,22 @@ impl Connector {
     }
 
     async fn tcp(&self, to: SocketAddr) -> Result<TcpStream, Error> {
-        let socket = socket(to, self.0.mark)
-            .map_err(|e| Error::new(ErrorKind::ConnectFailed).with_source(e))?;
+        let socket = socket(to, self.0.mark).map_err(no_socket)?;
         match timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
             Ok(Ok(tcp)) => Ok(tcp),
             Ok(Err(error)) => Err(Error::new(ErrorKind::ConnectFailed).with_source(error)),
             Err(_) => Err(Error::new(ErrorKind::ConnectTimeout)),
         }
+    }
+}
+
+/// Why nobody was asked: where it is we who have nothing left, no endpoint is to be blamed for it.
+fn no_socket(error: io::Error) -> Error {
+    match exhausted(&error) {
+        true => Error::new(ErrorKind::Overloaded)
+            .with_detail("the proxy has no descriptor or memory left for another connection")
+            .with_source(error),
+        false => Error::new(ErrorKind::ConnectFailed).with_source(error),
     }
 }
 
@@ -202,4 +212,24 @@ pub fn tune(socket: SockRef<'_>) -> io::Result<()> {
 pub fn may_mark(mark: u32) -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_mark(mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_not_blamed_for_descriptors_that_we_lack() {
+        for (code, kind) in [
+            (libc::EMFILE, ErrorKind::Overloaded),
+            (libc::ENFILE, ErrorKind::Overloaded),
+            (libc::EAFNOSUPPORT, ErrorKind::ConnectFailed),
+        ] {
+            let error = no_socket(io::Error::from_raw_os_error(code));
+            assert_eq!(error.kind(), kind, "{code}");
+            let outcome = crate::layers::route::outcome(&error, Duration::ZERO);
+            let blamed = outcome == crate::balance::Outcome::ConnectFailure;
+            assert_eq!(blamed, kind == ErrorKind::ConnectFailed, "{code}");
+        }
+    }
 }
