@@ -139,6 +139,7 @@ impl Follower {
 
     /// The kind is not there: it has no objects. That it had some a moment ago is doubted as an empty list is.
     async fn missing(&mut self) -> Result<(), Closed> {
+        self.pause.reset();
         let mut events = Vec::new();
         self.feed.begin();
         self.feed.end(Instant::now(), &mut events);
@@ -162,12 +163,13 @@ impl Follower {
                 () = until(doubted) => return Ok(Again::List),
             };
             self.take(burst.events, resource, &mut doubted).await?;
-            match burst.error {
-                None => {}
-                Some(error) => match again(&error) {
-                    Some(again) => return Ok(again),
-                    None => self.trouble(&error).await,
-                },
+            let Some(error) = burst.error else {
+                continue;
+            };
+            // Whatever follows from it: a server that only ever says so is asked less and less.
+            self.trouble(&error).await;
+            if let Some(again) = again(&error) {
+                return Ok(again);
             }
         }
     }

@@ -274,13 +274,16 @@ async fn a_watch_goes_on_whatever_the_server_does() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_fails_is_asked_for_less_and_less() {
-    let begun = Instant::now();
-    let failures = (0..20).map(|_| Answer::Status(503));
-    let answers = failures.chain([Answer::List(10, &["a"])]).collect();
-    let (known, asked) = story(answers).await;
-    assert!(known.contains("a"), "{known:?}");
-    let lists = asked.iter().filter(|it| *it == "list").count();
-    assert_eq!(lists, 21);
-    // Twenty of the shortest pauses are 4 seconds.
-    assert!(begun.elapsed() > QUIET + Duration::from_secs(20));
+    // Not there, forgotten at once, out of service: each is answered by asking again.
+    for code in [404, 410, 503] {
+        let begun = Instant::now();
+        let failures = (0..20).map(|_| Answer::Status(code));
+        let answers = failures.chain([Answer::List(10, &["a"])]).collect();
+        let (known, asked) = story(answers).await;
+        assert!(known.contains("a"), "{code}: {known:?}");
+        let lists = asked.iter().filter(|it| *it == "list").count();
+        assert_eq!(lists, 21, "{code}");
+        // Twenty of the shortest pauses are 4 seconds.
+        assert!(begun.elapsed() > QUIET + Duration::from_secs(20), "{code}");
+    }
 }
