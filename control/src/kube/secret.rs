@@ -82,7 +82,10 @@ pub async fn follow(client: Client, namespace: String, state: StateDir, trust_do
         let mut said = pin!(watcher(api.clone(), config()));
         // After a failure everything is read again: it is one object.
         while let Some(Ok(event)) = said.next().await {
-            pause.reset();
+            // That a list begins is said before the server was asked.
+            if !matches!(event, Event::Init) {
+                pause.reset();
+            }
             let taken = match event {
                 Event::Apply(secret) | Event::InitApply(secret) => {
                     take(&secret, &state, &trust_domain)
