@@ -97,15 +97,16 @@ impl Webhook {
             Err(error) => return Answer::failed(&format!("{error:#}")),
         };
         let name = review.request().namespace.clone();
-        let namespace = self.namespace(&name).await;
-        let own = self.own_namespace.clone();
+        if inject::is_excluded(&name, &self.own_namespace) {
+            return review.answer(|_| review::Response::allowed());
+        }
+        // Not known is not the same as asking for nothing: what becomes of the pod is then the failure policy's to say.
+        let namespace = match self.namespace(&name).await {
+            Ok(namespace) => namespace,
+            Err(reason) => return Answer::failed(&format!("namespace {name}: {reason}")),
+        };
         compute(move || {
-            review.answer(|request: &Request| {
-                if inject::is_excluded(&request.namespace, &own) {
-                    return review::Response::allowed();
-                }
-                inject::answer(request, &namespace, asked, &settings)
-            })
+            review.answer(|request: &Request| inject::answer(request, &namespace, asked, &settings))
         })
         .await
     }
@@ -127,26 +128,28 @@ impl Webhook {
     }
 
     /// What a namespace says. One that was made a moment ago may not have been watched yet: then the API server is asked.
-    async fn namespace(&self, name: &str) -> Namespace {
+    async fn namespace(&self, name: &str) -> Result<Namespace, String> {
         let key = ObjectKey::new(Kind::Namespace, "", name);
         let known = self.index.read(|world| match &world.object(&key)?.object {
             Object::Namespace(namespace) => Some(namespace.metadata.clone()),
             _ => None,
         });
         if let Some(known) = known {
-            return Namespace {
+            return Ok(Namespace {
                 labels: known.labels,
                 annotations: known.annotations,
-            };
+            });
         }
         let api: Api<core::Namespace> = Api::all(self.client.clone());
-        match timeout(NAMESPACE_LIMIT, api.get_opt(name)).await {
-            Ok(Ok(Some(namespace))) => Namespace {
-                labels: namespace.metadata.labels.unwrap_or_default(),
-                annotations: namespace.metadata.annotations.unwrap_or_default(),
-            },
-            _ => Namespace::default(),
-        }
+        let found = match timeout(NAMESPACE_LIMIT, api.get_opt(name)).await {
+            Ok(found) => found.map_err(|error| error.to_string())?,
+            Err(_) => return Err(format!("no answer within {NAMESPACE_LIMIT:?}")),
+        };
+        let metadata = found.unwrap_or_default().metadata;
+        Ok(Namespace {
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+        })
     }
 }
 
