@@ -10,10 +10,11 @@ mod restart_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::manifest::{ObjectKey, Problem};
+use crate::manifest::{Kind, Object, ObjectKey, Problem};
 use crate::pod_ref::PodRef;
 use crate::serve::{PodInfo, View, Views};
 use crate::source::Event;
+use crate::source::kube::kinds::from_origin;
 use crate::views::findings::Finding;
 use crate::views::world::{Topic, World};
 use crate::views::{self, Mesh, ViewKey};
@@ -147,7 +148,7 @@ impl Index {
         self.state.lock().published.numbers()
     }
 
-    /// Pods whose proxies ever got a certificate.
+    /// Pods whose proxies ever got a certificate, but those that are known to be gone.
     pub fn enrolled(&self) -> BTreeSet<PodRef> {
         self.state.lock().world.enrolled().clone()
     }
@@ -185,10 +186,28 @@ impl Views for Index {
 impl State {
     fn take(&mut self, event: Event, touched: &mut HashSet<Topic>) {
         match event {
-            Event::Apply(loaded) => self.world.apply(loaded, touched),
-            Event::Delete(key) => self.world.delete(&key, touched),
+            Event::Apply(loaded) => {
+                self.see_off(&loaded.key, pod_uid(&loaded.object));
+                self.world.apply(loaded, touched);
+            }
+            Event::Delete(key) => {
+                self.see_off(&key, None);
+                self.world.delete(&key, touched);
+            }
             Event::Problems { file, problems } => self.take_problems(file, problems),
             Event::Synced | Event::Reached(_) => {}
+        }
+    }
+
+    /// Forgets the proxy of a pod that gives way to another one of its name (of a StatefulSet, say), or to none. Only where
+    /// an API server tells pods apart: a manifest that was gone for a moment is of the same pod, whose proxy still runs.
+    fn see_off(&mut self, key: &ObjectKey, next: Option<&str>) {
+        let Some(last) = self.world.object(key).filter(|_| key.kind == Kind::Pod) else {
+            return;
+        };
+        if pod_uid(&last.object) != next && from_origin(&last.origin.file).is_some() {
+            self.world
+                .disenroll(&PodRef::new(&key.namespace, &key.name));
         }
     }
 
@@ -206,6 +225,14 @@ impl State {
     fn publish(&mut self, touched: &HashSet<Topic>) {
         self.published.refresh(&self.world, touched);
         self.findings.refresh(&self.world, touched, &mut self.news);
+    }
+}
+
+/// What tells a pod from a later one of the same name, where that is known.
+fn pod_uid(object: &Object) -> Option<&str> {
+    match object {
+        Object::Pod(pod) => pod.metadata.uid.as_deref(),
+        _ => None,
     }
 }
 

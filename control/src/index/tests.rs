@@ -171,6 +171,42 @@ fn enrolling_gives_endpoints_an_identity() {
     assert_eq!(index.enrolled().into_iter().collect::<Vec<_>>(), [web()]);
 }
 
+#[test]
+fn a_later_pod_of_the_same_name_has_no_proxy_until_it_says_so() {
+    let bare = pod("web-1", "web", "10.0.0.1").replace(
+        "  annotations: {weft.mesh/injected-at-version: \"1\"}\n",
+        "",
+    );
+    let of = |uid: &str, app: &str| {
+        let text = bare.replace("  name: web-1\n", &format!("  name: web-1\n  uid: {uid}\n"));
+        let mut events = events(&text.replace("app: web", &format!("app: {app}")));
+        for event in &mut events {
+            if let Event::Apply(loaded) = event {
+                loaded.origin.file = "kubernetes:pods/default/web-1".into();
+            }
+        }
+        events
+    };
+    let index = index(&[]);
+    let is_meshed = || index.pod(&web()).unwrap().meshed;
+    index.apply(of("a", "web"));
+    index.enroll(&web());
+    index.apply(of("a", "other"));
+    assert!(is_meshed(), "the same pod");
+    index.apply(of("b", "web"));
+    assert!(!is_meshed(), "another one, and nothing was seen between");
+    index.enroll(&web());
+    index.apply(vec![delete(Kind::Pod, "web-1")]);
+    index.apply(of("b", "web"));
+    assert!(!is_meshed(), "one that was gone");
+    // Manifests of a folder do not tell pods apart: the proxy of one that comes again still runs.
+    index.apply(events(&bare));
+    index.enroll(&web());
+    index.apply(vec![delete(Kind::Pod, "web-1")]);
+    index.apply(events(&bare));
+    assert!(is_meshed());
+}
+
 /// The same objects in several orders, with an older state of some on the way, give the same views.
 #[test]
 fn the_order_of_arrival_does_not_matter() {

@@ -91,7 +91,7 @@ impl World {
         self
     }
 
-    /// Pods whose proxies ever got a certificate.
+    /// Pods whose proxies ever got a certificate, but those that are known to be gone.
     pub fn enrolled(&self) -> &BTreeSet<PodRef> {
         &self.enrolled
     }
@@ -158,6 +158,11 @@ impl World {
             .unwrap_or_default()
             .into_iter()
             .collect()
+    }
+
+    /// The pod is gone: a later one of its name need not have a proxy. That it is gone touches all that this does.
+    pub fn disenroll(&mut self, pod: &PodRef) {
+        self.enrolled.remove(pod);
     }
 
     /// A shape that is new in its namespace is news for every pod of it.
