@@ -38,7 +38,7 @@ impl Destination {
 }
 
 /// Who calls, or is called. The namespace is the target's where it was omitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A service account.
     ServiceAccount {

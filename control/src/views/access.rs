@@ -3,11 +3,12 @@
 use super::binding;
 use super::pod::account_identity;
 use super::ports::{service_port_of, target_of};
+use super::requests::described;
 use super::world::Reader;
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::workload::Pod;
 use crate::smi::access::{Rule, Subject, TrafficTarget};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use weft_proxy_api::names::keys;
 use weft_proxy_api::policy::Access;
@@ -93,10 +94,14 @@ pub fn allow_udp(reader: &Reader<'_>, pod: &Pod) -> Vec<Allow> {
     let targets = targets(reader, pod).into_iter();
     let allow = |target: &Arc<TrafficTarget>| {
         let sources = sources(reader, target);
-        let routes = target.rules.iter().filter_map(|rule| match rule {
-            Rule::Udp { route } => reader.udp_route(&target.metadata.namespace, route),
+        let named = target.rules.iter().filter_map(|rule| match rule {
+            Rule::Udp { route } => Some(route),
             _ => None,
         });
+        let named: BTreeSet<&String> = named.collect();
+        let routes = named
+            .into_iter()
+            .filter_map(|route| reader.udp_route(&target.metadata.namespace, route));
         let routes: Vec<&Ports> = routes.map(|route| &route.ports).collect();
         (!sources.is_empty() && !routes.is_empty()).then(|| Allow {
             object: object(target),
@@ -168,49 +173,47 @@ fn sources(reader: &Reader<'_>, target: &TrafficTarget) -> Vec<Source> {
             .map(|binding| binding::sources(reader, binding))
             .unwrap_or_default(),
     };
-    target.sources.iter().flat_map(source).collect()
+    // Each once: a binding may be thousands of callers.
+    let mut seen = HashSet::new();
+    let each = target.sources.iter().filter(|one| seen.insert(*one));
+    each.flat_map(source).collect()
 }
 
-/// The requests of all groups of a target. A missing group or match contributes nothing (D06, D07).
+/// The requests of all groups of a target.
 fn requests(reader: &Reader<'_>, target: &TrafficTarget) -> Vec<HttpMatch> {
-    let mut requests: Vec<HttpMatch> = Vec::new();
-    for rule in &target.rules {
-        let Rule::Http { group, matches } = rule else {
-            continue;
-        };
-        let Some(group) = reader.group(&target.metadata.namespace, group) else {
-            continue;
-        };
-        let chosen = group
-            .matches
-            .iter()
-            .filter(|m| matches.is_empty() || matches.contains(&m.name));
-        requests.extend(chosen.cloned());
-    }
-    requests
+    let groups = target.rules.iter().filter_map(|rule| match rule {
+        Rule::Http { group, matches } => Some((group.as_str(), matches.as_slice())),
+        _ => None,
+    });
+    described(reader, &target.metadata.namespace, groups)
 }
 
 /// The ports of every TCPRoute of a target that exists.
 fn tcp_routes<'a>(reader: &Reader<'a>, target: &TrafficTarget) -> Vec<&'a Ports> {
-    let routes = target.rules.iter().filter_map(|rule| match rule {
-        Rule::Tcp { route } => reader.tcp_route(&target.metadata.namespace, route),
+    let named = target.rules.iter().filter_map(|rule| match rule {
+        Rule::Tcp { route } => Some(route),
         _ => None,
     });
+    let named: BTreeSet<&String> = named.collect();
+    let routes = named
+        .into_iter()
+        .filter_map(|route| reader.tcp_route(&target.metadata.namespace, route));
     routes.map(|route| &route.ports).collect()
 }
 
 /// The pod's ports of several routes together (D08).
 fn union(reader: &Reader<'_>, pod: &Pod, routes: Vec<&Ports>, protocol: &str) -> Ports {
-    let mut union = BTreeSet::new();
+    let mut numbers = BTreeSet::<u16>::new();
     for ports in routes {
         match ports {
             Ports::Any => return Ports::Any,
-            Ports::Only(ports) => {
-                let ports = ports.iter();
-                union.extend(ports.flat_map(|port| pod_ports(reader, pod, *port, protocol)));
-            }
+            Ports::Only(ports) => numbers.extend(ports),
         }
     }
+    let ports = numbers.into_iter();
+    let union: BTreeSet<u16> = ports
+        .flat_map(|port| pod_ports(reader, pod, port, protocol))
+        .collect();
     Ports::Only(union.into_iter().collect())
 }
 

@@ -5,7 +5,8 @@
 //! * [`inbound`]: the policy of a pod; [`access`]: who may call it; [`binding`]: whom an IdentityBinding describes;
 //!   [`ports`]: what its ports speak.
 //! * [`outbound`]: where an address leads; [`split`]: which Services share it; [`endpoints`]: which pods serve.
-//! * [`policy`]: how a Service is called and how much its pods accept, by ServicePolicies.
+//! * [`policy`]: how a Service is called and how much its pods accept, by ServicePolicies; [`requests`]: those that an object
+//!   means when it names groups of routes.
 //! * [`pod`]: what a pod is in the mesh: identity, labels, whether it has a proxy.
 //! * [`findings`]: what is suspicious between the objects.
 
@@ -18,6 +19,7 @@ pub mod outbound;
 pub mod pod;
 pub mod policy;
 pub mod ports;
+pub mod requests;
 pub mod split;
 pub mod world;
 

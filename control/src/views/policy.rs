@@ -7,6 +7,7 @@
 pub mod findings;
 
 use super::ports::{service_port, target};
+use super::requests::described;
 use super::split::{backend, is_external};
 use super::world::Reader;
 use crate::manifest::k8s::{ObjectMeta, Service};
@@ -69,22 +70,6 @@ pub fn holder<'a>(policies: &[&'a Arc<ServicePolicy>]) -> Option<&'a Arc<Service
     named.or_else(|| whole().next()).copied()
 }
 
-/// The requests a policy with matches is about. A missing group or match contributes nothing.
-pub fn requests(reader: &Reader<'_>, namespace: &str, refs: &[MatchRef]) -> Vec<HttpMatch> {
-    let mut requests = Vec::new();
-    for wanted in refs {
-        let Some(group) = reader.group(namespace, &wanted.group) else {
-            continue;
-        };
-        let chosen = group
-            .matches
-            .iter()
-            .filter(|m| wanted.names.is_empty() || wanted.names.contains(&m.name));
-        requests.extend(chosen.cloned());
-    }
-    requests
-}
-
 /// How a policy is named in logs, metrics and explanations.
 pub fn object(metadata: &ObjectMeta) -> String {
     format!("ServicePolicy {}/{}", metadata.namespace, metadata.name)
@@ -105,6 +90,14 @@ fn rule(reader: &Reader<'_>, policy: &ServicePolicy) -> Option<RequestRule> {
         matches,
         settings,
     })
+}
+
+/// The requests a policy with matches is about.
+fn requests(reader: &Reader<'_>, namespace: &str, refs: &[MatchRef]) -> Vec<HttpMatch> {
+    let groups = refs
+        .iter()
+        .map(|wanted| (wanted.group.as_str(), wanted.names.as_slice()));
+    described(reader, namespace, groups)
 }
 
 fn breaker(reader: &Reader<'_>, service: &Service, asked: &Asked, port: u16) -> Breaker {

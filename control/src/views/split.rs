@@ -1,6 +1,7 @@
 //! TrafficSplits: which Services share the requests to one.
 
 use super::ports::service_port;
+use super::requests::described;
 use super::world::Reader;
 use crate::manifest::k8s::Service;
 use crate::smi::split::TrafficSplit;
@@ -91,11 +92,7 @@ fn own(root: &Service, port: u16) -> Route {
 }
 
 fn requests(reader: &Reader<'_>, split: &TrafficSplit) -> Vec<HttpMatch> {
-    let groups = split
-        .matches
-        .iter()
-        .filter_map(|name| reader.group(&split.metadata.namespace, name));
-    groups
-        .flat_map(|group| group.matches.iter().cloned())
-        .collect()
+    let groups = split.matches.iter();
+    let groups = groups.map(|name| (name.as_str(), <&[String]>::default()));
+    described(reader, &split.metadata.namespace, groups)
 }

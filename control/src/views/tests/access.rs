@@ -1,6 +1,7 @@
 //! Who may call: D06 to D16.
 
 use crate::views::fixtures::*;
+use weft_proxy_api::policy::inbound::Traffic;
 
 const ALL: &str =
     "[{name: get, pathRegex: /api, methods: [GET]}, {name: put, pathRegex: /api, methods: [PUT]}]";
@@ -38,6 +39,30 @@ fn d06_an_unknown_match_contributes_nothing() {
         target("t", &["default/front"], &rule("[typo]")),
     ]);
     assert!(!may(&world, "web-1", "default/front", 8080, "GET /api"));
+}
+
+#[test]
+fn d06_what_is_named_many_times_is_there_once() {
+    let many = |rule: &str| format!("[{}]", [rule; 1_000].join(", "));
+    let whole = "{kind: HTTPRouteGroup, name: api}";
+    let get = "{kind: HTTPRouteGroup, name: api, matches: [get]}";
+    let put = "{kind: HTTPRouteGroup, name: api, matches: [put, put]}";
+    for (rules, requests) in [
+        (many(whole), 2),
+        (many(get), 1),
+        (format!("[{get}, {put}]"), 2),
+        (format!("[{get}, {whole}, {put}]"), 2),
+    ] {
+        let sources = ["default/front"; 1_000];
+        let world = with(&[group("api", ALL), target("t", &sources, &rules)]);
+        let allow = inbound(&world, "web-1").allow;
+        assert_eq!((allow.len(), allow[0].sources.len()), (1, 1));
+        match &allow[0].traffic {
+            Traffic::Http(all) => assert_eq!(all.len(), requests, "{rules:.200}"),
+            Traffic::Any => panic!("{rules:.200}"),
+        }
+        assert!(may(&world, "web-1", "default/front", 8080, "GET /api"));
+    }
 }
 
 #[test]
