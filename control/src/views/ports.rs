@@ -15,16 +15,23 @@ pub struct PortSet {
 }
 
 impl PortSet {
-    /// The ports of a list; what is not a port or a range of ports is passed by.
+    /// The ports of a list, each once however often it is listed; what is not a port or a range of ports is passed by.
     pub fn parse(list: &str) -> Self {
         let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
         let range = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some((number(first)?, number(last)?))
+            Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
         };
-        Self {
-            ranges: list.split(',').filter_map(range).collect(),
+        let mut listed: Vec<(u16, u16)> = list.split(',').filter_map(range).collect();
+        listed.sort_unstable();
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for (first, last) in listed {
+            match ranges.last_mut() {
+                Some((_, end)) if first <= *end => *end = last.max(*end),
+                _ => ranges.push((first, last)),
+            }
         }
+        Self { ranges }
     }
 
     /// Is `port` listed?
@@ -192,5 +199,30 @@ fn by_name(name: &str) -> Protocol {
         "https" | "tls" => Protocol::Tls,
         "tcp" => Protocol::Opaque,
         _ => Protocol::Detect,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_counted_once_and_what_is_none_is_passed_by() {
+        let table: [(&str, &[u16]); 6] = [
+            ("", &[]),
+            ("25, 3306", &[25, 3306]),
+            ("3306,25,25", &[25, 3306]),
+            ("4000-4002,4001-4003,4003,5", &[5, 4000, 4001, 4002, 4003]),
+            ("9-7,0,x,70000,1-x,80", &[80]),
+            ("1-3,2", &[1, 2, 3]),
+        ];
+        for (list, ports) in table {
+            let set = PortSet::parse(list);
+            assert_eq!(set.iter().collect::<Vec<_>>(), ports, "{list}");
+            assert!(ports.iter().all(|port| set.contains(*port)), "{list}");
+            assert!(!set.contains(81) && !set.contains(0), "{list}");
+        }
+        let all = PortSet::parse(&"1-65535,".repeat(1_000));
+        assert_eq!(all.iter().count(), 65_535);
     }
 }
