@@ -165,6 +165,22 @@ mod tests {
     }
 
     #[test]
+    fn of_an_object_that_is_wrong_everywhere_the_rest_is_counted() {
+        let index = Index::new(strict(), []);
+        index.apply(events(&service("web", "web", "10.96.0.1")));
+        let backends: Vec<String> = (0..200)
+            .map(|at| format!("{{service: v{at}, weight: 1}}"))
+            .collect();
+        let spec = format!("{{service: web, backends: [{}]}}", backends.join(", "));
+        let news = index.apply(events(&split("web", &spec)));
+        assert_eq!(news.new.len(), 51);
+        assert_eq!(
+            told(&news.new).last(),
+            Some(&"150 further findings are not shown")
+        );
+    }
+
+    #[test]
     fn nothing_is_kept_of_objects_that_are_gone() {
         let index = Index::new(strict(), []);
         let web = split(

@@ -18,6 +18,9 @@ use std::collections::HashSet;
 pub const NO_UDP: &str =
     "the proxies carry no UDP: it is part of the computed policy only, and opens no TCP";
 
+/// Most findings kept of one object at every change: it can name thousands of objects that are not there.
+const MOST: usize = 50;
+
 /// Something suspicious.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -35,11 +38,26 @@ pub fn of(world: &World, key: &ObjectKey) -> (Vec<Finding>, HashSet<Topic>) {
     if let Some(loaded) = world.object(key) {
         find(&reader, None, loaded, &mut findings);
     }
+    bound(&mut findings);
     // An error is what was not accepted; here everything was.
     for Finding { problem, .. } in &mut findings {
         problem.severity = problem.severity.min(Severity::Warning);
     }
     (findings, reader.into_topics())
+}
+
+/// Counts what is more than [`MOST`]; what the status of an object is made of stays first.
+fn bound(findings: &mut Vec<Finding>) {
+    let Some(left_out @ 1..) = findings.len().checked_sub(MOST) else {
+        return;
+    };
+    findings.sort_by_key(|it| !it.code.is_reference());
+    findings.truncate(MOST);
+    if let Some(mut more) = findings.last().cloned() {
+        more.problem.field = None;
+        more.problem.message = format!("{left_out} further findings are not shown");
+        findings.push(more);
+    }
 }
 
 /// The same, and what is in force and probably not meant. It looks at every pod, so it is for whoever asks, not for every
