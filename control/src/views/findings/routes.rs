@@ -8,6 +8,9 @@ use weft_proxy_api::policy::matching::{HttpMatch, TextMatch};
 const MOST: usize = 200;
 
 pub(super) fn findings(group: &HttpRouteGroup, about: &mut About<'_>) {
+    if !about.thorough {
+        return;
+    }
     if group.matches.is_empty() {
         let message = "it has no match, so it describes no request"; // D05
         return about.hint(Code::EmptyGroup, "spec.matches", message);

@@ -119,6 +119,9 @@ fn others(reader: &Reader<'_>, split: &TrafficSplit, about: &mut About<'_>) {
         }
         return;
     }
+    if !about.thorough {
+        return;
+    }
     let mine = described(reader, split);
     let shadows = |other: &&Arc<TrafficSplit>| {
         let theirs = described(reader, other);
