@@ -132,16 +132,23 @@ fn lasting(error: &anyhow::Error, candidate: &Candidate) -> Option<String> {
 /// Gives the Lease back, so that the next holder need not wait. Best effort.
 pub async fn give_back(client: Client, candidate: &Candidate) {
     let api: Api<Lease> = Api::namespaced(client, &candidate.namespace);
+    let params = PostParams::default();
     let release = async {
-        let mut lease = api.get(&candidate.name).await?;
-        if let Some(spec) = lease.spec.as_mut()
-            && spec.holder_identity.as_deref() == Some(&candidate.identity)
-        {
+        loop {
+            let mut lease = api.get(&candidate.name).await?;
+            let ours = |spec: &&mut LeaseSpec| {
+                spec.holder_identity.as_deref() == Some(candidate.identity.as_str())
+            };
+            let Some(spec) = lease.spec.as_mut().filter(ours) else {
+                return Ok::<_, kube::Error>(());
+            };
             spec.holder_identity = None;
-            api.replace(&candidate.name, &PostParams::default(), &lease)
-                .await?;
+            match api.replace(&candidate.name, &params, &lease).await {
+                // A renewal that was under way when we were told to stop came first.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => return other.map(drop),
+            }
         }
-        Ok::<_, kube::Error>(())
     };
     let _ = timeout(CALL_LIMIT, release).await; // it runs out by itself
 }
