@@ -250,8 +250,9 @@ fn refused(text: &str) {
     assert!(loaded.is_empty());
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].severity == Severity::Error && problems[0].message.len() < 400);
+    // What is not bounded takes hours.
     assert!(
-        start.elapsed() < std::time::Duration::from_secs(5),
+        start.elapsed() < std::time::Duration::from_secs(60),
         "took {:?}",
         start.elapsed()
     );
