@@ -230,7 +230,9 @@ impl Completing {
                 Object::Pod(pod) if wants_address(pod) => {
                     let ip = Ipv4Addr::from(pods).to_string();
                     pods += 1;
-                    slices.insert(pod.metadata.name.clone(), ip.clone());
+                    let meta = &pod.metadata;
+                    let it = PodRef::new(&meta.namespace, &meta.name);
+                    slices.insert(it, ip.clone());
                     let status = &mut Arc::make_mut(pod).status;
                     status.pod_ips = vec![PodIp { ip: ip.clone() }];
                     status.pod_ip = Some(ip);
@@ -384,18 +386,21 @@ fn wants_cluster_ip(service: &Service) -> bool {
 }
 
 /// A slice that was made before its pod had an address.
-fn fill_in(slice: &mut Arc<EndpointSlice>, addresses: &BTreeMap<String, String>) {
+fn fill_in(slice: &mut Arc<EndpointSlice>, addresses: &BTreeMap<PodRef, String>) {
     let is_empty = |endpoint: &SliceEndpoint| endpoint.addresses.is_empty();
     if !slice.endpoints.iter().any(is_empty) {
         return;
     }
-    for endpoint in Arc::make_mut(slice)
-        .endpoints
-        .iter_mut()
-        .filter(|it| is_empty(it))
-    {
-        let target = endpoint.target_ref.as_ref();
-        let address = target.and_then(|target| addresses.get(&target.name));
+    let slice = Arc::make_mut(slice);
+    let own = slice.metadata.namespace.as_str();
+    for endpoint in slice.endpoints.iter_mut().filter(|it| is_empty(it)) {
+        let address = endpoint.target_ref.as_ref().and_then(|target| {
+            let namespace = match target.namespace.as_str() {
+                "" => own,
+                namespace => namespace,
+            };
+            addresses.get(&PodRef::new(namespace, &target.name))
+        });
         endpoint.addresses.extend(address.cloned());
     }
 }

@@ -50,6 +50,21 @@ fn what_files_leave_out_is_assumed_and_said() {
 }
 
 #[test]
+fn what_is_assumed_of_one_namespace_is_not_taken_for_another() {
+    let alone = |namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: {namespace}}}\nspec: {{ports: [{{port: 80}}]}}\n---\n"
+        )
+    };
+    let open = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {config.weft.mesh/access: permissive}}\n---\n";
+    let simulation = strict(&[open, &alone("a"), &alone("b")]);
+    for (to, verdict) in [("db.a:80", Verdict::Allow), ("db.b:80", Verdict::Deny)] {
+        let answer = ask(&simulation, "default/client", to, "GET /");
+        assert_eq!(answer.decision.verdict, verdict, "{to}");
+    }
+}
+
+#[test]
 fn modes_decide_who_decides() {
     let audit = ask(
         &simulation(Access::Audit, &[WEB]),
