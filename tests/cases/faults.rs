@@ -166,12 +166,14 @@ fn set_aside() -> anyhow::Result<()> {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok((text.matches("500").count(), text.lines().count()))
     };
-    // Its failures cost it the balancer's favour; those that still reach it open its breaker.
+    eventually("it is asked as well", || {
+        let (failed, calls) = call(30)?;
+        ensure!(failed > 0, "none of {calls} failed");
+        Ok(())
+    })?;
+    // Its failures cost it the balancer's favour; those that still reach it open its breaker. A third would fail without.
     let (failed, calls) = call(600)?;
-    ensure!(
-        calls == 600 && (1..=10).contains(&failed),
-        "{failed} of {calls} failed"
-    );
+    ensure!(calls == 600 && failed <= 40, "{failed} of {calls} failed");
     Ok(())
 }
 

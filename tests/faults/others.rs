@@ -1,6 +1,7 @@
 //! Figures that are measured in ways of their own.
 
-use harness::{balancing, upgrade};
+use harness::balancing::{self, Asked};
+use harness::upgrade;
 
 /// One of them.
 pub(crate) struct Other {
@@ -17,7 +18,11 @@ pub(crate) const ALL: &[Other] = &[
         what: "one endpoint of ten becomes ten times slower (20 ms, 200 ms), 100 requests/s",
         promise: "less than 3 % of the requests after the first second go to it, p99 of the client < 200 ms",
         run: |full| {
-            let slow = balancing::slow_of_ten(if full { 60 } else { 20 })?;
+            let slow = balancing::slow_of_ten(Asked {
+                seconds: if full { 60 } else { 20 },
+                connections: 32,
+                slow: balancing::SLOW,
+            })?;
             let share = slow.to_slow as f64 * 100.0 / slow.requests as f64;
             Ok((
                 format!(

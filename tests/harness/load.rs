@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-/// A request without its answer after this long is lost.
+/// A request without its answer after this long is lost, unless the role is told otherwise.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Hosts that `{n}` stands for.
@@ -40,6 +40,7 @@ pub struct Schedule(Vec<(u64, u64)>);
 struct Plan {
     to: String,
     path: String,
+    patience: Duration,
     started: Instant,
     clock: u64,
     /// When each is due, in microseconds from the start.
@@ -73,16 +74,22 @@ impl Schedule {
     }
 }
 
-/// `HOST:PORT PATH SCHEDULE CONNECTIONS`: calls, and prints a line `due took status` for each request. `{n}` in the path is
-/// the number of the request; then every request has a Host of its own, too. `{n}` in the host makes each request a new
-/// connection to another host, up to a thousand of them; `{ip}` one to another address of 198.18.0.0/15.
+/// `HOST:PORT PATH SCHEDULE CONNECTIONS [SECONDS]`: calls, and prints a line `due took status` for each request. `{n}` in
+/// the path is the number of the request; then every request has a Host of its own, too. `{n}` in the host makes each
+/// request a new connection to another host, up to a thousand of them; `{ip}` one to another address of 198.18.0.0/15.
+/// What is not answered within the seconds is lost.
 pub(crate) async fn run(args: &[String]) -> anyhow::Result<()> {
-    let [to, path, schedule, connections] = args else {
-        bail!("usage: role load HOST:PORT PATH RATExSECONDS,… CONNECTIONS")
+    let [to, path, schedule, connections, seconds @ ..] = args else {
+        bail!("usage: role load HOST:PORT PATH RATExSECONDS,… CONNECTIONS [SECONDS]")
+    };
+    let patience = match seconds.first() {
+        Some(seconds) => Duration::from_secs(seconds.parse().context("seconds")?),
+        None => PATIENCE,
     };
     let plan = Arc::new(Plan {
         to: to.clone(),
         path: path.clone(),
+        patience,
         started: Instant::now(),
         clock: now(),
         due: Schedule::parse(schedule)?.due(),
@@ -146,9 +153,9 @@ async fn worker(plan: Arc<Plan>) -> Vec<Sample> {
         let after = Duration::from_micros(*due);
         let due = plan.started + after;
         tokio::time::sleep_until(due).await;
-        // Late is late: a request that could not even be sent in time has less of it left.
+        // Who could not even be sent in time has as long for an answer; `took` counts from when it was due.
         let status = match timeout_at(
-            due.max(Instant::now()) + PATIENCE,
+            due.max(Instant::now()) + plan.patience,
             call(&plan, at, &mut open),
         )
         .await
