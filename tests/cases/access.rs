@@ -78,17 +78,18 @@ fn withdrawn() -> anyhow::Result<()> {
         Access::Strict,
         &[&tcp_server("bytes", "tcp"), &echo("client", 1)],
     )?;
-    let open = "(printf hello; sleep 30) | timeout 40 nc bytes 7000";
+    // It would stay open for longer than anything here is waited for.
+    let open = "(printf hello; sleep 300) | timeout 300 nc bytes 7000";
     let refused = mesh.exec(
         "client",
-        &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
+        &["sh", "-c", "printf hello | timeout 30 nc -N bytes 7000"],
     )?;
     ensure!(refused.stdout.is_empty(), "denied by default: {refused:?}");
     mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
     eventually("the target is in force", || {
         let answer = mesh.exec(
             "client",
-            &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
+            &["sh", "-c", "printf hello | timeout 30 nc -N bytes 7000"],
         )?;
         ensure!(answer.stdout.starts_with(b"hello"), "{answer:?}");
         Ok(())
@@ -96,10 +97,9 @@ fn withdrawn() -> anyhow::Result<()> {
     let client = mesh.client().clone();
     let pod = mesh.pod("client")?.name;
     let held = std::thread::spawn(move || {
-        let start = std::time::Instant::now();
         client
             .output(&harness::Exec::new(&pod, ["sh", "-c", open]))
-            .map(|_| start.elapsed())
+            .map(drop)
     });
     let opened = || -> anyhow::Result<f64> {
         Ok(mesh.metrics("bytes")?.sum(
@@ -116,9 +116,9 @@ fn withdrawn() -> anyhow::Result<()> {
         ensure!(opened()? == 0.0, "{} open", opened()?);
         Ok(())
     })?;
-    mesh.node(&["pkill", "-f", "sleep 30"])?;
+    mesh.node(&["pkill", "-f", "sleep 300"])?;
     match held.join() {
-        Ok(ended) => ended.map(drop),
+        Ok(ended) => ended,
         Err(_) => bail!("the long connection"),
     }
 }

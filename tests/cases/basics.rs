@@ -64,7 +64,7 @@ fn between_meshed() -> anyhow::Result<()> {
     }
     let bytes = mesh.exec(
         "client",
-        &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
+        &["sh", "-c", "printf hello | timeout 60 nc -N bytes 7000"],
     )?;
     ensure!(
         bytes.stdout == b"hellobye\n",

@@ -40,16 +40,16 @@ done
 ip netns exec server $app role echo 8080 & ip netns exec server $app role tcp 7000 &
 c() { ip netns exec client "$@"; }
 for ns in client server; do
-  for i in $(seq 300); do ip netns exec $ns curl -sf -o /dev/null http://127.0.0.1:4191/ready && break; sleep 0.1; done
+  for i in $(seq 600); do ip netns exec $ns curl -sf -o /dev/null http://127.0.0.1:4191/ready && break; sleep 0.1; done
   ip netns exec $ns curl -s http://127.0.0.1:4191/ready
 done
 ip netns exec server tcpdump --immediate-mode -U -Z root -i eth0 -s 0 -w $dir/wire tcp port 8080 or tcp port 7000 2>/dev/null &
 dump=$!
 until [ -s $dir/wire ]; do sleep 0.1; done
 for to in 10.1.9.9 10.1.0.2; do
-  c curl -sS --max-time 10 -H 'x-secret: for-your-ears' http://$to:8080/one; echo
-  c curl -sS --max-time 10 -H 'x-secret: for-your-ears' --http2-prior-knowledge http://$to:8080/two; echo
-  printf 'for-your-ears' | c timeout 10 nc -N $to 7000
+  c curl -sS --max-time 60 -H 'x-secret: for-your-ears' http://$to:8080/one; echo
+  c curl -sS --max-time 60 -H 'x-secret: for-your-ears' --http2-prior-knowledge http://$to:8080/two; echo
+  printf 'for-your-ears' | c timeout 60 nc -N $to 7000
 done
 kill -INT $dump; wait $dump || true
 grep -c for-your-ears $dir/wire && { echo 'plaintext on the wire'; exit 1; }
@@ -57,8 +57,8 @@ grep -qa weft-opaque $dir/wire
 c curl -s http://127.0.0.1:4191/metrics | grep '^weft_requests_total{.*tls="true"'
 # without the permission nothing passes
 sed -i '/^kind: TrafficTarget/,$ s/sa-client/x/; s/sources: .*/sources: [{ kind: ServiceAccount, name: other }]/' $dir/vm.yaml
-for i in $(seq 100); do c curl -s --max-time 2 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/ | grep -q 403 && break; sleep 0.1; done
-echo "then $(c curl -s --max-time 5 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/)"
+for i in $(seq 600); do c curl -s --max-time 10 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/ | grep -q 403 && break; sleep 0.1; done
+echo "then $(c curl -s --max-time 60 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/)"
 for ns in client server; do ip netns exec $ns $bin/weft-init --remove; done
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf $dir' EXIT
 "#;

@@ -22,7 +22,7 @@ fn server_first() -> anyhow::Result<()> {
         &[&tcp_server("mail", "banner"), &echo("client", 1)],
     )?;
     for _ in 0..2 {
-        let script = "exec 3<>/dev/tcp/mail/7000; read -t 5 -r line <&3; echo \"$line\"; echo hi >&3; read -t 5 -r line <&3; echo \"$line\"";
+        let script = "exec 3<>/dev/tcp/mail/7000; read -t 60 -r line <&3; echo \"$line\"; echo hi >&3; read -t 60 -r line <&3; echo \"$line\"";
         let talk = mesh.exec("client", &["bash", "-c", script])?;
         let text = String::from_utf8_lossy(&talk.stdout).replace('\r', "");
         ensure!(text == "220 ready\n250 hi\n", "{talk:?}");

@@ -140,7 +140,7 @@ fn answers() -> anyhow::Result<()> {
         let mut question = written(from, "bytes:7000");
         question.protocol = Some("tcp".to_owned());
         let told = simulation.ask(&question.meant().map_err(|why| anyhow!(why))?);
-        let command = "printf hello | timeout 20 nc -N bytes 7000";
+        let command = "printf hello | timeout 30 nc -N bytes 7000";
         let seen = mesh.exec(from, &["sh", "-c", command])?;
         let passes = told.decision.verdict.as_str() == "allow";
         ensure!(

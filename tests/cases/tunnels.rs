@@ -22,10 +22,10 @@ export WEFT_PROXY_WORKERS=1
 proxy client; proxy server; peer=$pid
 for ns in client server; do ready $ns; done
 ip netns exec server $app role tcp 7000 & ip netns exec server $app role banner 25 &
-until [ "$(c sh -c 'printf up | timeout 5 nc -N 10.1.9.9 7000')" = upbye ]; do sleep 0.1; done
+until [ "$(c sh -c 'printf up | timeout 30 nc -N 10.1.9.9 7000')" = upbye ]; do sleep 0.1; done
 # many at once, of many sizes, each with its own bytes: what comes back is the same and the answer to the end
 for n in $(seq 40); do head -c $((n * n * 250)) /dev/urandom > $dir/sent.$n; done
-for n in $(seq 40); do c sh -c "timeout 60 nc -N 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
+for n in $(seq 40); do c sh -c "timeout 180 nc -N 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
 wait ${calls[@]}
 for n in $(seq 40); do
   [ "$( (cat $dir/sent.$n; echo bye) | sha256sum)" = "$(sha256sum < $dir/got.$n)" ] && echo same
@@ -37,12 +37,12 @@ c sh -c "(printf held; sleep 60) | timeout 90 nc 10.1.9.9 7000 > $dir/held; touc
 until [ "$(cat $dir/held 2>/dev/null)" = held ]; do sleep 0.1; done
 kill -9 $peer; { wait $peer || true; } 2>/dev/null
 proxy server; ready server
-until [ "$(c sh -c 'printf again | timeout 5 nc -N 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
+until [ "$(c sh -c 'printf again | timeout 30 nc -N 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
 metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/after /'
 # much of it, twice: the second time on a connection of its own
 head -c 5000000 /dev/urandom > $dir/much
 for n in 1 2; do
-  c sh -c "timeout 60 nc -N 10.1.9.9 7000 < $dir/much > $dir/got"
+  c sh -c "timeout 180 nc -N 10.1.9.9 7000 < $dir/much > $dir/got"
   [ "$( (cat $dir/much; echo bye) | sha256sum)" = "$(sha256sum < $dir/got)" ] && echo whole
   metric client 'weft_tunnel_streams_total{direction="outbound"' | sed "s/^/much $n /"
 done
@@ -76,7 +76,7 @@ fn judged() -> anyhow::Result<()> {
     let call = || {
         mesh.exec(
             "client",
-            &["sh", "-c", "printf hello | timeout 20 nc -N bytes 7000"],
+            &["sh", "-c", "printf hello | timeout 30 nc -N bytes 7000"],
         )
     };
     let streams = || -> anyhow::Result<f64> {
@@ -101,7 +101,8 @@ fn judged() -> anyhow::Result<()> {
     let client = mesh.client().clone();
     let pod = mesh.pod("client")?.name;
     let held = std::thread::spawn(move || {
-        let open = "(printf hello; sleep 60) | timeout 50 nc bytes 7000; echo ended";
+        // It would stay open for longer than anything here is waited for.
+        let open = "(printf hello; sleep 300) | timeout 300 nc bytes 7000; echo ended";
         client
             .output(&harness::Exec::new(&pod, ["sh", "-c", open]))
             .map(drop)
@@ -132,7 +133,7 @@ fn judged() -> anyhow::Result<()> {
     );
     mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
     answered()?;
-    mesh.node(&["pkill", "-f", "sleep 60"])?;
+    mesh.node(&["pkill", "-f", "sleep 300"])?;
     let _ = held.join();
     Ok(())
 }

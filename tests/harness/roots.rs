@@ -125,7 +125,7 @@ pub fn shake(mesh: &Mesh, folder: &Path, name: Option<&str>) -> anyhow::Result<(
         )
     });
     let command = format!(
-        "echo | timeout 10 openssl s_client -connect {ip}:8080 -tls1_3 -alpn weft-http/1 {shown} 2>&1"
+        "echo | timeout 60 openssl s_client -connect {ip}:8080 -tls1_3 -alpn weft-http/1 {shown} 2>&1"
     );
     let output = mesh.node(&["sh", "-c", &command])?;
     let said = String::from_utf8_lossy(&output.stdout);

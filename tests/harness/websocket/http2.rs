@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// How long the other end may take to say what it can.
-const SETTINGS: Duration = Duration::from_secs(5);
+const SETTINGS: Duration = Duration::from_secs(60);
 /// And how often it is asked.
 const AGAIN: Duration = Duration::from_millis(10);
 
