@@ -440,7 +440,7 @@ fn declared() -> anyhow::Result<()> {
         );
     }
     // What is declared as HTTP and is not is told so, and goes nowhere.
-    let script = "exec 3<>/dev/tcp/said-http/7000; echo hello >&3; timeout 5 cat <&3";
+    let script = "exec 3<>/dev/tcp/said-http/7000; echo hello >&3; timeout 60 cat <&3";
     let output = mesh.exec("client", &["bash", "-c", script])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
