@@ -33,9 +33,11 @@ done
 metric client 'weft_tunnels_open{direction="outbound"' | sed 's/^/before /'
 metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/before /'
 # a stream that is open when the peer dies ends, and later ones find the new peer
-c sh -c "(printf held; sleep 60) | timeout 90 nc 10.1.9.9 7000 > $dir/held; touch $dir/ended" &
+c bash -c "exec 3<>/dev/tcp/10.1.9.9/7000; echo held >&3; read -u 3 a; echo \$a > $dir/held; read -t 120 -u 3 b; echo \$? > $dir/ended" &
 until [ "$(cat $dir/held 2>/dev/null)" = held ]; do sleep 0.1; done
 kill -9 $peer; { wait $peer || true; } 2>/dev/null
+until [ -s $dir/ended ]; do sleep 0.1; done
+[ "$(cat $dir/ended)" -le 128 ] || { echo 'the stream outlives its peer'; exit 1; }
 proxy server; ready server
 until [ "$(c sh -c 'printf again | timeout 30 nc -N 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
 metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/after /'
