@@ -58,15 +58,16 @@ fn capture(mesh: &Mesh) -> anyhow::Result<Vec<u8>> {
         "any",
         "-s",
         "65535",
+        // Whatever else the node says meanwhile; only a bound.
         "-c",
-        "2000",
+        "100000",
         "-w",
         &path,
         "tcp",
     ];
     let capture = Exec::new(
         "node",
-        ["timeout", "-s", "INT", "60"].into_iter().chain(command),
+        ["timeout", "-s", "INT", "300"].into_iter().chain(command),
     );
     let running = std::thread::spawn(move || client.output(&capture));
     eventually("tcpdump starts", || {
