@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Requests under way at most; beyond it the generator itself is overloaded and says so.
-const IN_FLIGHT: usize = 1000;
+/// Requests under way at most; beyond it the machine is too slow for the rate, and requests are skipped, not piled up until
+/// they fail.
+const IN_FLIGHT: usize = 50;
 
 /// Everything seen since the start.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
