@@ -134,7 +134,7 @@ struct Stream {
 
 impl Stream {
     async fn item(&mut self) -> Item {
-        let answer = tokio::time::timeout(Duration::from_secs(10), self.answers.message()).await;
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.message()).await;
         let answer = answer.expect("an answer").unwrap().unwrap();
         decode::response(&answer).remove(0).unwrap()
     }

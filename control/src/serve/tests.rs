@@ -263,7 +263,7 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
 
 /// Waits until something is so.
 async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !is_so() {
             tokio::task::yield_now().await;
             tokio::time::sleep(Duration::from_millis(5)).await;
