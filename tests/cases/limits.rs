@@ -31,10 +31,10 @@ limit() { setpriv --reuid=2102 --regid=2102 --clear-groups prlimit --pid $client
 # one client that keeps its connection; its first answers have come before descriptors run out
 requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
 before=$(requests)
-ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 > $dir/kept & kept=$!
+ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 6 > $dir/kept & kept=$!    # lost after six seconds, less than the others stay
 until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
 limit 60
-c $app role hold 10.1.9.9:8080 100 3
+c $app role hold 10.1.9.9:8080 100 8
 wait $kept
 echo "kept $(wc -l < $dir/kept) answered $(grep -c ' 200$' $dir/kept)"
 limit 1000
@@ -66,9 +66,9 @@ metric client 'weft_connections_limit'
 # whoever has its connection keeps it
 requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
 before=$(requests)
-ip netns exec client $app role load 10.1.9.9:8080 / 10x8 1 > $dir/kept & kept=$!
+ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 6 > $dir/kept & kept=$!
 until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
-c $app role hold 10.1.9.9:8080 40 3
+c $app role hold 10.1.9.9:8080 40 8
 wait $kept
 echo "kept $(wc -l < $dir/kept) answered $(grep -c ' 200$' $dir/kept)"
 until c curl -sf -o /dev/null http://10.1.9.9:8080/; do sleep 0.1; done
@@ -79,7 +79,7 @@ grep -c 'E134 too-many-connections' $dir/client.log
 fn connections() -> anyhow::Result<()> {
     let text = harness::hand::run(CONNECTIONS)?;
     ensure!(text.contains("weft_connections_limit 20"), "{text}");
-    ensure!(text.contains("kept 80 answered 80"), "{text}");
+    ensure!(text.contains("kept 120 answered 120"), "{text}");
     let closed = text
         .lines()
         .find(|line| line.starts_with("weft_errors_total"));

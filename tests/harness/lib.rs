@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use weft_proxy_api::names::ports;
 
 /// Longer than anything here takes on a busy machine; nothing waits this long when it works.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names a folder with the programs to test.
 pub const PROGRAMS: &str = "WEFT_TEST_PROGRAMS";
