@@ -135,10 +135,12 @@ impl Admin {
             // A question that is too long for an address; it changes nothing either.
             Method::POST if path == api::SIMULATE => {
                 let (head, body) = request.into_parts();
-                let body = Limited::new(body, live::MAX_BODY).collect();
-                let body = tokio::time::timeout(BODY_LIMIT, body).await;
-                let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes());
-                self.api.simulate(&head, body).await
+                let list = async {
+                    let body = Limited::new(body, live::MAX_BODY).collect();
+                    let body = tokio::time::timeout(BODY_LIMIT, body).await;
+                    body.ok().and_then(Result::ok).map(|body| body.to_bytes())
+                };
+                self.api.simulate(&head, list).await
             }
             Method::GET | Method::POST if is_api => self.api.answer(&request).await,
             _ => self.answer(&request).map(BodyExt::boxed_unsync),

@@ -125,12 +125,17 @@ impl Api {
         }
     }
 
-    /// Answers requests that nobody makes; `None`: their list did not arrive, or is too long.
-    pub async fn simulate(&self, head: &Parts, list: Option<Bytes>) -> Answer {
+    /// Answers requests that nobody makes; `None`: their list did not arrive, or is too long. Nothing of it is read for
+    /// those who may not ask.
+    pub async fn simulate(
+        &self,
+        head: &Parts,
+        list: impl Future<Output = Option<Bytes>>,
+    ) -> Answer {
         if let Err(refusal) = self.admit(&head.headers, &Right::Figures).await {
             return refused(&refusal);
         }
-        let Some(list) = list else {
+        let Some(list) = list.await else {
             let most = live::MAX_BODY;
             let text = format!("the requests did not arrive, or are more than {most} bytes");
             return error(StatusCode::PAYLOAD_TOO_LARGE, &text);
