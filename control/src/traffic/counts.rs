@@ -1,10 +1,14 @@
 //! What is counted on an edge, and what follows from it.
 
+use super::table::OTHER;
 use serde::{Deserialize, Serialize, de};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use weft_proxy_api::latency;
+
+/// Reasons of denials that are told apart; a proxy says what it wants.
+const MAX_REASONS: usize = 64;
 
 /// Traffic counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,20 @@ impl Counts {
     /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
         self.merge(other, u64::saturating_add);
+        if self.denied_by.len() > MAX_REASONS {
+            self.fold_reasons();
+        }
+    }
+
+    /// What the last reasons counted is counted without their names.
+    fn fold_reasons(&mut self) {
+        let mut rest = 0u64;
+        while self.denied_by.len() >= MAX_REASONS {
+            let (_, count) = self.denied_by.pop_last().unwrap_or_default();
+            rest = rest.saturating_add(count);
+        }
+        let other = self.denied_by.entry(OTHER.to_owned()).or_default();
+        *other = other.saturating_add(rest);
     }
 
     /// What was counted after `before`. Nothing goes below zero.
@@ -202,6 +220,22 @@ mod tests {
         assert!(one.since(&both).is_zero(), "nothing goes below zero");
         assert_eq!(one.success_rate(), Some(2.0 / 3.0));
         assert_eq!(Counts::default().success_rate(), None);
+    }
+
+    #[test]
+    fn reasons_without_end_are_added_up_without_their_names() {
+        let mut all = Counts::default();
+        for n in 0..1000 {
+            for reason in [format!("R{n}"), format!("r{n}")] {
+                let one = Counts {
+                    denied_by: [(reason, 1)].into(),
+                    ..Counts::default()
+                };
+                all.add(&one);
+            }
+        }
+        assert!(all.denied_by.len() <= MAX_REASONS);
+        assert_eq!(all.denied_by.values().sum::<u64>(), 2000);
     }
 
     #[test]

@@ -21,6 +21,8 @@ const MAX_EDGES: usize = 1_100;
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// Samples younger than this are kept as they came.
 const FINE: Duration = Duration::from_secs(65);
+/// What comes sooner after a sample belongs to it: who reports without a pause has no more samples than others.
+const SHORT: Duration = Duration::from_millis(100);
 /// Older ones are merged to this length.
 const COARSE: Duration = Duration::from_secs(30);
 /// The longest window.
@@ -262,11 +264,15 @@ impl Pod {
         }
         (self.at, self.uptime) = (now, summary.uptime);
         if !(first && covers > MAX_FIRST) {
-            self.samples.push_back(Sample {
+            let sample = Sample {
                 at: now,
                 covers,
                 edges: counted,
-            });
+            };
+            match self.samples.back_mut() {
+                Some(last) if last.covers < SHORT => last.merge(sample),
+                _ => self.samples.push_back(sample),
+            }
         }
         self.age(now);
         bounded(&mut self.connections, summary.connections);
@@ -418,10 +424,15 @@ impl Sample {
     fn merge(&mut self, next: Self) {
         self.at = next.at;
         self.covers += next.covers;
+        let known = self.edges.iter().enumerate();
+        let mut places: HashMap<_, _> = known.map(|(at, (key, _))| (key.clone(), at)).collect();
         for (key, counts) in next.edges {
-            match self.edges.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, sum)) => sum.add(&counts),
-                None => self.edges.push((key, counts)),
+            match places.get(&key) {
+                Some(at) => self.edges[*at].1.add(&counts),
+                None => {
+                    places.insert(key.clone(), self.edges.len());
+                    self.edges.push((key, counts));
+                }
             }
         }
     }

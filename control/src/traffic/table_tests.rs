@@ -123,6 +123,21 @@ fn old_samples_are_merged_and_then_forgotten() {
 }
 
 #[test]
+fn who_reports_without_a_pause_has_no_more_samples() {
+    let story = Story::new();
+    for n in 1..=2000 {
+        let now = story.at(1) + Duration::from_millis(1) * n;
+        let said = summary(1, 1, 1, u64::from(n));
+        story.table.record(&story.pod, said, now);
+    }
+    let pods = story.table.pods.lock();
+    let samples = pods[&story.pod].samples.len();
+    drop(pods);
+    assert!(samples <= 22, "{samples}");
+    assert_eq!(story.seen(3, Some(60)).0, 2000);
+}
+
+#[test]
 fn edges_and_pods_are_bounded_and_nothing_is_lost() {
     let story = Story::new();
     let edges = (0..3000).map(|n| (key(&format!("w{n}")), n, counts(1)));
