@@ -226,13 +226,6 @@ impl Inbound {
             .map_or(Protocol::Detect, |(_, protocol)| *protocol)
     }
 
-    /// True if, in strict access, some permission on `port` (or a probe) looks into HTTP: bytes that claim to be
-    /// HTTP and are malformed never pass there as opaque ones.
-    pub fn has_http_rules(&self, port: u16) -> bool {
-        self.access == Access::Strict
-            && (self.is_http_probed(port) || self.allow.iter().any(|a| a.is_http_on(port)))
-    }
-
     /// Judges a new connection to `port`. A caller without permission may still be a probe: then `HttpOnly`.
     pub fn judge_connection(&self, caller: Caller<'_>, port: u16) -> ConnectionVerdict {
         if self.access == Access::Permissive {
@@ -322,10 +315,6 @@ impl Allow {
     /// Is this permission about this caller and port, whatever the traffic?
     fn names(&self, caller: Caller<'_>, port: u16) -> bool {
         self.ports.contains(port) && self.sources.iter().any(|source| source.is(caller))
-    }
-
-    fn is_http_on(&self, port: u16) -> bool {
-        matches!(self.traffic, Traffic::Http(_)) && self.ports.contains(port)
     }
 }
 

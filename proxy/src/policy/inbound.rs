@@ -2,11 +2,10 @@
 
 use super::RateRule;
 use crate::metrics::{Count, Metrics};
-use foldhash::HashMap;
 use std::sync::Arc;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::inbound::{
-    AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Ports, Verdict,
+    AllowedBy, Caller, ConnectionVerdict, DenyReason, Inbound, Verdict,
 };
 use weft_proxy_api::policy::matching::RequestView;
 
@@ -16,18 +15,8 @@ pub struct InboundPlan {
     pub inbound: Inbound,
     /// Version of the policy.
     pub version: u64,
-    ports: HashMap<u16, Port>,
-    /// What holds for ports that no rule, probe or declaration names.
-    other: Port,
     counters: Counters,
     rates: Vec<Arc<RateRule>>,
-}
-
-/// What is known of a port beforehand.
-#[derive(Debug, Clone, Copy)]
-struct Port {
-    protocol: Protocol,
-    http_only: bool,
 }
 
 struct Counters {
@@ -47,17 +36,11 @@ const NEAR: [DenyReason; 2] = [DenyReason::NoMatchingRoute, DenyReason::NotHttp]
 impl InboundPlan {
     /// Compiles a policy.
     pub fn new(inbound: Inbound, version: u64, metrics: &Metrics) -> Self {
-        let ports = named_ports(&inbound)
-            .map(|port| (port, Port::of(&inbound, port)))
-            .collect();
         let counters = Counters::new(&inbound, metrics);
-        let other = Port::of(&inbound, unnamed_port(&inbound));
         let limits = inbound.rate_limits.iter().cloned();
         let rates = limits.map(|limit| RateRule::new(limit, metrics)).collect();
         Self {
             version,
-            ports,
-            other,
             counters,
             rates,
             inbound,
@@ -83,12 +66,7 @@ impl InboundPlan {
 
     /// What the port was declared to speak.
     pub fn protocol(&self, port: u16) -> Protocol {
-        self.port(port).protocol
-    }
-
-    /// Bytes that are not HTTP never pass on this port: it carries HTTP rules, or was declared to speak HTTP.
-    pub fn http_only(&self, port: u16) -> bool {
-        self.port(port).http_only
+        self.inbound.protocol(port)
     }
 
     /// Judges a connection and counts the verdict (of `HttpOnly` the requests are counted, each by itself).
@@ -101,14 +79,6 @@ impl InboundPlan {
             ConnectionVerdict::HttpOnly => {}
         }
         verdict
-    }
-
-    /// Judges a connection without counting: is one that is already open still allowed?
-    pub fn still_allows(&self, caller: Caller<'_>, port: u16) -> bool {
-        !matches!(
-            self.inbound.judge_connection(caller, port),
-            ConnectionVerdict::Deny { .. }
-        )
     }
 
     /// Judges a request and counts the verdict.
@@ -126,41 +96,6 @@ impl InboundPlan {
         let near = self.inbound.nearest(caller, port);
         self.counters.denied(reason, audit, near);
     }
-
-    fn port(&self, port: u16) -> &Port {
-        self.ports.get(&port).unwrap_or(&self.other)
-    }
-}
-
-impl Port {
-    fn of(inbound: &Inbound, port: u16) -> Self {
-        let protocol = inbound.protocol(port);
-        let declared = matches!(protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc);
-        Self {
-            protocol,
-            http_only: declared || inbound.has_http_rules(port),
-        }
-    }
-}
-
-/// Every port that a declaration, a rule or a probe names.
-fn named_ports(inbound: &Inbound) -> impl Iterator<Item = u16> {
-    let ruled = inbound.allow.iter().flat_map(|allow| match &allow.ports {
-        Ports::Any => &[][..],
-        Ports::Only(ports) => ports,
-    });
-    let declared = inbound.ports.iter().map(|(port, _)| *port);
-    declared
-        .chain(ruled.copied())
-        .chain(inbound.probes.iter().map(|probe| probe.port))
-}
-
-/// A port that nothing names, to ask what holds for all of those.
-fn unnamed_port(inbound: &Inbound) -> u16 {
-    let named: std::collections::HashSet<u16> = named_ports(inbound).collect();
-    (1..=u16::MAX)
-        .find(|port| !named.contains(port))
-        .unwrap_or(0)
 }
 
 impl Counters {
@@ -215,7 +150,7 @@ mod tests {
     use super::*;
     use weft_proxy_api::identity::SpiffeId;
     use weft_proxy_api::policy::Access;
-    use weft_proxy_api::policy::inbound::{Allow, Probe, Source, Traffic};
+    use weft_proxy_api::policy::inbound::{Allow, Ports, Probe, Source, Traffic};
     use weft_proxy_api::policy::settings::RateLimit;
 
     fn id(account: &str) -> SpiffeId {
@@ -264,25 +199,6 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_known_beforehand() {
-        let metrics = Metrics::new("shop");
-        let plan = InboundPlan::new(policy(Access::Strict), 1, &metrics);
-        for (port, protocol, http_only) in [
-            (9000, Protocol::Opaque, false),
-            (8000, Protocol::Http1, true),
-            (8080, Protocol::Detect, true),
-            (8081, Protocol::Detect, true),
-            (1234, Protocol::Detect, false),
-        ] {
-            assert_eq!(
-                (plan.protocol(port), plan.http_only(port)),
-                (protocol, http_only),
-                "{port}"
-            );
-        }
-    }
-
-    #[test]
     fn a_denial_is_counted_at_the_permission_that_came_nearest() {
         let metrics = Metrics::new("shop");
         let plan = InboundPlan::new(policy(Access::Audit), 1, &metrics);
@@ -315,14 +231,9 @@ mod tests {
             plan.connection(caller(None), 9000),
             ConnectionVerdict::Deny(_)
         ));
-        assert!(!plan.still_allows(caller(None), 9000));
         assert_eq!(metrics.allowed("TrafficTarget shop/tcp").get(), 1);
         assert_eq!(metrics.denied("not_a_source", false).get(), 1);
-        assert_eq!(
-            metrics.denied("no_identity", false).get(),
-            1,
-            "asking again is not counted"
-        );
+        assert_eq!(metrics.denied("no_identity", false).get(), 1);
     }
 
     #[test]
@@ -360,7 +271,6 @@ mod tests {
             plan.connection(caller(None), 9000),
             ConnectionVerdict::Audit(_)
         ));
-        assert!(plan.still_allows(caller(None), 9000));
         assert_eq!(metrics.denied("no_identity", true).get(), 1);
         assert_eq!(metrics.denied("no_identity", false).get(), 0);
     }

@@ -218,7 +218,6 @@ fn audit_says_what_strict_would_deny() {
         connection(&policy, None, 80),
         ConnectionVerdict::Audit(DenyReason::NoIdentity)
     );
-    assert!(!policy.has_http_rules(80));
 }
 
 #[test]
@@ -323,11 +322,28 @@ fn malformed_http_never_passes_as_opaque_where_rules_look_into_http() {
         rule("h", "a", Ports::Only(vec![80]), get("/")),
         rule("t", "a", Ports::Only(vec![81]), Traffic::Any),
     ]));
-    let ports: Vec<bool> = [80, 81, 82, 8080, 9000]
-        .iter()
-        .map(|port| policy.has_http_rules(*port))
-        .collect();
-    assert_eq!(ports, [true, false, false, true, false]);
+    for (account, port, expected) in [
+        (Some("a"), 80, ConnectionVerdict::HttpOnly),
+        (Some("a"), 81, ConnectionVerdict::Allow(AllowedBy::Rule(1))),
+        (
+            Some("a"),
+            82,
+            ConnectionVerdict::Deny(DenyReason::NotASource),
+        ),
+        (
+            Some("b"),
+            80,
+            ConnectionVerdict::Deny(DenyReason::NotASource),
+        ),
+        (None, 80, ConnectionVerdict::Deny(DenyReason::NoIdentity)),
+        // An HTTP probe needs no permission, and opens its port to nothing but HTTP.
+        (Some("a"), 8080, ConnectionVerdict::HttpOnly),
+        (None, 8080, ConnectionVerdict::HttpOnly),
+        (None, 9000, ConnectionVerdict::Deny(DenyReason::NoIdentity)),
+    ] {
+        let verdict = connection(&policy, account, port);
+        assert_eq!(verdict, expected, "{account:?} {port}");
+    }
 }
 
 #[test]
