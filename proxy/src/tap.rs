@@ -20,17 +20,20 @@ use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 /// Taps at once; more are refused.
 pub const MAX_TAPS: usize = 16;
-/// Header fields shown of one message, and bytes of a value.
+/// Header fields shown of one message, and bytes of a name or value.
 const MAX_FIELDS: usize = 64;
 const MAX_VALUE: usize = 512;
 /// Bytes of a path shown.
 const MAX_PATH: usize = 2048;
-/// Fields whose values are shown only when that is asked for.
-const SECRETS: [&str; 4] = [
+/// Words in the names of fields whose values are shown only when that is asked for.
+const SECRETS: [&str; 7] = [
     "authorization",
     "cookie",
-    "proxy-authorization",
-    "set-cookie",
+    "token",
+    "secret",
+    "password",
+    "api-key",
+    "apikey",
 ];
 
 /// All taps of this proxy.
@@ -367,7 +370,7 @@ impl Fields {
         }
         let shown = fields.iter().take(MAX_FIELDS).map(|(name, value)| {
             let value = shortened(&text(value.as_bytes()), MAX_VALUE);
-            (name.as_str().to_owned(), value)
+            (shortened(name.as_str(), MAX_VALUE), value)
         });
         let mut shown: Vec<_> = shown.collect();
         if self == Fields::Redacted {
@@ -380,7 +383,7 @@ impl Fields {
 /// Blots the values of secret fields out.
 fn redact(fields: &mut [(String, String)]) {
     for (name, value) in fields {
-        if SECRETS.contains(&name.as_str()) {
+        if SECRETS.iter().any(|word| name.contains(word)) {
             *value = "[redacted]".to_owned();
         }
     }

@@ -81,6 +81,22 @@ fn secrets_are_blotted_out_unless_asked_for() {
 }
 
 #[test]
+fn whatever_is_called_a_secret_is_one() {
+    for (name, secret) in [
+        ("x-api-key", true),
+        ("x-auth-token", true),
+        ("proxy-authorization", true),
+        ("x-request-id", false),
+        ("user-agent", false),
+    ] {
+        let mut fields = HeaderMap::new();
+        fields.insert(name, http::HeaderValue::from_static("value"));
+        let shown = Fields::Redacted.of(&fields);
+        assert_eq!(shown[0].1 == "[redacted]", secret, "{name}");
+    }
+}
+
+#[test]
 fn nobody_waits_for_who_does_not_read_and_losses_are_counted() {
     let mut story = Story::new(Fields::Hidden, 2);
     for _ in 0..3 {
