@@ -139,21 +139,30 @@ impl Backend {
         )
     }
 
-    /// Takes away what any backend (or the one asked for) has put in place; tells which one had.
+    /// Takes away what any backend (or the one asked for) has put in place; tells which one had. The error says why none of
+    /// them works: what is there then stays.
     pub fn remove_everywhere(choice: Choice) -> anyhow::Result<String> {
         let plan = Plan::from_args(&<crate::args::Args as clap::Parser>::parse_from([
             "weft-init",
         ]));
-        let mut removed = Vec::new();
-        for backend in ALL
-            .into_iter()
-            .filter(|backend| backend.is(choice) && backend.probe().is_ok())
-        {
+        let (mut removed, mut reasons, mut works) = (Vec::new(), Vec::new(), false);
+        for backend in ALL.into_iter().filter(|backend| backend.is(choice)) {
+            if let Err(error) = backend.probe() {
+                reasons.push(format!("{backend}: {error:#}"));
+                continue;
+            }
+            works = true;
             for family in [Family::V4, Family::V6] {
                 if backend.remove(&plan, family)? {
                     removed.push(format!("{backend} {family}"));
                 }
             }
+        }
+        if !works {
+            bail!(
+                "no way to look for redirection works here: {}",
+                reasons.join("; ")
+            );
         }
         Ok(if removed.is_empty() {
             "there was none".to_owned()

@@ -83,5 +83,13 @@ fn absent() -> anyhow::Result<()> {
         text.contains("iptables-nft-restore"),
         "the error names what is missing: {text}"
     );
+    let text = sandbox::script(
+        "ip link set lo up; PATH=/nowhere $1 --backend iptables-nft --remove && exit 1; true",
+        &[&init],
+    )?;
+    ensure!(
+        text.contains("no way to look for redirection"),
+        "nothing is said to be removed by who cannot look: {text}"
+    );
     Ok(())
 }
