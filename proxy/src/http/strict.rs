@@ -34,7 +34,8 @@ pub(super) struct Strict {
     partial: BytesMut,
     /// In order, but more than the reader asked for.
     passed: BytesMut,
-    deadline: Option<Pin<Box<Sleep>>>,
+    /// For the head with this number; hardly ever there, so it is to take little room.
+    deadline: Option<Box<(u64, Pin<Box<Sleep>>)>>,
     head_timeout: Duration,
     refused: bool,
     /// Everything written has left.
@@ -174,11 +175,13 @@ impl Strict {
             self.deadline = None;
             return;
         }
-        let limit = self.head_timeout;
+        let (number, limit) = (self.scanner.head(), self.head_timeout);
+        // The one before may have ended in the same read.
+        self.deadline.take_if(|deadline| deadline.0 != number);
         let deadline = self
             .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if deadline.as_mut().poll(cx).is_ready() {
+            .get_or_insert_with(|| Box::new((number, Box::pin(tokio::time::sleep(limit)))));
+        if deadline.1.as_mut().poll(cx).is_ready() {
             self.deadline = None;
             self.refuse(Refusal::Late);
         }

@@ -255,6 +255,24 @@ async fn a_head_has_ten_seconds_and_silence_between_requests_has_not() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_head_that_came_with_the_end_of_another_has_ten_seconds_of_its_own() {
+    let slow = async |request| {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        echo(request).await
+    };
+    let (client, _) = application(slow, HttpVersion::Http1);
+    let mut proxy = proxy(client, HttpVersion::Http1);
+    proxy.send("GET /1 HTTP/1.1\r\nHo").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    proxy.send("st: w\r\n\r\nGET /2 HTTP/1.1\r\nHo").await;
+    proxy.until("<GET /1 host=w []>").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    proxy.send("st: w\r\n\r\n").await;
+    let answer = proxy.until(">").await;
+    assert!(answer.ends_with("<GET /2 host=w []>"), "{answer}");
+}
+
 #[tokio::test]
 async fn an_old_client_is_answered_and_the_connection_ends() {
     let (client, _) = application(echo, HttpVersion::Http1);

@@ -131,6 +131,8 @@ pub struct Scanner {
     /// Bytes of this head, of the extensions of this body, or of these trailers.
     size: usize,
     fields: usize,
+    /// Heads that have begun.
+    heads: u64,
 }
 
 /// What a head has said about its body so far.
@@ -205,6 +207,14 @@ impl Scanner {
         }
     }
 
+    /// Number of the head that the next byte belongs to, or begins.
+    pub(super) fn head(&self) -> u64 {
+        match self.state {
+            State::Head => self.heads,
+            _ => self.heads + 1,
+        }
+    }
+
     fn after_data(&mut self) {
         match self.state {
             State::Body(0) => self.state = State::Between,
@@ -246,7 +256,10 @@ impl Scanner {
                 Ok(())
             }
             State::Trailers if line.is_empty() => {
-                *self = Self::default();
+                *self = Self {
+                    heads: self.heads,
+                    ..Self::default()
+                };
                 Ok(())
             }
             State::Trailers => {
@@ -270,6 +283,7 @@ impl Scanner {
         if !line.is_empty() {
             self.framing.old = line::start(line)?.old;
             self.state = State::Head;
+            self.heads += 1;
         }
         Ok(())
     }
