@@ -5,9 +5,17 @@ use super::inject::{Asked, Namespace, answer, is_excluded};
 use super::review::{Request, Review};
 use super::server::Answer;
 use super::validate;
+use super::{Client, Index, Shared, StateDir, Webhook};
+use crate::ca::Ca;
 use crate::inject::Settings;
 use crate::manifest::k8s::Labels;
+use crate::serve::identity::Enrolled;
+use crate::token::TokenKey;
+use crate::views::Mesh;
+use kube::client::Body;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 fn request(operation: &str, resource: &str, object: Value) -> Value {
     json!({
@@ -245,5 +253,52 @@ fn any_bytes_get_a_refusal_that_can_be_read() {
             response(&read(&review).answer(validate::answer));
             injected(&review, &namespace(&[]), Asked::ByLabel);
         }
+    }
+}
+
+/// A webhook whose API server answers nothing but this.
+fn webhook(code: u16) -> (Arc<Webhook>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let ca = Arc::new(Ca::open_or_create(&state, "cluster.local").unwrap());
+    let (tokens, enrolled) = (
+        TokenKey::open_or_create(&state).unwrap(),
+        Enrolled::open(state.clone()).unwrap(),
+    );
+    let index = Arc::new(Index::new(Mesh::default(), []));
+    let shared = Shared::new(index.clone(), ca, tokens, enrolled, Duration::from_secs(60));
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        let reason = if code == 404 {
+            "NotFound"
+        } else {
+            "ServiceUnavailable"
+        };
+        let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason});
+        let body = Body::from(status.to_string().into_bytes());
+        let answer = http::Response::builder().status(code).body(body).unwrap();
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let client = Client::new(service, "default");
+    let own = "weft-system".to_owned();
+    let webhook = Webhook::new(index, shared, client, state, Settings::default(), own);
+    (Arc::new(webhook), dir)
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_read_may_have_asked_for_injection() {
+    let (away, _dir) = webhook(503);
+    let (there, _dir) = webhook(404);
+    for (webhook, namespace, code, outcome) in [
+        (&away, "shop", 500, "failed"),
+        (&away, "kube-system", 200, "passed"),
+        (&away, "weft-system", 200, "passed"),
+        (&there, "shop", 200, "passed"),
+    ] {
+        let mut review = request("CREATE", "pods", pod(json!({})));
+        review["request"]["namespace"] = namespace.into();
+        let body = review.to_string().into_bytes();
+        let answer = webhook.clone().inject(body, Asked::ByAnnotation).await;
+        let is = (answer.code.as_u16(), answer.outcome);
+        assert_eq!(is, (code, outcome), "{namespace}");
     }
 }
