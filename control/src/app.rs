@@ -237,7 +237,7 @@ async fn renew(own: Arc<OwnIdentity>) {
 
 /// Takes up what whoever rotates the roots writes into the state folder.
 async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: StateDir) {
-    let mut last = None;
+    let (mut last, mut refused) = (None, None);
     loop {
         tokio::time::sleep(AUTHORITY_POLL).await;
         // Whom another controller of the same folder gave a certificate is meshed here as well.
@@ -255,11 +255,19 @@ async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: Sta
             other => other,
         };
         match renewed {
-            Ok(true) => tracing::info!("roots or issuer changed; every proxy is told"),
-            Ok(false) => {}
-            Err(error) => tracing::error!("roots and issuer stay as they were: {error:#}"),
+            // Said once, and tried again: perhaps it could not be read for a moment only.
+            Err(error) if refused != Some(now) => {
+                tracing::error!("roots and issuer stay as they were: {error:#}");
+                refused = Some(now);
+            }
+            Err(_) => {}
+            Ok(is_new) => {
+                last = Some(now);
+                if is_new {
+                    tracing::info!("roots or issuer changed; every proxy is told");
+                }
+            }
         }
-        last = Some(now);
     }
 }
 
