@@ -41,7 +41,7 @@ pub fn conditions(facts: &Facts, before: &[Condition], now: Timestamp) -> Option
         resolved(facts),
         programmed(facts, last(PROGRAMMED)),
     ];
-    let after: Vec<Condition> = wanted
+    let mut after: Vec<Condition> = wanted
         .into_iter()
         .map(|wanted| {
             let last = last(wanted.type_).filter(|last| last.status == wanted.status);
@@ -55,7 +55,11 @@ pub fn conditions(facts: &Facts, before: &[Condition], now: Timestamp) -> Option
             }
         })
         .collect();
-    (after != before).then_some(after)
+    // What somebody else says of the object stays, in whatever order: a list is only ever written as a whole.
+    let is_ours = |it: &&Condition| [ACCEPTED, RESOLVED_REFS, PROGRAMMED].contains(&&*it.type_);
+    after.extend(before.iter().filter(|it| !is_ours(it)).cloned());
+    let is_right = after.len() == before.len() && after.iter().all(|it| before.contains(it));
+    (!is_right).then_some(after)
 }
 
 struct Wanted {
@@ -231,6 +235,25 @@ mod tests {
             let waits = matches!(after[2].reason.as_str(), "Pending" | "NoProxies");
             assert_eq!(is_settled(&facts, &after), !waits, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn what_others_say_stays() {
+        let foreign = Condition {
+            type_: "Audited".into(),
+            status: "True".into(),
+            observed_generation: 1,
+            last_transition_time: at(1),
+            reason: "Audited".into(),
+            message: String::new(),
+        };
+        let first = conditions(&facts(1), &[], at(1)).unwrap();
+        let mut both = vec![foreign.clone()];
+        both.extend(first);
+        assert_eq!(conditions(&facts(1), &both, at(2)), None);
+        let second = conditions(&facts(2), &both, at(2)).unwrap();
+        assert_eq!((second.len(), &second[3]), (4, &foreign));
+        assert_eq!(conditions(&facts(2), &second, at(3)), None);
     }
 
     #[test]
