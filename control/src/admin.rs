@@ -166,7 +166,7 @@ impl Admin {
             "/ready" if *self.ready.borrow() => text(StatusCode::OK, "ready\n".into()),
             "/ready" => text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the folders have not been read yet\n".into(),
+                "not everything has been read yet\n".into(),
             ),
             "/metrics" => text(StatusCode::OK, self.metrics()),
             "/problems" => text(
@@ -267,10 +267,10 @@ fn fact_metrics(page: &mut Page, facts: &Facts) {
         .one("severity", "info", problems(Severity::Info));
 }
 
-/// Everything at `/metrics`: name (after `weft_control_`), kind, help. The table of the README is made from it.
+/// Everything at `/metrics`: name (after `weft_control_`), kind, help; in its order.
 pub const METRICS: &[(&str, &str, &str)] = &[
     ("build_info", "gauge", "Version of the controller."),
-    ("ready", "gauge", "1 once every folder has been read."),
+    ("ready", "gauge", "1 once every object has been read."),
     (
         "proxies",
         "gauge",
