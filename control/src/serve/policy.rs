@@ -3,7 +3,7 @@
 //! The stream that tonic polls *is* the session: no task, no queue. While a proxy does not read, nothing is polled and
 //! nothing is kept for it; when it reads again it gets the newest version of what changed. When it goes, all is dropped.
 
-use super::proxies::{Entry, ProxyStatus};
+use super::proxies::{Entry, MAX_OF_POD, ProxyStatus};
 use super::session::Subscriptions;
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, View, caller, expired, stopped};
@@ -99,6 +99,12 @@ impl Greeting {
             ));
         };
         let pod = self.shared.greet(&hello, &self.caller).await?;
+        // What each of them subscribes to is bounded; so must be how many there are.
+        if self.shared.proxies.streams_of(&pod) >= MAX_OF_POD {
+            return Err(Status::resource_exhausted(format!(
+                "{pod} has {MAX_OF_POD} streams open already"
+            )));
+        }
         tracing::debug!(%pod, version = hello.version, zone = hello.zone, "proxy connected");
         Ok(Session::new(self, pod, hello))
     }

@@ -32,6 +32,9 @@ impl ProxyStatus {
     }
 }
 
+/// Streams one pod may have open: its proxy has one, two while it is replaced, and a few that were not found dead yet.
+pub const MAX_OF_POD: usize = 16;
+
 /// All connected proxies.
 #[derive(Debug, Default)]
 pub struct Proxies {
@@ -68,6 +71,13 @@ impl Proxies {
             .map(|status| (status.pod.clone(), status.clone()))
             .collect();
         newest.into_values().collect()
+    }
+
+    /// How many streams a pod has open.
+    pub fn streams_of(&self, pod: &PodRef) -> usize {
+        let streams = self.streams.lock();
+        let open = streams.open.values();
+        open.filter(|status| status.pod == *pod).count()
     }
 
     /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].

@@ -1,6 +1,7 @@
 //! Who gets no answer, and what a proxy may not say.
 
 use super::*;
+use crate::serve::proxies::MAX_OF_POD;
 
 #[tokio::test]
 async fn who_may_not_is_refused() {
@@ -65,6 +66,25 @@ async fn a_stream_ends_soon_after_its_certificate() {
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     controller.table.set(web(), refused("later"));
     assert_eq!(long.item().await.body, refused("later"));
+}
+
+#[tokio::test]
+async fn a_pod_has_so_many_streams_and_no_more() {
+    let (controller, pod) = (Controller::start().await, PodRef::new("default", "web-1"));
+    let mut all = Vec::new();
+    for _ in 0..MAX_OF_POD {
+        all.push(Proxy::hello(&controller, "web", "web-1").await);
+    }
+    let open = || controller.shared.proxies.streams_of(&pod);
+    eventually("all are open", || open() == MAX_OF_POD).await;
+    let mut more = Proxy::hello(&controller, "web", "web-1").await;
+    let status = more.refusal().await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    drop(all.pop());
+    eventually("one has ended", || open() < MAX_OF_POD).await;
+    let own = Proxy::hello(&controller, "web", "web-1").await;
+    own.subscribe(1, &web(), 0).await;
+    eventually("served", || controller.table.watchers(&web()) > 0).await;
 }
 
 #[tokio::test]
