@@ -305,6 +305,16 @@ fn a_view_nobody_reads_is_freed_and_equal_ones_are_shared() {
 }
 
 #[test]
+fn names_of_sets_that_are_too_long_are_one_view() {
+    let index = index(&[]);
+    let long = |length: usize| set(&format!("default/{}:80", "x".repeat(length)));
+    let held = [200, 300].map(|length| index.subscribe(&web(), &long(length)));
+    assert!(Arc::ptr_eq(&held[0].borrow(), &held[1].borrow()));
+    assert!(addresses(&held[0].borrow()).is_empty());
+    assert_eq!(index.numbers().views, 1);
+}
+
+#[test]
 fn problems_of_a_file_are_replaced_and_findings_added() {
     let index = index(&[&split(
         "s",

@@ -15,6 +15,9 @@ use std::sync::Arc;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::outbound::Endpoint;
 
+/// Longest name of a set that can mean something: two labels (RFC 1123) and a port.
+pub const LONGEST_NAME: usize = 63 + 1 + 63 + 1 + 5;
+
 /// The endpoints of the set `namespace/service:port`, by address. A name that means nothing is an empty set.
 pub fn view(reader: &Reader<'_>, name: &str) -> Vec<Endpoint> {
     let Some((namespace, service, port)) = split_name(name) else {

@@ -74,6 +74,10 @@ impl ViewKey {
         match resource {
             Resource::Inbound => Some(Self::Inbound(proxy.clone())),
             Resource::Outbound(address) => Some(Self::Outbound(*address)),
+            // All that can mean nothing are one view: what a proxy makes up is not kept.
+            Resource::Endpoints(name) if name.len() > endpoints::LONGEST_NAME => {
+                Some(Self::Endpoints(String::new()))
+            }
             Resource::Endpoints(name) => Some(Self::Endpoints(name.clone())),
             Resource::Trust => None,
         }
