@@ -226,8 +226,8 @@ impl fmt::Display for Check {
     }
 }
 
-/// What others wrote must not steer a terminal.
-fn plain(text: &str) -> String {
+/// What others wrote must not steer a terminal: control characters are shown, not sent.
+pub fn plain(text: &str) -> String {
     text.chars().fold(String::new(), |mut plain, letter| {
         match letter.is_control() {
             true => drop(write!(plain, "{}", letter.escape_default())),

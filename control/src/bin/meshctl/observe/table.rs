@@ -1,5 +1,7 @@
 //! Columns for people: names left, numbers right, as wide as their widest cell. Pure.
 
+use weft_control::check::report::plain;
+
 /// Rows under a head.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -23,10 +25,11 @@ impl Table {
         }
     }
 
-    /// One more row, a cell for each column.
+    /// One more row, a cell for each column. Cells hold what proxies said.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len());
-        self.rows.push(cells);
+        self.rows
+            .push(cells.into_iter().map(|cell| plain(&cell)).collect());
     }
 
     /// As text, each line ended.

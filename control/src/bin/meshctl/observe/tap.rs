@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use weft_control::check::report::plain;
 use weft_control::traffic::api::encoded;
 use weft_control::traffic::rows::Resource;
 use weft_control::traffic::show::{Exchange, Line, Tally};
@@ -250,7 +251,7 @@ fn answered(at: &Exchange) -> String {
         if text.is_empty() {
             "unknown".to_owned()
         } else {
-            text.to_owned()
+            plain(text)
         }
     };
     let id = format!("{}:{}", at.pod, at.id);
@@ -259,9 +260,9 @@ fn answered(at: &Exchange) -> String {
         unknown(src),
         unknown(dst),
         at.mutual_tls,
-        at.method,
-        at.authority,
-        at.path
+        plain(&at.method),
+        plain(&at.authority),
+        plain(&at.path)
     );
     for (key, value) in [("service", &at.service), ("route", &at.route)] {
         if !value.is_empty() {
@@ -287,7 +288,7 @@ fn answered(at: &Exchange) -> String {
 
 fn fields(all: &[(String, String)]) -> String {
     all.iter()
-        .map(|(name, value)| format!("    {name}: {}\n", value.escape_debug()))
+        .map(|(name, value)| format!("    {}: {}\n", plain(name), value.escape_debug()))
         .collect()
 }
 
@@ -297,7 +298,7 @@ fn ended(at: &Exchange) -> String {
         .map_or_else(String::new, |code| format!(" grpc-status={code}"));
     let outcome = match at.outcome.as_str() {
         "complete" | "" => String::new(),
-        outcome => format!(" outcome={outcome}"),
+        outcome => format!(" outcome={}", plain(outcome)),
     };
     format!(
         "end id={}:{} duration={}µs response-length={}B{grpc}{outcome}\n",
@@ -352,6 +353,19 @@ rsp id=shop/web-1:7 :status=200 latency=1504µs
         assert_eq!(answered(&exchange()), expected);
         let expected = "end id=shop/web-1:7 duration=1504µs response-length=1337B grpc-status=0\n";
         assert_eq!(ended(&exchange()), expected);
+    }
+
+    #[test]
+    fn what_was_requested_does_not_steer_the_terminal() {
+        let hostile = Exchange {
+            path: "/\u{1b}[2J\r\n".into(),
+            outcome: "\u{9b}5n".into(),
+            ..exchange()
+        };
+        let shown = answered(&hostile) + &ended(&hostile);
+        let steers = |letter: char| letter.is_control() && letter != '\n';
+        assert!(!shown.contains(steers), "{shown:?}");
+        assert!(shown.contains(":path=/\\u{1b}[2J\\r\\n"), "{shown}");
     }
 
     #[test]
