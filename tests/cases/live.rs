@@ -130,7 +130,7 @@ fn behind(mesh: &Mesh) -> anyhow::Result<()> {
     };
     signal("-STOP")?;
     mesh.apply("split", &split("web", &[("web-v2", 1)]))?;
-    let said = meshctl(mesh, &["wait", "trafficsplit/web", "--timeout", "2s"]);
+    let said = meshctl(mesh, &["wait", "trafficsplit/web", "--timeout", "5s"]);
     signal("-CONT")?;
     let said = said?;
     ensure!(

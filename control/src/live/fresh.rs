@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a source may take. Whoever wants more asks again.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a source may take, less than a caller waits for an answer. Whoever wants more asks again.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether a watch has caught up.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Turns of the runtime until every stream to a proxy has seen what was just published: one to take in what the source sent, one
