@@ -78,6 +78,11 @@ mod tests {
         let operator = include_str!("monitoring/podmonitor.yaml");
         assert!(operator.contains(&format!("      {label}: {CONTROL_ACCOUNT}\n")));
         assert!(operator.contains("    - port: admin\n"));
+        // The dashboards ask for these jobs; the operator would call them otherwise.
+        for job in ["weft-proxy", "weft-control"] {
+            let named = format!("        - targetLabel: job\n          replacement: {job}\n");
+            assert!(operator.contains(&named), "{job}");
+        }
         let cluster = include_str!("monitoring/kubernetes.yml");
         let meta = label.replace(['.', '/'], "_");
         let kept = format!(

@@ -71,7 +71,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "WeftUpdateRefused",
-        expr: "increase(weft_control_nacks_total[10m]) > 0",
+        expr: r#"increase(weft_control_nacks_total{job!="weft-control"}[10m]) > 0"#,
         wait: "0m",
         severity: "warning",
         summary: "The proxy {{ $labels.instance }} refused an update; the last good one stays in force.",
