@@ -103,6 +103,9 @@ fn typed() -> anyhow::Result<()> {
         "--no-audit",
         "--no-fund",
         "--prefer-offline",
+        // Who has no network is told so at once.
+        "--fetch-retries=0",
+        "--fetch-timeout=30000",
     ];
     let fetched = run("npm", &quiet)?;
     if !fetched.status.success() {
