@@ -83,7 +83,10 @@ impl Table<'_> {
         match reference {
             0 => Ok(String::new()),
             at => match self.strings.get(at as usize - 1) {
-                Some(text) if text.len() <= MAX_NAME => Ok(text.clone()),
+                // Shown as it is, in terminals too: nothing of it steers them.
+                Some(text) if text.len() <= MAX_NAME => {
+                    Ok(text.replace(char::is_control, "\u{fffd}"))
+                }
                 Some(text) => Err(format!("{field}: {} bytes, at most {MAX_NAME}", text.len())),
                 None => Err(format!("{field}: {at} is outside the table")),
             },
@@ -221,6 +224,10 @@ mod tests {
         let (key, _, counts) = &read.edges[0];
         assert_eq!(key.peer_workload, "deploy/web");
         assert_eq!(counts.answers[&Code::Grpc(14)], 1);
+        let mut steers = of(edge());
+        steers.strings[1] = "deploy/\u{1b}[2J".into();
+        let read = summary(&steers).unwrap();
+        assert_eq!(read.edges[0].0.peer_workload, "deploy/\u{fffd}[2J");
     }
 
     #[test]
