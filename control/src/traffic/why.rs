@@ -6,7 +6,7 @@ mod said;
 use super::edges::Node;
 use super::report::{PodReport, Report};
 use super::rows::{Sum, route_name, service_name};
-use super::table::Direction;
+use super::table::{Direction, OTHER};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,7 @@ pub struct Why {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Leg {
-    /// `deploy/load`, `colour`, `api/read`.
+    /// `deploy/load`, `colour`, `api/read`; with its namespace in front where that is another one.
     pub name: String,
     /// Traffic.
     pub sum: Sum,
@@ -120,13 +120,22 @@ fn legs(sums: BTreeMap<String, Sum>) -> Vec<Leg> {
     legs
 }
 
+/// With its namespace, where that is another one: names are told apart only within one.
+fn from_here(here: &str, namespace: &str, name: &str) -> String {
+    match namespace {
+        "" | OTHER => name.to_owned(),
+        namespace if namespace == here => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    }
+}
+
 fn callers(report: &Report, namespace: &str, service: &str, pods: &[&PodReport]) -> Vec<Leg> {
     let called = format!("{namespace}/{service}:");
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for pod in &report.pods {
         for edge in outbound(pod).filter(|edge| edge.key.service.starts_with(&called)) {
-            let sum = sums.entry(pod.facts.workload.clone()).or_default();
-            sum.add(&edge.counts, pod.seconds);
+            let name = from_here(namespace, &pod.facts.namespace, &pod.facts.workload);
+            sums.entry(name).or_default().add(&edge.counts, pod.seconds);
         }
     }
     for pod in pods {
@@ -154,13 +163,14 @@ fn dependencies(pods: &[&PodReport]) -> Vec<Leg> {
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for pod in pods {
         for edge in outbound(pod) {
-            let name = match service_name(&edge.key.service) {
-                "" => edge.key.peer_workload.as_str(),
-                service => service,
+            let key = &edge.key;
+            let (namespace, name) = match key.service.split_once('/') {
+                Some((namespace, _)) => (namespace, service_name(&key.service)),
+                None => (key.peer_namespace.as_str(), key.peer_workload.as_str()),
             };
             if !name.is_empty() {
-                let sum = sums.entry(name.to_owned()).or_default();
-                sum.add(&edge.counts, pod.seconds);
+                let name = from_here(&pod.facts.namespace, namespace, name);
+                sums.entry(name).or_default().add(&edge.counts, pod.seconds);
             }
         }
     }

@@ -144,6 +144,34 @@ fn failures_denials_retries_and_breakers_have_their_sentences() {
 }
 
 #[test]
+fn who_shares_an_account_is_not_said_to_try_again() {
+    let mut report = story(4, 4, 4);
+    report.pods[2].edges[0].counts.requests = 150;
+    assert!(said(&report).contains("retries"));
+    let mut other = pod("batch");
+    other.facts.service_account = "web".into();
+    report.pods.push(other);
+    assert!(!said(&report).contains("retries"), "{}", said(&report));
+}
+
+#[test]
+fn callers_and_dependencies_of_another_namespace_are_not_taken_for_our_own() {
+    let mut report = story(4, 4, 4);
+    let mut other = report.pods[0].clone();
+    other.facts.namespace = "far".into();
+    report.pods.push(other);
+    let mut abroad = report.pods[1].edges[1].clone();
+    abroad.key.service = "far/front:80".into();
+    report.pods[1].edges.push(abroad);
+    let why = why(&report, "loom", "web").unwrap();
+    let names = |legs: &[Leg]| -> Vec<String> { legs.iter().map(|at| at.name.clone()).collect() };
+    assert_eq!(names(&why.callers), ["deploy/load", "far/deploy/load"]);
+    let mut called = names(&why.dependencies);
+    called.sort();
+    assert_eq!(called, ["far/front", "front"]);
+}
+
+#[test]
 fn a_service_that_is_not_there_is_not_explained() {
     assert_eq!(why(&story(4, 4, 4), "loom", "nothing"), None);
     assert_eq!(why(&story(4, 4, 4), "other", "web"), None);

@@ -175,16 +175,27 @@ fn denials(pods: &[&PodReport]) -> Vec<String> {
     .collect()
 }
 
+/// As the other end calls it.
+fn account(pod: &PodReport) -> String {
+    format!("sa/{}", pod.facts.service_account)
+}
+
 /// More requests arriving at a dependency than were sent there are retries.
 fn amplification(report: &Report, pods: &[&PodReport]) -> Vec<String> {
     let callers: BTreeSet<Node> = pods.iter().map(|pod| node(pod)).collect();
     let mut said = Vec::new();
     for caller in callers {
         let own: Vec<&&PodReport> = pods.iter().filter(|pod| node(pod) == caller).collect();
-        let accounts: BTreeSet<String> = own
-            .iter()
-            .map(|pod| format!("sa/{}", pod.facts.service_account))
-            .collect();
+        let accounts: BTreeSet<String> = own.iter().map(|pod| account(pod)).collect();
+        // The other end knows callers by account: of several workloads with one account it cannot be told who tried again.
+        let is_another = |pod: &PodReport| {
+            pod.facts.namespace == caller.namespace
+                && node(pod) != caller
+                && accounts.contains(&account(pod))
+        };
+        if report.pods.iter().any(is_another) {
+            continue;
+        }
         let mut sent: BTreeMap<Node, u64> = BTreeMap::new();
         for edge in own.iter().flat_map(|pod| outbound(pod)) {
             let peer = Node {
