@@ -66,7 +66,7 @@ enum Role {
         #[arg(long, default_value_t = 7000)]
         port: u16,
     },
-    /// Calls the page at a constant rate and prints what it saw, one JSON line a second
+    /// Calls the page at a constant rate and prints what it saw, four JSON lines a second
     Load {
         #[arg(long, default_value = "web:8080")]
         target: String,

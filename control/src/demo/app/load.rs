@@ -1,5 +1,5 @@
 //! The load generator: calls at a constant rate whatever the answers do (an open loop hides no waiting), and prints
-//! what it saw since its start, one JSON line a second.
+//! what it saw since its start, four JSON lines a second.
 
 use super::http::Client1;
 use serde::{Deserialize, Serialize};
