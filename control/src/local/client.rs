@@ -15,6 +15,8 @@ use super::wire::{PodInfo, Reply, Request, ServiceInfo, Status};
 
 /// Name of the socket in the state folder.
 pub(crate) const SOCKET: &str = "node.sock";
+/// How long a node may take to end.
+const ENDED: Duration = Duration::from_secs(60);
 
 /// A handle on a running node. Cheap; every call is its own connection.
 #[derive(Clone, Debug)]
@@ -209,11 +211,11 @@ impl Client {
     /// End the node; returns when everything is gone.
     pub fn down(&self) -> Result<()> {
         let _: serde_json::Value = self.ask(&Request::Down)?;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + ENDED;
         let lock = self.state.join(super::start::LOCK);
         while !super::start::is_free(&lock) {
             if Instant::now() > deadline {
-                bail!("the node has not ended within 20 s");
+                bail!("the node has not ended within {ENDED:?}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -25,8 +25,8 @@ use crew::{Crew, sweep};
 use home::{prepare, refresh};
 use weft_proxy_api::names::inject::PROXY_CONTAINER;
 
-/// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy.
-pub(crate) const SETTLE: Duration = Duration::from_millis(1500);
+/// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy, on a busy machine too.
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
 /// How to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

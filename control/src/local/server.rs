@@ -36,6 +36,7 @@ pub(crate) fn serve(
     Ok(tokio::spawn(async move {
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: not in a circle
                 continue;
             };
             let tx = tx.clone();
