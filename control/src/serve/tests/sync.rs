@@ -81,7 +81,7 @@ impl Proxy {
     }
 
     async fn items(&mut self) -> Vec<Item> {
-        let answer = tokio::time::timeout(Duration::from_secs(10), self.answers.message())
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.message())
             .await
             .expect("an answer");
         decode::response(&answer.unwrap().unwrap())
@@ -92,7 +92,7 @@ impl Proxy {
 
     /// The status the stream ends with.
     async fn refusal(&mut self) -> tonic::Status {
-        tokio::time::timeout(Duration::from_secs(10), self.answers.message())
+        tokio::time::timeout(Duration::from_secs(60), self.answers.message())
             .await
             .expect("an end")
             .unwrap_err()
