@@ -2,7 +2,7 @@
 
 use crate::Case;
 use anyhow::ensure;
-use harness::balancing::{self, Asked};
+use harness::balancing::{self, Asked, PATIENT};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_slow_endpoint_of_ten_gets_little", &["curl"], slow),
@@ -24,6 +24,7 @@ fn slow() -> anyhow::Result<()> {
         seconds: 6,
         connections: 8,
         slow: 1000,
+        patience: PATIENT,
     })?;
     println!("{seen:?}");
     let share = seen.to_slow as f64 / seen.requests as f64;
@@ -32,7 +33,7 @@ fn slow() -> anyhow::Result<()> {
 }
 
 fn failing() -> anyhow::Result<()> {
-    let seen = balancing::failing_of_five(10)?;
+    let seen = balancing::failing_of_five(10, PATIENT)?;
     println!("{seen:?}");
     ensure!(seen.before_ejection <= 10, "{seen:?}");
     ensure!(seen.good * 1000 >= seen.requests * 999, "{seen:?}");
@@ -40,7 +41,7 @@ fn failing() -> anyhow::Result<()> {
 }
 
 fn all() -> anyhow::Result<()> {
-    let seen = balancing::all_of_five(10)?;
+    let seen = balancing::all_of_five(10, PATIENT)?;
     println!("{seen:?}");
     ensure!(seen.served <= seen.most(), "{seen:?}");
     Ok(())

@@ -1,6 +1,6 @@
 //! Figures that are measured in ways of their own.
 
-use harness::balancing::{self, Asked};
+use harness::balancing::{self, Asked, PROMPT};
 use harness::upgrade;
 
 /// One of them.
@@ -22,6 +22,7 @@ pub(crate) const ALL: &[Other] = &[
                 seconds: if full { 60 } else { 20 },
                 connections: 32,
                 slow: balancing::SLOW,
+                patience: PROMPT,
             })?;
             let share = slow.to_slow as f64 * 100.0 / slow.requests as f64;
             Ok((
@@ -38,7 +39,7 @@ pub(crate) const ALL: &[Other] = &[
         what: "one endpoint of five begins to answer 500; retries on",
         promise: "set aside within 10 requests, >= 99.9 % answered well",
         run: |full| {
-            let seen = balancing::failing_of_five(if full { 60 } else { 20 })?;
+            let seen = balancing::failing_of_five(if full { 60 } else { 20 }, PROMPT)?;
             let percent = seen.good as f64 * 100.0 / seen.requests as f64;
             Ok((
                 format!(
@@ -54,7 +55,7 @@ pub(crate) const ALL: &[Other] = &[
         what: "all five endpoints answer 500; retries on, budget 20 % + 10/s",
         promise: "tries within the budget, failures told at once (p99 <= 1 s)",
         run: |full| {
-            let seen = balancing::all_of_five(if full { 60 } else { 20 })?;
+            let seen = balancing::all_of_five(if full { 60 } else { 20 }, PROMPT)?;
             Ok((
                 format!(
                     "{} tries for {} requests in {} s (at most {}), p99 {} ms",

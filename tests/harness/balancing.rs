@@ -8,8 +8,10 @@ use std::time::Instant;
 /// Milliseconds of the slow endpoint where latencies are judged; the others take a tenth.
 pub const SLOW: u64 = 200;
 const RATE: u64 = 100;
-/// Seconds after which a request is lost. Far beyond what a busy machine needs: what counts here is the status.
-const PATIENCE: &str = "30";
+/// Seconds after which a request is lost, where latencies are judged.
+pub const PROMPT: u64 = 2;
+/// The same where only the status counts: far beyond what a busy machine needs.
+pub const PATIENT: u64 = 30;
 
 /// How ten endpoints are asked of which one is slow.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub struct Asked {
     pub connections: u64,
     /// Milliseconds of the slow endpoint; the others take a tenth.
     pub slow: u64,
+    /// [`PROMPT`] or [`PATIENT`].
+    pub patience: u64,
 }
 
 /// One endpoint of ten that is ten times slower.
@@ -75,10 +79,15 @@ pub fn run(
     send(mesh, &[to, path, schedule, &connections.to_string()])
 }
 
-/// The same to the Service `web`, where a request is not lost because the machine is slow.
-fn ask(mesh: &Mesh, schedule: &str, connections: u64) -> anyhow::Result<Vec<Sample>> {
-    let connections = connections.to_string();
-    send(mesh, &["web:8080", "/", schedule, &connections, PATIENCE])
+/// The same to the Service `web`, with this patience.
+fn ask(
+    mesh: &Mesh,
+    schedule: &str,
+    connections: u64,
+    patience: u64,
+) -> anyhow::Result<Vec<Sample>> {
+    let (connections, patience) = (connections.to_string(), patience.to_string());
+    send(mesh, &["web:8080", "/", schedule, &connections, &patience])
 }
 
 fn send(mesh: &Mesh, args: &[&str]) -> anyhow::Result<Vec<Sample>> {
@@ -130,7 +139,10 @@ pub fn slow_of_ten(asked: Asked) -> anyhow::Result<Slow> {
     for pod in &pods {
         tell(&mesh, pod, &format!("delay={}", asked.slow / 10))?;
     }
-    let load = |seconds: u64| ask(&mesh, &format!("{RATE}x{seconds}"), asked.connections);
+    let load = |seconds: u64| {
+        let schedule = format!("{RATE}x{seconds}");
+        ask(&mesh, &schedule, asked.connections, asked.patience)
+    };
     load(3)?;
     tell(&mesh, &pods[0], &format!("delay={}", asked.slow))?;
     load(1)?;
@@ -161,7 +173,7 @@ fn retried(mesh: &Mesh, spec: &str) -> anyhow::Result<()> {
 }
 
 /// One of five fails from the moment on when retries are in force.
-pub fn failing_of_five(seconds: u64) -> anyhow::Result<Failing> {
+pub fn failing_of_five(seconds: u64, patience: u64) -> anyhow::Result<Failing> {
     let (mesh, pods) = up(5)?;
     // All fail once, so that it shows when the policy holds; then they are well, and forgotten about.
     pods.iter()
@@ -170,7 +182,7 @@ pub fn failing_of_five(seconds: u64) -> anyhow::Result<Failing> {
     pods.iter()
         .try_for_each(|pod| tell(&mesh, pod, "status=200"))?;
     eventually("all are well", || {
-        ask(&mesh, "50x1", 4)?;
+        ask(&mesh, "50x1", 4, patience)?;
         let aside = mesh
             .metrics("client")?
             .sum("weft_backend_endpoints_ejected", &[]);
@@ -190,7 +202,7 @@ pub fn failing_of_five(seconds: u64) -> anyhow::Result<Failing> {
         ensure!(ejections()? > before, "{} requests", last - had);
         Ok(())
     })?;
-    let samples = ask(&mesh, &format!("{RATE}x{seconds}"), 16)?;
+    let samples = ask(&mesh, &format!("{RATE}x{seconds}"), 16, patience)?;
     Ok(Failing {
         before_ejection: last - had,
         requests: samples.len(),
@@ -199,7 +211,7 @@ pub fn failing_of_five(seconds: u64) -> anyhow::Result<Failing> {
 }
 
 /// All five fail.
-pub fn all_of_five(seconds: u64) -> anyhow::Result<AllFail> {
+pub fn all_of_five(seconds: u64, patience: u64) -> anyhow::Result<AllFail> {
     let (mesh, pods) = up(5)?;
     let all = || -> anyhow::Result<u64> { pods.iter().map(|pod| served(&mesh, pod)).sum() };
     pods.iter()
@@ -209,7 +221,7 @@ pub fn all_of_five(seconds: u64) -> anyhow::Result<AllFail> {
         "retries: { attempts: 3, statuses: [5xx] }, retryBudget: { percent: 20, minPerSecond: 10 }",
     )?;
     let (before, began) = (all()?, Instant::now());
-    let samples = ask(&mesh, &format!("{RATE}x{seconds}"), 16)?;
+    let samples = ask(&mesh, &format!("{RATE}x{seconds}"), 16, patience)?;
     ensure!(!samples.iter().any(|at| good(&at)), "some were answered");
     Ok(AllFail {
         requests: samples.len() as u64,
