@@ -3,10 +3,14 @@
 use anyhow::Context;
 use std::process::{Command, Stdio};
 
+/// Seconds until a script that waits for ever is ended: what it printed shows how far it came.
+const LIMIT: &str = "900";
+
 /// Runs `script` with bash in a fresh network and mount namespace (and user namespace, where we are not root); `$1` and
 /// on are `args`. The error carries everything it printed.
 pub fn script(script: &str, args: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new("unshare");
+    let mut command = Command::new("timeout");
+    command.args(["-k", "10", LIMIT, "unshare"]);
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
@@ -27,7 +31,7 @@ pub fn script(script: &str, args: &[&str]) -> anyhow::Result<String> {
         .args(args)
         .stdin(Stdio::null())
         .output()
-        .context("cannot run unshare")?;
+        .context("cannot run timeout and unshare")?;
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
