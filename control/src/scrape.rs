@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// The most a scrape may say.
 const MAX_SCRAPE: u64 = 16 << 20;
+/// How long the other end may be silent.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// One scrape.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +38,7 @@ impl Scrape {
         )
     }
 
-    /// GETs `/metrics` on an open connection to an admin port. Blocks for at most a few seconds.
+    /// GETs `/metrics` on an open connection to an admin port. Blocks, but not for a silent one.
     pub fn fetch(stream: TcpStream) -> anyhow::Result<Self> {
         Ok(Self::parse(&get(stream, "/metrics")?))
     }
@@ -72,9 +74,8 @@ impl Sample {
 
 /// Body of a GET on an open connection, which is closed by it. An error if the status is not 200.
 pub fn get(mut stream: TcpStream, path: &str) -> anyhow::Result<String> {
-    let limit = Some(Duration::from_secs(5));
-    stream.set_read_timeout(limit)?;
-    stream.set_write_timeout(limit)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream

@@ -18,7 +18,8 @@ use weft_proxy_api::names::{SYSTEM_NAMESPACE, VIEWER_ACCOUNT, ports};
 const MAX_ANSWER: u64 = 256 << 20;
 /// The most that is read of a head, or of a refusal.
 const MAX_HEAD: u64 = 16 << 10;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the controller may be silent: more than it takes to read its source and hear its proxies.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What else there is to ask than the node on this machine.
 const ELSEWHERE: &str = "no node of meshctl local answers; a controller in Kubernetes is found by --kubeconfig or --context, \
     any other by --control HOST:PORT --token-file FILE";
