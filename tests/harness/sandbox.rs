@@ -10,7 +10,7 @@ const LIMIT: &str = "900";
 /// on are `args`. The error carries everything it printed.
 pub fn script(script: &str, args: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("timeout");
-    command.args(["-k", "10", LIMIT, "unshare"]);
+    command.args(["--foreground", "-k", "10", LIMIT, "unshare"]);
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
