@@ -7,7 +7,7 @@ use super::catalogue::{self, Metric};
 use super::endpoints::{EndpointFamily, OneByOne};
 use super::family::{CAP, Family};
 use super::format::Format;
-use super::labels::{ConnectionLabels, EdgeLabels, Group, Side, yes_no};
+use super::labels::{ConnectionLabels, EdgeLabels, Group, Key as _, Side, yes_no};
 use super::rare::{Rare, RareKey};
 use super::tier::Tiers;
 use crate::connection::{Direction, NoTls};
@@ -20,6 +20,9 @@ use tokio::sync::watch;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::policy::MetricsTier;
 
+/// In place of the permission that came nearest, where none did.
+const NO_RULE: &str = "none";
+
 /// All metrics of this proxy. Shared by every thread.
 pub struct Metrics {
     pub(super) namespace: String,
@@ -28,6 +31,8 @@ pub struct Metrics {
     pub(super) connections: Family<ConnectionLabels, ConnectionMetrics>,
     pub(super) backends: Family<Arc<str>, BackendMetrics>,
     pub(super) rare: Family<RareKey, Rare>,
+    /// Those that name an object, and may be forgotten with it.
+    pub(super) named: Family<RareKey, Rare>,
     pub(super) aliases: AtomicBool,
     /// Endpoints that are counted one by one.
     pub(super) endpoints: Arc<EndpointFamily>,
@@ -56,6 +61,7 @@ impl Metrics {
             connections: Family::new("connections", cap),
             backends: Family::new("backends", cap),
             rare: Family::new("rare", cap),
+            named: Family::new("named", cap),
             aliases: AtomicBool::new(true),
             endpoints: Arc::default(),
             tiers: Tiers::default(),
@@ -255,18 +261,22 @@ impl Metrics {
 
     /// Counter of a permission that allowed something (`rule`: the object's name, or `permissive`, `probe`).
     pub fn allowed(&self, rule: &str) -> Count {
-        self.counter(&catalogue::ALLOWED, &[rule])
+        self.named(&catalogue::ALLOWED, &[rule])
     }
 
     /// Counter of denials by a reason of [`super::reasons`]; `audit`: would have been denied.
     pub fn denied(&self, reason: &'static str, audit: bool) -> Count {
-        self.denied_near(reason, audit, "none")
+        self.denied_near(reason, audit, NO_RULE)
     }
 
     /// The same, where a permission (`rule`: the object's name) names the caller but not what it does.
     pub fn denied_near(&self, reason: &'static str, audit: bool, rule: &str) -> Count {
         debug_assert!(super::reasons::is_known(reason), "{reason}");
-        self.counter(&catalogue::REFUSED, &[reason, yes_no(audit), rule])
+        let values = [reason, yes_no(audit), rule];
+        match rule {
+            NO_RULE => self.counter(&catalogue::REFUSED, &values),
+            _ => self.named(&catalogue::REFUSED, &values),
+        }
     }
 
     /// Counter of errors the proxy itself made: `E104`, `no-endpoints`.
@@ -277,7 +287,7 @@ impl Metrics {
     /// Counter of requests sent again, and of why they were not: `tried`, `succeeded`, `attempts`, `budget`, `late`,
     /// `not_replayable`.
     pub fn retries(&self, direction: Direction, service: &str, result: &'static str) -> Count {
-        self.counter(&catalogue::RETRIES, &[direction.label(), service, result])
+        self.named(&catalogue::RETRIES, &[direction.label(), service, result])
     }
 
     /// Counter of what took too long: `request`, `response`, `try`, `idle`.
@@ -287,12 +297,12 @@ impl Metrics {
 
     /// Counter of failures made on purpose: `abort`, `delay`.
     pub fn faults(&self, service: &str, kind: &'static str) -> Count {
-        self.counter(&catalogue::FAULTS, &[service, kind])
+        self.named(&catalogue::FAULTS, &[service, kind])
     }
 
     /// Counter of requests beyond a rate limit; `audit`: let pass nevertheless.
     pub fn rate_limited(&self, rule: &str, audit: bool) -> Count {
-        self.counter(&catalogue::RATE_LIMITED, &[rule, yes_no(audit)])
+        self.named(&catalogue::RATE_LIMITED, &[rule, yes_no(audit)])
     }
 
     /// Counter of connections lost to a panic.
@@ -360,6 +370,19 @@ impl Metrics {
         Level(self.rare(metric, values))
     }
 
+    /// The same for what names an object: gone some time after nobody counts for it any more, as objects come and go.
+    fn named(&self, metric: &'static Metric, values: &[&str]) -> Count {
+        Count(self.named.get(RareKey::new(metric, values)))
+    }
+
+    /// All single values, those of one metric together.
+    pub(super) fn singles(&self) -> Vec<(RareKey, Arc<Rare>)> {
+        let mut all = self.rare.all();
+        all.extend(self.named.all());
+        all.sort_by(|a, b| a.0.order(&b.0));
+        all
+    }
+
     pub(super) fn rare(&self, metric: &'static Metric, values: &[&str]) -> Arc<Rare> {
         self.rare.get(RareKey::new(metric, values))
     }
@@ -400,12 +423,40 @@ impl Metrics {
         self.connections.sweep(now);
         self.backends.sweep(now);
         self.endpoints.0.sweep(now);
+        self.named.sweep(now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_names_an_object_is_forgotten_with_it_and_the_rest_stays() {
+        let metrics = Metrics::with_cap("shop", 4);
+        let start = Instant::now();
+        let hour = std::time::Duration::from_secs(3600);
+        let held = metrics.allowed("TrafficTarget shop/kept");
+        held.inc();
+        for rule in ["a", "b", "c", "d", "e"] {
+            metrics
+                .denied_near(crate::metrics::reasons::REASONS[0].0, false, rule)
+                .inc();
+        }
+        metrics.identity_renewals("ok").inc();
+        assert!(metrics.named.dropped() > 0, "full");
+        metrics.sweep(start);
+        metrics.sweep(start + hour);
+        metrics.allowed("TrafficTarget shop/new").inc();
+        let names: Vec<&str> = metrics
+            .named
+            .all()
+            .iter()
+            .map(|(key, _)| key.metric.name)
+            .collect();
+        assert_eq!(names, [catalogue::ALLOWED.name; 2]);
+        assert_eq!(metrics.rare.len(), 1);
+    }
 
     #[test]
     fn staleness_counts_from_the_first_loss_and_ends_with_the_connection() {

@@ -280,7 +280,7 @@ impl Scrape<'_> {
     /// Values of process tier; sorted by metric, so that those of one metric stand together.
     fn rare(&self, text: &mut Text) {
         let mut last = "";
-        for (key, value) in self.metrics.rare.all() {
+        for (key, value) in self.metrics.singles() {
             let metric = key.metric;
             if metric.name != last {
                 text.head(metric);
@@ -337,6 +337,7 @@ impl Scrape<'_> {
                 m.endpoints.0.dropped(),
             ),
             (m.rare.name, m.rare.len(), m.rare.dropped()),
+            (m.named.name, m.named.len(), m.named.dropped()),
         ];
         text.head(&names::SERIES);
         families

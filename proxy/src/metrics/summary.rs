@@ -194,7 +194,7 @@ impl Metrics {
 
     /// Every other value.
     pub fn readings(&self) -> Vec<Reading> {
-        let all = self.rare.all().into_iter();
+        let all = self.singles().into_iter();
         all.map(|(key, value)| {
             let bits = value.load(Relaxed);
             let value = match key.metric.kind {
