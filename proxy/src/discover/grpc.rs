@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +17,9 @@ use weft_proxy_api::wire::generated::policy_client::PolicyClient;
 
 /// Largest message accepted.
 const MOST_BYTES: usize = 4 << 20;
+
+/// How long the controller may take to begin its answer; then another connection is tried.
+const BEGIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Grpc {
     client: ControlClient,
@@ -73,9 +77,9 @@ async fn sync(
 ) -> Result<Incoming, String> {
     let mut policy =
         PolicyClient::with_origin(channel, client.origin()).max_decoding_message_size(MOST_BYTES);
-    let answer = policy
-        .sync(ReceiverStream::new(outbox))
+    let answer = tokio::time::timeout(BEGIN, policy.sync(ReceiverStream::new(outbox)))
         .await
+        .map_err(|_| "the controller did not begin to answer".to_owned())?
         .map_err(|status| text(&status))?;
     Ok(answer
         .into_inner()
