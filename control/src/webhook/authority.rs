@@ -84,6 +84,11 @@ impl Authorities {
         &self.current.cert
     }
 
+    /// Does another authority sign here than in `before`, while that one still counts?
+    pub fn replaces(&self, before: &Self) -> bool {
+        self.old.as_deref() == Some(before.current.cert.as_str())
+    }
+
     /// What is due at `now`; `None`: nothing.
     pub fn step(&self, life: Duration, now: OffsetDateTime) -> Result<Option<Self>> {
         let (from, to) = life_of(&self.current.cert)?;
@@ -254,6 +259,7 @@ mod tests {
             None
         );
         let second = both.step(LIFE, at + SPREAD).unwrap().unwrap();
+        assert!(second.replaces(&both) && !both.replaces(&first));
         assert_ne!(second.current(), first.current());
         assert_eq!(both.next.as_ref().unwrap().cert, second.current());
         // Whoever still serves a certificate of the first one is still trusted.

@@ -13,6 +13,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub struct Keeper {
     pub life: Duration,
     /// What is shown.
     pub serving: Arc<Serving>,
+    /// What the API server was last seen to trust everywhere; begins empty.
+    pub trusted: Mutex<String>,
 }
 
 impl Keeper {
@@ -79,17 +82,19 @@ impl Keeper {
         {
             tracing::info!("the webhook shows a new certificate");
         }
-        let bundle = json!(ByteString(authorities.bundle().into_bytes()));
+        let text = authorities.bundle();
+        let bundle = json!(ByteString(text.clone().into_bytes()));
         let mut failures = Vec::new();
         for place in places() {
             if let Err(error) = self.trust(&place, &bundle).await {
                 failures.push(format!("{}: {error:#}", place.url));
             }
         }
-        match failures.is_empty() {
-            true => Ok(()),
-            false => bail!("{}", failures.join("; ")),
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
         }
+        *self.trusted.lock() = text;
+        Ok(())
     }
 
     /// The authorities in the Secret, made where there is none and moved on when it is time.
@@ -110,6 +115,10 @@ impl Keeper {
                     let Some(next) = known.step(self.life, now)? else {
                         return Ok(known);
                     };
+                    // Whom the API server does not trust yet does not sign yet, however long that takes.
+                    if next.replaces(&known) && *self.trusted.lock() != known.bundle() {
+                        return Ok(known);
+                    }
                     // Its resourceVersion goes back with it: what changed meanwhile is not overwritten.
                     found.data = Some(next.to_data());
                     let replaced = api.replace(WEBHOOK_CA_SECRET, &params, &found).await;

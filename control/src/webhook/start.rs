@@ -9,6 +9,7 @@ use crate::serve::Shared;
 use crate::state::StateDir;
 use anyhow::{Context, Result, anyhow};
 use kube::Client;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -38,6 +39,7 @@ pub async fn start(
         namespace: source.namespace.clone(),
         life: settings.ca_ttl,
         serving: serving.clone(),
+        trusted: Mutex::default(),
     };
     let webhook = Arc::new(Webhook::new(
         index.clone(),
