@@ -130,12 +130,26 @@ impl Kube {
     pub fn start_api(&self) -> anyhow::Result<()> {
         let process = self.spawn("kube-apiserver", &self.api_arguments())?;
         *self.api.lock().expect("no panic under the lock") = Some(process);
-        eventually("the API server is ready", || {
+        let runs = eventually("the API server is ready", || {
+            if self.has_ended() {
+                return Ok(false);
+            }
             let answer = self.kubectl(&["get", "--raw", "/readyz"])?;
             ensure!(answer.trim() == "ok", "{answer}");
+            Ok(true)
+        });
+        // Somebody took its port, perhaps: that needs no patience.
+        let runs = runs.and_then(|runs| {
+            ensure!(runs, "the API server has ended");
             Ok(())
-        })
-        .with_context(|| self.last_words())
+        });
+        runs.with_context(|| self.last_words())
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut api = self.api.lock().expect("no panic under the lock");
+        let ended = |process: &mut Process| matches!(process.0.try_wait(), Ok(Some(_)));
+        api.as_mut().is_some_and(ended)
     }
 
     /// Kills the API server; its objects stay in etcd.
