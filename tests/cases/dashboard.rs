@@ -97,6 +97,7 @@ fn follows() -> anyhow::Result<()> {
         page.evaluate("location.hash")? == "#graph",
         "the key does not stay in the address"
     );
+    keyboard(&mut page)?;
     let calls = |path: &str| {
         let url = format!("http://web:8080{path}");
         mesh.exec("client", &["curl", "-s", "-o", "/dev/null", &url])
@@ -144,6 +145,70 @@ fn follows() -> anyhow::Result<()> {
         "document.getElementById('tap-state').textContent === 'stopped'",
     )?;
     ensure!(page.errors().is_empty(), "{:#?}", page.errors());
+    Ok(())
+}
+
+/// The element with the focus, by what a reader would call it, and whether one sees that it has it.
+const FOCUSED: &str = "(() => {
+    const at = document.activeElement, box = at.querySelector('.box');
+    const ring = getComputedStyle(at).outlineStyle !== 'none' || (box && getComputedStyle(box).strokeWidth !== '1px');
+    return [at.id || at.dataset.name || at.name || at.tagName, at.matches(':focus-visible') && ring];
+})()";
+
+/// Every view and all that can be done in the graph, without a mouse.
+fn keyboard(page: &mut Browser) -> anyhow::Result<()> {
+    for (key, view) in [
+        "services", "routes", "splits", "security", "proxies", "tap", "graph",
+    ]
+    .iter()
+    .zip(["2", "3", "4", "5", "6", "7", "1"])
+    .map(|(view, key)| (key, view))
+    {
+        page.press(key)?;
+        let shown = format!("!document.getElementById('view-{view}').hidden");
+        ensure!(page.evaluate(&shown)? == true, "{key} shows {view}");
+    }
+    // From the tab of the view to the last button of the graph, and each of them is seen to have it.
+    let mut order = Vec::new();
+    for _ in 0..30 {
+        let at = page.evaluate(FOCUSED)?;
+        ensure!(at[1] == true, "{at} has the focus unseen");
+        order.push(at[0].as_str().unwrap_or_default().to_owned());
+        if at[0] == "whole" {
+            break;
+        }
+        page.press("Tab")?;
+    }
+    let controls = ["tab-graph", "filter", "namespace", "window", "pause"];
+    ensure!(order.starts_with(&controls.map(String::from)), "{order:?}");
+    let last = ["nearer", "farther", "whole"].map(String::from);
+    ensure!(order.ends_with(&last) && order.len() == 9, "{order:?}");
+    // In the graph arrows walk between boxes, Enter tells of one, Escape ends that.
+    page.evaluate("document.querySelector('.node[tabindex=\"0\"]').focus()")?;
+    let told = "document.getElementById('details').hidden ? '' : document.querySelector('#details h2').textContent";
+    let first = page.evaluate(FOCUSED)?[0].clone();
+    page.press("Enter")?;
+    ensure!(page.evaluate(told)? == first, "Enter tells of {first}");
+    page.press("Escape")?;
+    ensure!(page.evaluate(told)? == "", "Escape ends it");
+    page.press("ArrowRight")?;
+    let second = page.evaluate(FOCUSED)?[0].clone();
+    ensure!(second != first, "an arrow walks on from {first}");
+    let width = "Number(document.getElementById('graph').getAttribute('width'))";
+    let before = page.evaluate(width)?.as_f64();
+    page.press("+")?;
+    ensure!(page.evaluate(width)?.as_f64() > before, "+ makes it larger");
+    page.press("0")?;
+    page.press("?")?;
+    ensure!(
+        page.evaluate("document.getElementById('help').open")? == true,
+        "? shows the keys"
+    );
+    page.press("Escape")?;
+    ensure!(
+        page.evaluate("document.getElementById('help').open")? == false,
+        "Escape closes them"
+    );
     Ok(())
 }
 

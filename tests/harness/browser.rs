@@ -68,6 +68,29 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
+    /// Presses a key and lets it go: `Tab`, `Enter`, `Escape`, an arrow (`ArrowDown`), or a character.
+    pub fn press(&mut self, key: &str) -> anyhow::Result<()> {
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            "Escape" => 27,
+            "ArrowLeft" => 37,
+            "ArrowUp" => 38,
+            "ArrowRight" => 39,
+            "ArrowDown" => 40,
+            _ => 0,
+        };
+        let mut event = json!({"type": "keyDown", "key": key, "windowsVirtualKeyCode": code});
+        match key {
+            "Enter" => event["text"] = "\r".into(),
+            one if one.chars().count() == 1 => event["text"] = one.into(),
+            _ => {}
+        }
+        self.call("Input.dispatchKeyEvent", event)?;
+        let event = json!({"type": "keyUp", "key": key, "windowsVirtualKeyCode": code});
+        self.call("Input.dispatchKeyEvent", event).map(drop)
+    }
+
     /// Errors of the console so far: exceptions, refused requests, breaches of the page's policy.
     pub fn errors(&self) -> &[String] {
         &self.errors
