@@ -190,10 +190,8 @@ fn draw(frame: &mut ratatui::Frame<'_>, top: &Top, about: &str, from: usize) {
     } else {
         plain
     };
-    frame.render_widget(
-        Paragraph::new(about.lines().next().unwrap_or_default()).style(bold),
-        head,
-    );
+    let about: Vec<&str> = about.lines().collect();
+    frame.render_widget(Paragraph::new(about.join("; ")).style(bold), head);
     let rows = usize::from(body.height).saturating_sub(1);
     let text = top.render(from + rows);
     let mut lines: Vec<&str> = text.lines().collect();
