@@ -44,6 +44,7 @@ pub use stream::Stream;
 
 use crate::connection::Direction;
 use crate::metrics::{Level, Metrics};
+use crate::tls::RECORD;
 use h2::{Ping, PingPong};
 use std::future::poll_fn;
 use std::task::Poll;
@@ -60,7 +61,7 @@ const TUNNEL_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// Bytes of one stream that were written and did not leave yet.
 const SEND_BUFFER: usize = 256 * 1024;
 /// Four full TLS records, less the head of the frame.
-const FRAME: u32 = 4 * 16 * 1024 - 9;
+const FRAME: u32 = 4 * RECORD as u32 - 9;
 /// How long the serving side may take to answer a stream before it is given up.
 pub const ANSWER: Duration = Duration::from_secs(1);
 /// How often idleness and life are looked at.
