@@ -1,9 +1,11 @@
 //! One case per protocol, with a real client of it: nothing is configured, and nothing is noticed.
 
 use crate::Case;
+use crate::simulate::{Foretold, foretold};
 use anyhow::ensure;
 use harness::{Access, Mesh, Output, allow_http, echo, eventually, tcp_server, workload};
 use serde_json::Value;
+use weft_control::simulate::question::Written;
 
 pub(crate) const CASES: &[Case] = &[
     ("http1_and_http2_by_curl", &["curl"], curl),
@@ -225,8 +227,21 @@ fn websocket() -> anyhow::Result<()> {
 
 fn websocket_on_http2() -> anyhow::Result<()> {
     let server = workload("chat", 1, &["websocket-http2", "8080"], 8080, "http");
-    let mesh = Mesh::up(Access::Strict, &[&server, &echo("client", 1)])?;
-    mesh.apply("rule", &allow_http("client", "chat", "CONNECT", "/chat"))?;
+    let client = echo("client", 1);
+    let mesh = Mesh::up(Access::Strict, &[&server, &client])?;
+    let foretold = |rule: &str| -> anyhow::Result<String> {
+        let websocket = Some("websocket".to_owned());
+        let told = foretold(
+            Foretold::Strict,
+            &[&server, &client, rule],
+            ("client", "chat:8080"),
+            |it| (it.connect_protocol, it.path) = (websocket, Some("/chat".to_owned())),
+        )?;
+        Ok(told.decision.verdict.as_str().to_owned())
+    };
+    let rule = allow_http("client", "chat", "CONNECT", "/chat");
+    ensure!(foretold(&rule)? == "allow");
+    mesh.apply("rule", &rule)?;
     eventually("frames come back", || {
         let output = play(&mesh, &["websocket-http2-client", "chat:8080"])?;
         ensure!(output.stdout == b"echoed\n", "{output:?}");
@@ -239,7 +254,9 @@ fn websocket_on_http2() -> anyhow::Result<()> {
     ];
     ensure!(mesh.metrics("client")?.sum("weft_responses_total", &opened) >= 1.0);
     // Judged as what it is: this rule is about another method.
-    mesh.apply("rule", &allow_http("client", "chat", "GET", "/chat"))?;
+    let rule = allow_http("client", "chat", "GET", "/chat");
+    ensure!(foretold(&rule)? == "deny");
+    mesh.apply("rule", &rule)?;
     eventually("CONNECT is not GET", || {
         let output = play(&mesh, &["websocket-http2-client", "chat:8080"])?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -384,15 +401,19 @@ spec:
 fn tls_by_name() -> anyhow::Result<()> {
     let stable = Secure::new("secure", "secure.example")?;
     let beta = Secure::new("secure-beta", "beta.example")?;
-    let mesh = Mesh::up(
-        Access::Permissive,
-        &[
-            &stable.manifest,
-            &beta.manifest,
-            BY_NAME,
-            &echo("client", 1),
-        ],
-    )?;
+    let client = echo("client", 1);
+    let manifests = [&*stable.manifest, &*beta.manifest, BY_NAME, &*client];
+    let mesh = Mesh::up(Access::Permissive, &manifests)?;
+    for (host, backend) in [
+        ("secure.example", "secure"),
+        ("beta.example", "secure-beta"),
+        ("BETA.example", "secure-beta"),
+    ] {
+        let to = ("client", "secure:8443");
+        let named = |it: &mut Written| it.sni = Some(host.to_owned());
+        let told = foretold(Foretold::Permissive, &manifests, to, named)?;
+        ensure!(told.backends[0].service == backend, "{host}: {told:#?}");
+    }
     let served = |script: String| -> anyhow::Result<bool> {
         let output = mesh.exec("client", &["bash", "-c", &script])?;
         Ok(output.stdout.starts_with(b"olleh"))

@@ -6,6 +6,8 @@ use harness::{Access, Mesh, allow_http, allow_tcp, echo, split, tcp_server, unme
 use weft_control::simulate::question::Written;
 use weft_control::simulate::{Answer, Files, Simulation, files::File};
 use weft_control::views::Mesh as Rules;
+pub(crate) use weft_proxy_api::policy::Access as Foretold;
+use weft_proxy_api::policy::Access::Strict;
 
 pub(crate) const CASES: &[Case] = &[(
     "answers_equal_what_the_proxies_do",
@@ -110,7 +112,7 @@ fn answers() -> anyhow::Result<()> {
     let texts: Vec<&str> = manifests.iter().map(String::as_str).collect();
     let mesh = Mesh::up(Access::Strict, &texts)?;
     mesh.answers("client", "http://web:8080/public", 200)?;
-    let simulation = simulation(&texts);
+    let simulation = simulation(Strict, &texts);
     for (from, to, method, path, options) in REQUESTS {
         let told = told(&simulation, from, to, method, path, options)?;
         let url = format!("http://{to}{path}");
@@ -151,7 +153,20 @@ fn answers() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn simulation(texts: &[&str]) -> Simulation {
+/// What is foretold from these manifests of one request, which the case that asks also makes.
+pub(crate) fn foretold(
+    access: Foretold,
+    texts: &[&str],
+    (from, to): (&str, &str),
+    change: impl FnOnce(&mut Written),
+) -> anyhow::Result<Answer> {
+    let mut written = written(from, to);
+    change(&mut written);
+    let question = written.meant().map_err(|why| anyhow!(why))?;
+    Ok(simulation(access, texts).ask(&question))
+}
+
+fn simulation(access: Foretold, texts: &[&str]) -> Simulation {
     let file = |(at, text): (usize, &&str)| File {
         id: at.to_string(),
         shown: at.to_string().into(),
@@ -159,7 +174,7 @@ fn simulation(texts: &[&str]) -> Simulation {
     };
     let files = Files::new(texts.iter().enumerate().map(file).collect());
     let rules = Rules {
-        access: weft_proxy_api::policy::Access::Strict,
+        access,
         ..Rules::default()
     };
     Simulation::new(&files, rules)
