@@ -1,7 +1,7 @@
 //! What is suspicious between the objects, kept: computed anew for an object when something it was computed from changes, so
 //! that a change costs what it touches and not what the mesh holds.
 
-use crate::manifest::{ObjectKey, Problem};
+use crate::manifest::{Kind, ObjectKey, Problem};
 use crate::views::findings::{self, Finding};
 use crate::views::world::{Topic, World};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,7 +22,7 @@ pub struct News {
     pub new: Vec<Problem>,
     /// What was wrong and is not any more.
     pub gone: Vec<Problem>,
-    /// Objects of which something else is found now.
+    /// Objects of which something else is found now, and splits that a Service has changed under.
     pub objects: BTreeSet<ObjectKey>,
     /// Files (or what stands for one) of which something else is wrong now.
     pub files: BTreeSet<Arc<str>>,
@@ -49,7 +49,12 @@ impl Findings {
             if let Topic::Object(key) = topic {
                 stale.insert(key.clone());
             }
-            stale.extend(self.readers.get(topic).into_iter().flatten().cloned());
+            let readers = self.readers.get(topic).into_iter().flatten();
+            if matches!(topic, Topic::Object(key) if key.kind == Kind::Service) {
+                let splits = readers.clone().filter(|it| it.kind == Kind::TrafficSplit);
+                news.objects.extend(splits.cloned());
+            }
+            stale.extend(readers.cloned());
         }
         for key in stale {
             self.compute(world, key, news);
@@ -118,7 +123,6 @@ fn problems(findings: &[Finding]) -> Vec<Problem> {
 mod tests {
     use super::*;
     use crate::index::Index;
-    use crate::manifest::Kind;
     use crate::source::Event;
     use crate::views::fixtures::{events, pod, service, split, strict};
 

@@ -5,7 +5,7 @@
 //! * [`observers`]: who may look at the traffic.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
-//! * [`status`], [`writer`]: what users read of their objects.
+//! * [`status`], `shares`, [`writer`]: what users read of their objects.
 //! * [`metrics_api`]: traffic as objects of `metrics.smi-spec.io`, by the API server's aggregator.
 //! * [`rbac`]: what all of it may do, and no more.
 
@@ -17,6 +17,7 @@ pub mod rbac;
 mod remembered;
 pub mod review;
 pub mod secret;
+mod shares;
 pub mod status;
 pub mod writer;
 

@@ -3,6 +3,7 @@
 
 use super::lease::{Candidate, give_back, stand};
 use super::rbac::STATUS_LEASE;
+use super::shares;
 use super::status::{ACCEPTED, Facts, conditions, is_settled};
 use crate::index::{Index, Said};
 use crate::manifest::{Kind, ObjectKey, Problem, Severity};
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// Longest message in a status.
 const MAX_MESSAGE: usize = 1024;
+
+/// An object whose status is not right: as it is known, its conditions, and what it should say of ports.
+type Due = (ObjectKey, Entry, Vec<Condition>, Value);
 
 /// What the writer looks at.
 pub struct Writer {
@@ -118,16 +122,16 @@ impl Writer {
     }
 
     async fn round(&self, work: &mut Work, recorder: &Recorder, leads: &watch::Receiver<bool>) {
-        for (key, entry, after) in self.due(work).into_iter().take(MAX_WRITES) {
+        for (key, entry, after, ports) in self.due(work).into_iter().take(MAX_WRITES) {
             // Whoever lost the Lease in between writes no more.
             if !*leads.borrow() {
                 return;
             }
-            let written = timeout(CALL_LIMIT, self.put(&key, &entry, &after)).await;
+            let written = timeout(CALL_LIMIT, self.put(&key, &entry, &after, &ports)).await;
             match written {
                 Ok(Ok(())) => {
                     report(recorder, &key, &entry, &after).await;
-                    self.ledger.wrote(&key, &entry.uid, after);
+                    self.ledger.wrote(&key, &entry.uid, after, ports);
                 }
                 Ok(Err(error)) => tracing::debug!("status of {key}: {error:#}"),
                 Err(_) => tracing::debug!("status of {key}: no answer"),
@@ -136,7 +140,7 @@ impl Writer {
     }
 
     /// The objects whose status is not right, of those that something happened to or whose proxies are waited for.
-    fn due(&self, work: &mut Work) -> Vec<(ObjectKey, Entry, Vec<Condition>)> {
+    fn due(&self, work: &mut Work) -> Vec<Due> {
         let touched = self.ledger.take_touched();
         let same = touched.is_empty() && !work.restless;
         work.open.extend(touched);
@@ -159,10 +163,13 @@ impl Writer {
                 return true;
             }
             let facts = self.facts(key, &entry, proxies);
+            let ports = self.index.read(|world| shares::ports(world, key));
+            let ports = ports.unwrap_or_else(|| entry.ports.clone());
             match conditions(&facts, &entry.conditions, now) {
-                None => !is_settled(&facts, &entry.conditions),
-                Some(after) => {
-                    due.push((key.clone(), entry, after));
+                None if ports == entry.ports => !is_settled(&facts, &entry.conditions),
+                after => {
+                    let after = after.unwrap_or_else(|| entry.conditions.clone());
+                    due.push((key.clone(), entry, after, ports));
                     true
                 }
             }
@@ -186,7 +193,13 @@ impl Writer {
         }
     }
 
-    async fn put(&self, key: &ObjectKey, entry: &Entry, after: &[Condition]) -> Result<()> {
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        entry: &Entry,
+        after: &[Condition],
+        ports: &Value,
+    ) -> Result<()> {
         let version = entry.api_version.rsplit('/').next().unwrap_or_default();
         let resource = ApiResource {
             group: entry.watched.group.into(),
@@ -198,7 +211,11 @@ impl Writer {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         // With its uid: the status of another object of the same name is not ours to write.
-        let patch = json!({"metadata": {"uid": entry.uid}, "status": {"conditions": after}});
+        let mut status = json!({"observedGeneration": entry.generation, "conditions": after});
+        if *ports != entry.ports {
+            status["ports"] = ports.clone();
+        }
+        let patch = json!({"metadata": {"uid": entry.uid}, "status": status});
         api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
         Ok(())

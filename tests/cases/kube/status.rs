@@ -87,6 +87,18 @@ fn becomes_of(kube: &Kube, object: &[&str], name: &str, status: &str, part: &str
     })
 }
 
+/// What the status says of the ports of the root, and of which generation.
+fn ports(kube: &Kube, expected: &str) -> Result<()> {
+    let expected: Value = serde_json::from_str(expected)?;
+    eventually("the weights that are in force are told", || {
+        let object = kube.get(&["trafficsplit", "web"])?;
+        let (status, generation) = (&object["status"], &object["metadata"]["generation"]);
+        ensure!(status["ports"] == expected, "{status:#}");
+        ensure!(status["observedGeneration"] == *generation, "{status:#}");
+        Ok(())
+    })
+}
+
 fn holder(kube: &Kube) -> Result<String> {
     let lease = kube.get(&["lease", STATUS_LEASE, "-n", SYSTEM_NAMESPACE])?;
     let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
@@ -121,6 +133,10 @@ pub(super) fn told() -> Result<()> {
         "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { ports: [{ port: 80 }] }\n",
     )?;
     becomes(&kube, "ResolvedRefs", "True", "")?;
+    ports(
+        &kube,
+        r#"[{"backends":[{"service":"web","weight":1}],"excluded":[],"port":80}]"#,
+    )?;
     kube.apply(&SPLIT.replace("weight: 1", "weight: many"))?;
     becomes(&kube, "Accepted", "False", "spec.backends[0].weight")?;
     eventually("an Event says why", || {

@@ -43,6 +43,8 @@ pub struct Entry {
     pub generation: i64,
     /// What its status says.
     pub conditions: Vec<Condition>,
+    /// What it says of ports; an empty list where it says nothing.
+    pub ports: Value,
     /// When this generation was first seen here.
     pub seen: Instant,
 }
@@ -73,6 +75,10 @@ impl Ledger {
             uid: text(&metadata["uid"]),
             generation: metadata["generation"].as_i64().unwrap_or(0),
             conditions: conditions.unwrap_or_default(),
+            ports: match &object["status"]["ports"] {
+                Value::Array(ports) => ports.clone().into(),
+                _ => Value::Array(vec![]),
+            },
             seen: now,
         };
         let mut pages = self.pages.lock();
@@ -101,10 +107,11 @@ impl Ledger {
     }
 
     /// What was just written into the status of an object.
-    pub fn wrote(&self, key: &ObjectKey, uid: &str, conditions: Vec<Condition>) {
+    pub fn wrote(&self, key: &ObjectKey, uid: &str, conditions: Vec<Condition>, ports: Value) {
         let mut pages = self.pages.lock();
         if let Some(entry) = pages.entries.get_mut(key).filter(|it| it.uid == uid) {
             entry.conditions = conditions;
+            entry.ports = ports;
         }
     }
 
