@@ -185,10 +185,13 @@ fn proxies(node: &Node) -> Result<()> {
         let said = meshctl(node, 0, &["describe", kind, name, "-o", "json"])?;
         Ok(serde_json::from_str(&said)?)
     };
-    let pod = of("pod", "default/client")?;
-    ensure!(pod["live"]["state"] == "SYNCED", "{pod:#}");
-    let split = of("split", "default/web")?;
-    ensure!(split["live"]["proxies"]["synced"] == 3, "{split:#}");
+    eventually("the proxies are told of", || {
+        let pod = of("pod", "default/client")?;
+        ensure!(pod["live"]["state"] == "SYNCED", "{pod:#}");
+        let split = of("split", "default/web")?;
+        ensure!(split["live"]["proxies"]["synced"] == 3, "{split:#}");
+        Ok(())
+    })?;
     traffic(node)
 }
 

@@ -14,6 +14,9 @@ use weft_proxy_api::names::ports;
 
 /// Show what a proxy on this machine says of itself
 #[derive(Debug, Args)]
+#[command(
+    after_help = "In Kubernetes: kubectl port-forward POD 4191, and then /config and /metrics of http://127.0.0.1:4191."
+)]
 pub(crate) struct DiagnosticsArgs {
     #[command(subcommand)]
     what: What,
