@@ -117,6 +117,15 @@ impl Io {
         }
     }
 
+    /// Takes in what has arrived for a reader that waits for something else, where that would cost others.
+    pub fn absorb(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Io::Stream(stream) => stream.absorb(cx),
+            Io::Counted(counted) => counted.io.absorb(cx),
+            _ => {}
+        }
+    }
+
     /// Dropping the stream from now on resets the connection instead of ending it.
     pub fn reset_on_drop(&mut self) {
         if let Io::Stream(stream) = self {

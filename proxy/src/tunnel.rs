@@ -28,9 +28,10 @@
 //!   them, after five by the other side. PING finds dead peers while there are streams.
 //! * **Memory and fairness.** What a reader does not take is bounded by its window ([`STREAM_WINDOW`]). The window of the
 //!   tunnel is as large as those of all its streams together, so slow streams take nothing from others. Frames
-//!   of ready streams take turns. What remains is TCP's own: a lost packet holds all streams of the tunnel up, and one
-//!   tunnel is work of one thread at either side. [`MAX_STREAMS`] and [`MAX_TUNNELS`] bound what shares a fate;
-//!   beyond both a connection is opened directly.
+//!   of ready streams take turns. What comes for a reader that waits is put together in one piece ([`Stream::absorb`]),
+//!   so that many tiny frames cost no more than their bytes, and nobody else's tunnel. What remains is TCP's own: a lost
+//!   packet holds all streams of the tunnel up, and one tunnel is work of one thread at either side. [`MAX_STREAMS`] and
+//!   [`MAX_TUNNELS`] bound what shares a fate; beyond both a connection is opened directly.
 
 mod client;
 mod server;

@@ -421,7 +421,9 @@ impl Worker {
     async fn sweep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.destinations.sweep(Instant::now());
+            let now = Instant::now();
+            self.destinations.sweep(now);
+            self.shared.tunnels.sweep(now);
         }
     }
 

@@ -4,6 +4,7 @@
 //! only what the other side does not take is kept, and reading waits until that is gone. So an idle connection holds
 //! nothing, a busy one moves sixteen full TLS records at a time, and a slow reader holds one small piece.
 
+use crate::io::Io;
 use crate::tls::RECORD;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -41,11 +42,23 @@ impl Scratch {
     }
 }
 
+/// What bytes are copied from.
+pub trait Source: AsyncRead + Unpin {
+    /// Is called instead of reading while the writer takes nothing.
+    fn absorb(&mut self, _: &mut Context<'_>) {}
+}
+
+impl Source for Io {
+    fn absorb(&mut self, cx: &mut Context<'_>) {
+        Io::absorb(self, cx);
+    }
+}
+
 /// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it.
 pub async fn copy<C, S>(client: &mut C, server: &mut S, count: impl Fn(u64, u64)) -> io::Result<()>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite + Unpin,
+    C: Source + AsyncWrite,
+    S: Source + AsyncWrite,
 {
     let (mut up, mut down) = (Half::default(), Half::default());
     poll_fn(|cx| {
@@ -53,6 +66,12 @@ where
             let scratch = scratch.get();
             let sent = up.poll(cx, client, server, scratch);
             let received = down.poll(cx, server, client, scratch);
+            if up.waits_for_its_writer() {
+                client.absorb(cx);
+            }
+            if down.waits_for_its_writer() {
+                server.absorb(cx);
+            }
             let moved = (
                 std::mem::take(&mut up.moved),
                 std::mem::take(&mut down.moved),
@@ -139,6 +158,11 @@ impl Half {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Of a direction that is not ready.
+    fn waits_for_its_writer(&self) -> bool {
+        !self.rest.is_empty() || self.unflushed
     }
 
     /// Reads until there is nothing more for now, or enough. Says how much, and whether the reader will wake us.
@@ -237,6 +261,8 @@ mod tests {
     use super::*;
     use std::cell::Cell;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    impl Source for DuplexStream {}
 
     /// The ends of a client and a server whose other ends are copied into each other; runs `talk` meanwhile.
     async fn between<F>(

@@ -29,6 +29,8 @@ use weft_proxy_api::policy::outbound::Endpoint;
 const MAX_PEERS: usize = 4096;
 /// How long a peer that took the plain form is not offered the other.
 const DIRECT: Duration = Duration::from_secs(60);
+/// How long a peer without tunnels is remembered after it was last called.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// Ticks without streams after which a tunnel is closed.
 const IDLE_TICKS: u32 = 6;
 
@@ -57,13 +59,14 @@ struct Key {
     identity: SpiffeId,
 }
 
-#[derive(Default)]
 struct Peer {
     open: Vec<Arc<Tunnel>>,
     /// Set while a tunnel is being opened; whoever needs one waits for the same attempt.
     dialing: Option<watch::Receiver<Option<Failed>>>,
     /// It was found not to speak it.
     direct_until: Option<Instant>,
+    /// When it was last called.
+    used: Instant,
     sizes: Arc<Sizes>,
 }
 
@@ -141,14 +144,27 @@ impl Tunnels {
 
     /// What is known of an endpoint; `None`: there are too many of them.
     fn sizes(&self, key: &Key) -> Option<Arc<Sizes>> {
+        let now = Instant::now();
         let mut peers = self.peers.lock();
-        if let Some(peer) = peers.get(key) {
+        if let Some(peer) = peers.get_mut(key) {
+            peer.used = now;
             return Some(peer.sizes.clone());
         }
         if peers.len() >= MAX_PEERS {
-            peers.retain(|_, peer| !peer.open.is_empty() || peer.dialing.is_some());
+            return None;
         }
-        (peers.len() < MAX_PEERS).then(|| peers.entry(key.clone()).or_default().sizes.clone())
+        let peer = peers.entry(key.clone()).or_insert(Peer::new(now));
+        Some(peer.sizes.clone())
+    }
+
+    /// Forgets peers without tunnels that nobody has called for a while.
+    pub fn sweep(&self, now: Instant) {
+        self.peers.lock().retain(|_, peer| peer.is_to_be_kept(now));
+    }
+
+    #[cfg(test)]
+    pub(super) fn peers(&self) -> usize {
+        self.peers.lock().len()
     }
 
     /// Through a tunnel; `None`: there is none to be had.
@@ -253,6 +269,25 @@ impl Tunnels {
     }
 }
 
+impl Peer {
+    fn new(now: Instant) -> Self {
+        Self {
+            open: Vec::new(),
+            dialing: None,
+            direct_until: None,
+            used: now,
+            sizes: Arc::default(),
+        }
+    }
+
+    /// A connection that is open holds on to what is known of its size.
+    fn is_to_be_kept(&self, now: Instant) -> bool {
+        let busy = !self.open.is_empty() || self.dialing.is_some();
+        let carries = Arc::strong_count(&self.sizes) > 1;
+        busy || carries || now.saturating_duration_since(self.used) < REMEMBERED
+    }
+}
+
 /// What a handshake led to.
 enum Opened {
     Tunnel(SendRequest<Bytes>, Box<Connection<Io, Bytes>>),
@@ -298,18 +333,14 @@ struct Home {
 }
 
 impl Home {
-    /// Forgets a tunnel, and what is known of the peer with its last one.
+    /// Forgets a tunnel.
     fn forget(&self, tunnel: &Weak<Tunnel>) {
         let Some(peers) = self.peers.upgrade() else {
             return;
         };
-        let mut peers = peers.lock();
-        if let Some(peer) = peers.get_mut(&self.key) {
+        if let Some(peer) = peers.lock().get_mut(&self.key) {
             peer.open
                 .retain(|open| !std::ptr::eq(Arc::as_ptr(open), tunnel.as_ptr()));
-            if peer.open.is_empty() && peer.dialing.is_none() && peer.direct_until.is_none() {
-                peers.remove(&self.key);
-            }
         }
     }
 }

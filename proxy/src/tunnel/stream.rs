@@ -1,7 +1,7 @@
 //! One connection inside a tunnel, as a stream of bytes.
 
 use super::client::Place;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use std::io;
 use std::pin::Pin;
@@ -15,6 +15,10 @@ pub struct Stream {
     recv: RecvStream,
     /// Arrived, and not yet read.
     unread: Bytes,
+    /// Arrived after that while nobody wanted to read.
+    absorbed: BytesMut,
+    /// How it ended, seen at that time.
+    ended: Option<io::Result<()>>,
     /// On whose tunnel it is, where we opened it.
     place: Option<Place>,
 }
@@ -22,11 +26,12 @@ pub struct Stream {
 impl Stream {
     /// Of a request and its answer.
     pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, place: Option<Place>) -> Self {
-        let unread = Bytes::new();
         Self {
             send,
             recv,
-            unread,
+            unread: Bytes::new(),
+            absorbed: BytesMut::new(),
+            ended: None,
             place,
         }
     }
@@ -39,6 +44,34 @@ impl Stream {
     /// Ends both directions at once; the other side sees a reset.
     pub fn reset(&mut self) {
         self.send.send_reset(Reason::CANCEL);
+    }
+
+    /// Takes in what has arrived while its reader waits for something else. Small frames that are kept one by one cost much
+    /// more than their bytes, so HTTP/2 ends a whole tunnel for too many of them, whoever's they are; in one piece they
+    /// cost what they are. The window, which nobody opens meanwhile, bounds it.
+    pub fn absorb(&mut self, cx: &mut Context<'_>) {
+        while self.ended.is_none()
+            && let Poll::Ready(next) = self.recv.poll_data(cx)
+        {
+            match next {
+                Some(Ok(data)) => self.absorbed.extend_from_slice(&data),
+                Some(Err(error)) => self.ended = Some(Err(failed(error))),
+                None => self.ended = Some(Ok(())),
+            }
+        }
+    }
+
+    /// The next piece; `None`: there are no more.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if !self.absorbed.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.absorbed).freeze())));
+        }
+        // Asked again, HTTP/2 says the same again.
+        if let Some(ended) = self.ended.take() {
+            return Poll::Ready(ended.map(|()| None));
+        }
+        let next = ready!(self.recv.poll_data(cx));
+        Poll::Ready(next.transpose().map_err(failed))
     }
 
     /// Waits for what the peer takes of us; `None`: it takes nothing any more.
@@ -65,9 +98,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.unread.is_empty() {
-            match ready!(this.recv.poll_data(cx)) {
-                Some(Ok(data)) => this.unread = data,
-                Some(Err(error)) => return Poll::Ready(Err(failed(error))),
+            match ready!(this.poll_piece(cx))? {
+                Some(piece) => this.unread = piece,
                 None => return Poll::Ready(Ok(())),
             }
         }

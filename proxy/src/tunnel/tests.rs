@@ -6,6 +6,7 @@ use crate::connect::Connector;
 use crate::error::ErrorKind;
 use crate::io::Io;
 use crate::metrics::Metrics;
+use crate::tcp::copy;
 use crate::tls::tests::{GOOD, TestCa, id, workload};
 use crate::tls::{Alpn, Tls};
 use bytes::Bytes;
@@ -21,6 +22,11 @@ use weft_proxy_api::policy::outbound::Endpoint;
 
 /// Both ends of `count` streams of one connection.
 async fn streams(count: usize) -> Vec<(Stream, Stream)> {
+    streams_to(count, server::settings()).await
+}
+
+/// The same, to a side with such settings.
+async fn streams_to(count: usize, serving: h2::server::Builder) -> Vec<(Stream, Stream)> {
     let (near, far) = duplex(64 * 1024);
     let settings = client::settings();
     let client = async {
@@ -38,7 +44,7 @@ async fn streams(count: usize) -> Vec<(Stream, Stream)> {
         opened
     };
     let server = async {
-        let mut connection = server::settings().handshake(far).await.unwrap();
+        let mut connection = serving.handshake(far).await.unwrap();
         let mut accepted = Vec::new();
         while accepted.len() < count {
             let (request, mut respond) = connection.accept().await.unwrap().unwrap();
@@ -151,6 +157,56 @@ async fn streams_nobody_reads_leave_room_for_others_and_hold_a_window_each() {
         client.write_all(&[7; 1000]).await.unwrap();
         let mut heard = [0; 1000];
         server.read_exact(&mut heard).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tiny_pieces_for_a_reader_that_waits_do_not_end_the_tunnel_of_others() {
+    let mut settings = server::settings();
+    // A hundred pieces of a byte, where nobody takes them in.
+    settings.data_frame_budget(100 * 256);
+    let mut all = streams_to(2, settings).await;
+    let ((mut client, server), (mut other, mut others)) = (all.remove(0), all.remove(0));
+    let (near, mut slow) = duplex(1);
+    tokio::spawn(async move {
+        let (mut from, mut to) = (Io::Stream(Box::new(server)), Io::Memory(near));
+        copy(&mut from, &mut to, |_, _| ()).await
+    });
+    let said: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+    for byte in &said {
+        client.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    client.shutdown().await.unwrap();
+    other.write_all(b"x").await.unwrap();
+    assert_eq!(others.read_u8().await.unwrap(), b'x');
+    let mut heard = Vec::new();
+    slow.read_to_end(&mut heard).await.unwrap();
+    assert!(heard == said, "whole and in order");
+}
+
+#[tokio::test]
+async fn what_was_absorbed_comes_before_how_the_stream_ended() {
+    for reset in [false, true] {
+        let (mut client, mut server) = one().await;
+        client.write_all(b"last words").await.unwrap();
+        let mut heard = [0; 4];
+        server.read_exact(&mut heard).await.unwrap();
+        match reset {
+            true => client.reset(),
+            false => client.shutdown().await.unwrap(),
+        }
+        for _ in 0..100 {
+            let absorbed = std::future::poll_fn(|cx| {
+                server.absorb(cx);
+                Poll::Ready(())
+            });
+            absorbed.await;
+            tokio::task::yield_now().await;
+        }
+        let mut rest = Vec::new();
+        let ended = server.read_to_end(&mut rest).await;
+        assert_eq!((&rest[..], ended.is_err()), (&b" words"[..], reset));
     }
 }
 
@@ -303,6 +359,26 @@ async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
         echoes(&mut io).await;
     }
     assert_eq!(peer.seen(), (3, 0));
+}
+
+#[tokio::test]
+async fn a_peer_without_tunnels_is_forgotten_a_while_after_its_last_call() {
+    let ca = TestCa::new();
+    let web = workload(&ca, "web", GOOD, &[&ca]);
+    web.refuse_tunnels();
+    let issued = ca.issue(&[id("web").as_str()], GOOD.0, GOOD.1);
+    web.set_certificate(id("web"), issued.chain, issued.key)
+        .unwrap();
+    let peer = FakePeer::start(web, true).await;
+    let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
+    let left_after = |seconds| {
+        tunnels.sweep(std::time::Instant::now() + Duration::from_secs(seconds));
+        tunnels.peers()
+    };
+    let carrier = tunnels.connect(&peer.endpoint()).await.unwrap();
+    assert_eq!(left_after(100), 1, "a connection is open");
+    drop(carrier);
+    assert_eq!((left_after(10), left_after(100)), (1, 0));
 }
 
 #[tokio::test]
