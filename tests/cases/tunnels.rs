@@ -1,8 +1,9 @@
 //! Connections of bytes between two proxies share one: whole, in order, judged one by one, and nobody's fate but their own.
 
 use crate::Case;
-use anyhow::ensure;
-use harness::{Access, Mesh, allow_tcp, echo, eventually, tcp_server};
+use anyhow::{Context, ensure};
+use harness::{Access, Exec, Mesh, allow_tcp, echo, eventually, roots, tcp_server};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -14,6 +15,11 @@ pub(crate) const CASES: &[Case] = &[
         "each_stream_is_judged_and_cut_off_by_itself",
         &["curl", "nc"],
         judged,
+    ),
+    (
+        "a_stream_outlives_the_roots_and_new_ones_find_the_new_root",
+        &["nc", "openssl"],
+        rotated,
     ),
 ];
 
@@ -138,4 +144,71 @@ fn judged() -> anyhow::Result<()> {
     mesh.node(&["pkill", "-f", "sleep 300"])?;
     let _ = held.join();
     Ok(())
+}
+
+fn rotated() -> anyhow::Result<()> {
+    let mesh = Mesh::up(
+        Access::Permissive,
+        &[&tcp_server("web", "tcp"), &echo("client", 1)],
+    )?;
+    let (client, pod) = (mesh.client().clone(), mesh.pod("client")?.name);
+    let shell = |line: &str| client.output(&Exec::new(&pod, ["sh", "-c", line]));
+    let call = || -> anyhow::Result<()> {
+        let answer = shell("printf hello | timeout 60 nc -N web 7000")?;
+        ensure!(answer.stdout == b"hellobye\n", "{answer:?}");
+        Ok(())
+    };
+    let streams = || -> anyhow::Result<f64> {
+        let inbound = [("direction", "inbound")];
+        Ok(mesh
+            .metrics("web")?
+            .sum("weft_tunnel_streams_total", &inbound))
+    };
+    let open = |expected: f64| {
+        let dst = [("direction", "inbound"), ("side", "dst")];
+        let now = mesh.metrics("web")?.sum("weft_connections_open", &dst);
+        ensure!(now == expected, "{now} open");
+        Ok(())
+    };
+    eventually("the server answers", call)?;
+    eventually("the calls are over", || open(0.0))?;
+    let scratch = tempfile::tempdir()?;
+    let go = scratch.path().join("go");
+    let words = format!(
+        "(printf first; until [ -e {0} ]; do sleep 0.2; done; printf last) | nc -N web 7000",
+        go.display()
+    );
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| shell(&words));
+        // Whatever fails, the others must not wait for ever.
+        let outcome = (|| {
+            eventually("a long stream is open", || open(1.0))?;
+            let calling = scope.spawn(|| {
+                let mut calls = 0;
+                while !over.load(Relaxed) {
+                    call()?;
+                    calls += 1;
+                }
+                anyhow::Ok(calls)
+            });
+            let replaced = roots::replace(&mesh);
+            over.store(true, Relaxed);
+            let calls = calling.join().ok().context("the calls panicked")??;
+            ensure!(calls >= 1, "nobody called meanwhile");
+            replaced
+        })();
+        over.store(true, Relaxed);
+        std::fs::write(&go, "")?;
+        let held = held.join().ok().context("the stream's thread panicked")??;
+        outcome?;
+        ensure!(held.stdout == b"firstlastbye\n", "{held:?}");
+        let before = streams()?;
+        // One whose tunnel is slow to answer gets a connection of its own.
+        eventually("new ones are streams again", || {
+            call()?;
+            ensure!(streams()? > before);
+            Ok(())
+        })
+    })
 }
