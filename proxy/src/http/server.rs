@@ -36,7 +36,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one connection.
 pub const MAX_STREAMS: u32 = 250;
 /// Most decoded bytes of an HTTP/2 head that are read. Above what is taken ([`validate::MAX_HEADER_LIST`]), so that most
-/// of what is too large gets an answer of ours: to what is larger still the codec gives a bare 431.
+/// of what is too large gets an answer of ours: to what is larger still the codec gives a bare 431, and beyond four times
+/// as much it ends the connection. No limit leaves nothing to the codec (it also counts fields), and a higher one is memory
+/// that a client takes on each of its streams.
 const MAX_READ: u32 = 2 * validate::MAX_HEADER_LIST as u32;
 /// Streams a client may have reset before we looked at them; more is an attack.
 pub const MAX_PENDING_RESETS: usize = 20;
