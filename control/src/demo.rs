@@ -12,4 +12,5 @@ mod page;
 mod screen;
 mod story;
 
+pub use screen::lines;
 pub use story::{Options, StepReport, Summary, run};

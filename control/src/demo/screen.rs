@@ -89,9 +89,14 @@ pub(super) fn draw(before: &Look, now: &Look, view: &View<'_>) -> String {
     let share = tls_share(&edges).map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0));
     let _ = writeln!(text, "mutual TLS      {share}\n");
     for step in view.steps {
-        let _ = writeln!(text, "{}", line(step));
+        let _ = writeln!(text, "{}", lines(step));
     }
     text
+}
+
+/// One step in two lines, which a terminal does not break.
+pub fn lines(step: &StepReport) -> String {
+    line(step).replacen(": expected ", "\n  expected ", 1)
 }
 
 /// One step in a line.

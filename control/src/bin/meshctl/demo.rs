@@ -69,11 +69,7 @@ fn print(summary: &Summary) {
         latency.p50, latency.p95, latency.p99
     );
     for step in &summary.steps {
-        let mark = if step.held { "√" } else { "×" };
-        println!(
-            "{mark} {}: expected {}; saw {}",
-            step.name, step.expected, step.saw
-        );
+        println!("{}", demo::lines(step));
     }
     println!(
         "\n{}",
