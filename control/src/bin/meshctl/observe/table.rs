@@ -32,6 +32,32 @@ impl Table {
             .push(cells.into_iter().map(|cell| plain(&cell)).collect());
     }
 
+    /// Shortens cells of these columns, the widest column first, until a line has at most `width` characters or none can give
+    /// way any more.
+    pub(crate) fn fit(&mut self, width: usize, columns: &[usize]) {
+        const LEAST: usize = 12;
+        let wide = |table: &Self, column: usize| {
+            let cells = table.rows.iter().filter_map(|row| row.get(column));
+            let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+            let head = table.columns.get(column).map_or(0, |(name, _)| name.len());
+            longest.max(head)
+        };
+        let mut widths: Vec<usize> = (0..self.columns.len()).map(|at| wide(self, at)).collect();
+        let between = 3 * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + between > width {
+            let widest = columns.iter().copied().max_by_key(|at| widths[*at]);
+            let Some(widest) = widest.filter(|at| widths[*at] > LEAST) else {
+                break;
+            };
+            widths[widest] -= 1;
+        }
+        for row in &mut self.rows {
+            for at in columns {
+                row[*at] = shortened(&row[*at], widths[*at]);
+            }
+        }
+    }
+
     /// As text, each line ended.
     pub(crate) fn render(&self) -> String {
         let head: Vec<String> = self
@@ -57,6 +83,18 @@ impl Table {
         }
         out
     }
+}
+
+/// Beginning and end of a text that is too long: names differ at both.
+fn shortened(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most || most == 0 {
+        return text.to_owned();
+    }
+    let begin = most / 2;
+    let end = length - (most - 1 - begin);
+    let begin = text.chars().take(begin);
+    begin.chain(['…']).chain(text.chars().skip(end)).collect()
 }
 
 /// `99.50%`, or `-`.
@@ -100,6 +138,39 @@ mod tests {
         let expected =
             "NAME                RPS\nweb              2.0rps\na-long-name   1234.6rps\n";
         assert_eq!(table.render(), expected);
+    }
+
+    #[test]
+    fn names_give_way_where_lines_are_too_long() {
+        let mut table = Table::new(vec![
+            ("SOURCE", Align::Left),
+            ("PATH", Align::Left),
+            ("RPS", Align::Right),
+        ]);
+        table.row(vec![
+            "loom/front-4pw7hj56d-l94bm".into(),
+            "/loom.Colour/Pick".into(),
+            rate(2.0),
+        ]);
+        table.row(vec!["-".into(), "/".into(), rate(1.0)]);
+        table.fit(45, &[0, 1]);
+        let lines: Vec<String> = table
+            .render()
+            .lines()
+            .map(|it| it.trim_end().to_owned())
+            .collect();
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 45),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("loom/fro…") && lines[1].ends_with("2.0rps"),
+            "{lines:?}"
+        );
+        // Nothing gives way beyond what can be read.
+        table.fit(1, &[0, 1]);
+        assert_eq!(table.rows[0][1].chars().count(), 12);
+        assert_eq!(table.rows[1][0], "-");
     }
 
     #[test]

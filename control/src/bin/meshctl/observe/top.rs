@@ -193,7 +193,7 @@ fn draw(frame: &mut ratatui::Frame<'_>, top: &Top, about: &str, from: usize) {
     let about: Vec<&str> = about.lines().collect();
     frame.render_widget(Paragraph::new(about.join("; ")).style(bold), head);
     let rows = usize::from(body.height).saturating_sub(1);
-    let text = top.render(from + rows);
+    let text = top.render_within(from + rows, body.width.into());
     let mut lines: Vec<&str> = text.lines().collect();
     if lines.len() > 1 {
         lines.drain(1..=from.min(lines.len() - 1));
@@ -283,6 +283,22 @@ impl Top {
 
     /// The first rows, as text.
     fn render(&self, most: usize) -> String {
+        self.table(most).render()
+    }
+
+    /// The same for a terminal of this width.
+    fn render_within(&self, most: usize, width: usize) -> String {
+        let mut table = self.table(most);
+        let names: &[usize] = if self.hide_sources {
+            &[0, 2]
+        } else {
+            &[0, 1, 3]
+        };
+        table.fit(width, names);
+        table.render()
+    }
+
+    fn table(&self, most: usize) -> Table {
         let mut columns = vec![("DESTINATION", Align::Left), ("METHOD", Align::Left)];
         if !self.hide_sources {
             columns.insert(0, ("SOURCE", Align::Left));
@@ -307,7 +323,7 @@ impl Top {
             )));
             table.row(cells);
         }
-        table.render()
+        table
     }
 
     fn sorted(&self) -> Vec<(&Key, &Seen)> {
