@@ -35,7 +35,7 @@ const MAX_TICKET_PEERS: usize = 64;
 pub const BULK: usize = 256 * 1024;
 
 /// Bytes in a full record. A little less than may be: text is copied behind a head of five bytes into a buffer that begins a
-/// page, and processors of AMD (Zen 3 and 4) copy fifteen times slower where the target lies a few bytes behind the source,
+/// page, and a processor of AMD (Zen 4) copies fifteen times slower where the target lies a few bytes behind the source,
 /// counted in their pages. With whole 16 KiB that would be so for each record of a long text that begins a page, now it is
 /// for the first one.
 pub const RECORD: usize = 16 * 1024 - 64;
