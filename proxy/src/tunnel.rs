@@ -24,7 +24,7 @@
 //!   either is done without. A tunnel that cannot be opened counts as a failed connect: what a balancer or breaker is told
 //!   is what a connection of its own would have met.
 //! * **Ends.** END_STREAM is the end of one direction; RST_STREAM is a reset, both ways. At a drain or hand-over the serving
-//!   side says goodbye and streams live on until the grace ends. Idle tunnels are closed after a minute by who opened
+//!   side says goodbye and streams live on until the grace ends. Idle tunnels are closed after half a minute by who opened
 //!   them, after five by the other side. PING finds dead peers while there are streams.
 //! * **Memory and fairness.** What a reader does not take is bounded by its window ([`STREAM_WINDOW`]). The window of the
 //!   tunnel is as large as those of all its streams together, so slow streams take nothing from others. Frames

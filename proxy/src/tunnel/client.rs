@@ -31,8 +31,8 @@ const MAX_PEERS: usize = 4096;
 const DIRECT: Duration = Duration::from_secs(60);
 /// How long a peer without tunnels is remembered after it was last called.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// Ticks without streams after which a tunnel is closed.
-const IDLE_TICKS: u32 = 6;
+/// Ticks without streams after which a tunnel is closed: it keeps a TLS session and a table of its streams.
+const IDLE_TICKS: u32 = 3;
 
 /// What carries a connection of bytes, and sees how much that is.
 pub struct Carrier {
