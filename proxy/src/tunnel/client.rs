@@ -7,6 +7,7 @@ use super::{
 use crate::connect::Connector;
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
+use crate::footprint;
 use crate::io::Io;
 use crate::metrics::{Count, Metrics};
 use crate::tls::Alpn;
@@ -381,6 +382,7 @@ async fn drive(
         tunnel.closed.store(true, Relaxed);
     }
     home.forget(&tunnel);
+    footprint::left_behind();
 }
 
 impl Tunnel {
