@@ -2,8 +2,9 @@
 //! is told and changes no verdict.
 
 use super::answer::{Applies, DecidedBy, Decision, NotApplied};
-use super::ask::{HttpRequest, Request, Talk};
+use super::ask::Talk;
 use super::judge::refused;
+use super::sent::{HttpRequest, Request};
 use crate::manifest::k8s::Service as Manifest;
 use crate::policy::ServicePolicy;
 use crate::views::policy::{about, holder, object};

@@ -2,9 +2,10 @@
 
 use super::answer::{Applies, DecidedBy, Decision, NotApplied, Verdict};
 use super::applies;
-use super::ask::{HttpRequest, Request, Talk};
+use super::ask::Talk;
 use super::question::Protocol as Spoken;
 use super::route::Routed;
+use super::sent::{HttpRequest, Request};
 use super::why;
 use crate::manifest::workload::Pod;
 use crate::pod_ref::PodRef;

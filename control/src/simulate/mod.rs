@@ -7,6 +7,7 @@
 //! * [`files`]: manifests to objects, one state after the other, as the running controller takes them in.
 //! * [`complete`]: what manifests leave to a cluster (pods, addresses) is assumed, and said.
 //! * [`question`]: who asks whom for what; [`answer`]: what happens, and why.
+//! * `sent`: who asks, and what is sent, as proxies see it.
 //! * [`ask`]: routes at the caller, then judges at every pod that could serve; [`why`]: what did not apply.
 //! * `applies`: what ServicePolicies add; [`text`]: an answer for people.
 
@@ -18,6 +19,7 @@ pub mod files;
 mod judge;
 pub mod question;
 mod route;
+mod sent;
 pub mod shown;
 pub mod text;
 mod udp;

@@ -2,9 +2,10 @@
 
 use super::answer::{DecidedBy, Decision, NotApplied, Verdict};
 use super::applies;
-use super::ask::{Request, Talk};
+use super::ask::Talk;
 use super::judge::refused;
 use super::question::{Port, Protocol as Spoken};
+use super::sent::Request;
 use super::udp;
 use super::why;
 use crate::manifest::k8s::Service as Manifest;

@@ -1,8 +1,9 @@
 //! What is about this traffic and changed nothing, and what would.
 
 use super::answer::{Decision, NotApplied};
-use super::ask::{HttpRequest, Request, Talk};
+use super::ask::Talk;
 use super::judge::Case;
+use super::sent::{HttpRequest, Request};
 use crate::manifest::Object;
 use crate::smi::access::{Rule, Subject, TrafficTarget};
 use crate::smi::split::TrafficSplit;
