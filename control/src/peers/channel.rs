@@ -5,14 +5,18 @@
 //! literally, as proxies do with each other.
 
 use crate::ca::Ca;
-use crate::serve::tls::{OwnIdentity, Peer, peer};
+use crate::serve::tls::{OwnIdentity, Peer, peer, roots};
 use anyhow::{Context as _, Result};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,7 +26,6 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use webpki::{EndEntityCert, KeyUsage};
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::wire::generated::peers_client::PeersClient;
 
@@ -59,15 +62,8 @@ impl Link {
 
 fn client_config(own: &Arc<OwnIdentity>, ca: &Ca) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let roots = ca.roots();
-    let anchors = roots.iter().map(|root| {
-        let anchor = webpki::anchor_from_trusted_cert(root);
-        anchor.map(|anchor| anchor.to_owned())
-    });
     let verifier = Controller {
-        anchors: anchors
-            .collect::<Result<_, _>>()
-            .context("a trust anchor cannot be used")?,
+        roots: roots(ca)?,
         id: own.id().clone(),
         provider: provider.clone(),
     };
@@ -88,7 +84,7 @@ pub fn is_controller(peer: &Peer, id: &SpiffeId) -> bool {
 
 /// Accepts exactly a controller of the mesh.
 struct Controller {
-    anchors: Vec<TrustAnchor<'static>>,
+    roots: RootCertStore,
     id: SpiffeId,
     provider: Arc<CryptoProvider>,
 }
@@ -108,27 +104,18 @@ impl ServerCertVerifier for Controller {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let refused = |reason: CertificateError| rustls::Error::InvalidCertificate(reason);
+        let certificate = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        let certificate =
-            EndEntityCert::try_from(leaf).map_err(|_| refused(CertificateError::BadEncoding))?;
-        let chain = certificate.verify_for_usage(
-            algorithms,
-            &self.anchors,
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
             intermediates,
             now,
-            KeyUsage::server_auth(),
-            None,
-            None,
-        );
-        chain.map_err(|error| match error {
-            webpki::Error::CertExpired { .. } => refused(CertificateError::Expired),
-            webpki::Error::CertNotValidYet { .. } => refused(CertificateError::NotValidYet),
-            _ => refused(CertificateError::UnknownIssuer),
-        })?;
+            algorithms,
+        )?;
         match peer(leaf, self.id.trust_domain()) {
             Ok(peer) if is_controller(&peer, &self.id) => Ok(ServerCertVerified::assertion()),
-            _ => Err(refused(CertificateError::NotValidForName)),
+            _ => Err(CertificateError::NotValidForName.into()),
         }
     }
 

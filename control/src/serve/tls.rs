@@ -171,17 +171,23 @@ impl ResolvesClientCert for OwnIdentity {
     }
 }
 
-/// TLS 1.3 only, HTTP/2 only, no resumption: every connection proves its identity anew.
-fn server_config(ca: &Ca, own: Arc<OwnIdentity>) -> Result<ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+/// What certificates of the mesh must lead to.
+pub(crate) fn roots(ca: &Ca) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for root in ca.roots() {
         roots.add(root).context("a trust anchor cannot be used")?;
     }
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .context("cannot check client certificates")?;
+    Ok(roots)
+}
+
+/// TLS 1.3 only, HTTP/2 only, no resumption: every connection proves its identity anew.
+fn server_config(ca: &Ca, own: Arc<OwnIdentity>) -> Result<ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .context("cannot check client certificates")?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(clients)
