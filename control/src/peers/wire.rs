@@ -5,8 +5,8 @@ use crate::serve::proxies::ProxyStatus;
 use crate::traffic::counts::{Code, Counts};
 use crate::traffic::table::{ConnectionKey, Connections, Direction, EdgeKey, PodTraffic};
 use crate::traffic::tap::{Passed, Shown};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use weft_proxy_api::wire::encode::Strings;
 use weft_proxy_api::wire::generated as pb;
 
 /// Name of a pod.
@@ -106,7 +106,7 @@ pub fn summary(traffic: &PodTraffic) -> pb::Summary {
     });
     let readings = readings.collect();
     pb::Summary {
-        strings: table.strings,
+        strings: table.0.into_list(),
         edges,
         uptime_ms: millis(traffic.uptime),
         backends,
@@ -116,25 +116,13 @@ pub fn summary(traffic: &PodTraffic) -> pb::Summary {
     }
 }
 
-/// Strings travel once.
+/// What a summary is made of; its strings go into one table.
 #[derive(Default)]
-struct Table {
-    strings: Vec<String>,
-    known: HashMap<String, u32>,
-}
+struct Table(Strings);
 
 impl Table {
     fn text(&mut self, text: &str) -> u32 {
-        if text.is_empty() {
-            return 0;
-        }
-        if let Some(known) = self.known.get(text) {
-            return *known;
-        }
-        self.strings.push(text.to_owned());
-        let reference = u32::try_from(self.strings.len()).unwrap_or(0);
-        self.known.insert(text.to_owned(), reference);
-        reference
+        self.0.optional(text)
     }
 
     fn edge(&mut self, key: &EdgeKey, counts: &Counts) -> pb::Edge {

@@ -1,6 +1,9 @@
 //! Checked values to protobuf.
 
 mod settings;
+mod strings;
+
+pub use strings::Strings;
 
 use super::{Body, Item, Resource, Trust, generated as pb};
 use crate::policy::inbound::{Allow, Inbound, Ports, Probe, Source, Traffic};
@@ -8,7 +11,6 @@ use crate::policy::matching::{HeaderMatch, HttpMatch, TextMatch};
 use crate::policy::outbound::{Backend, Endpoint, Outbound, Route, Service};
 use crate::policy::{Access, MetricsTier, Protocol};
 use prost::Message;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// A response with every string interned once.
@@ -16,7 +18,7 @@ pub fn response(items: &[Item]) -> pb::SyncResponse {
     let mut strings = Strings::default();
     let items = items.iter().map(|item| strings.item(item)).collect();
     pb::SyncResponse {
-        strings: strings.list,
+        strings: strings.into_list(),
         items,
     }
 }
@@ -48,7 +50,7 @@ pub fn version(body: &Body) -> u64 {
     }];
     fnv1a(
         &pb::SyncResponse {
-            strings: strings.list,
+            strings: strings.into_list(),
             items,
         }
         .encode_to_vec(),
@@ -108,34 +110,7 @@ fn protocol(protocol: Protocol) -> i32 {
     protocol.into()
 }
 
-/// The table of strings while a message is built. A string has the index of its first use, counted from 1.
-#[derive(Default)]
-struct Strings {
-    list: Vec<String>,
-    index: HashMap<String, u32>,
-}
-
 impl Strings {
-    fn intern(&mut self, text: &str) -> u32 {
-        if let Some(index) = self.index.get(text) {
-            return *index;
-        }
-        self.list.push(text.to_owned());
-        // More than 2^32 strings are more than a message can hold.
-        let index = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
-        self.index.insert(text.to_owned(), index);
-        index
-    }
-
-    /// 0, "none", for the empty text.
-    fn optional(&mut self, text: &str) -> u32 {
-        if text.is_empty() {
-            0
-        } else {
-            self.intern(text)
-        }
-    }
-
     fn item(&mut self, item: &Item) -> pb::Item {
         pb::Item {
             id: item.id,

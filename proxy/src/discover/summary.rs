@@ -5,11 +5,12 @@ use crate::connection::Direction;
 use crate::metrics::statuses;
 use crate::metrics::summary::{BackendSummary, ConnectionSummary, EdgeSummary, Reading};
 use crate::metrics::{Metrics, Side};
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use std::hash::Hash;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 use weft_proxy_api::policy::inbound::DenyReason;
+use weft_proxy_api::wire::encode::Strings;
 use weft_proxy_api::wire::generated::{self as pb, observe_event::Event};
 
 /// The summaries of one stream.
@@ -49,71 +50,62 @@ impl<'a> Summaries<'a> {
     fn next(&mut self, now: Instant) -> pb::Summary {
         let window = now.saturating_duration_since(self.since);
         self.since = now;
+        let told = &mut self.told;
         let mut edges = self.metrics.summary();
-        let known: HashSet<u64> = edges.iter().map(|edge| edge.series).collect();
-        edges.retain(|edge| changed(&mut self.told.edges, edge.series, edge.activity()));
-        self.told.edges.retain(|series, _| known.contains(series));
+        news(&mut told.edges, &mut edges, |at| (at.series, at.activity()));
         let mut connections = self.metrics.connection_summary();
-        connections.retain(|at| {
+        news(&mut told.connections, &mut connections, |at| {
             let now = [at.opened, at.closed, at.bytes_read, at.bytes_written];
-            changed(&mut self.told.connections, at.labels.clone(), now)
+            (at.labels.clone(), now)
         });
         let mut backends = self.metrics.backend_summary();
-        backends.retain(|at| {
+        news(&mut told.backends, &mut backends, |at| {
             let (known, out) = (at.endpoints.into(), at.ejected.into());
             let now = [known, out, at.ejections, at.connect_failures];
-            changed(&mut self.told.backends, at.name.to_string(), now)
+            (at.name.to_string(), now)
         });
         let mut readings = self.metrics.readings();
-        readings.retain(|at| {
+        news(&mut told.readings, &mut readings, |at| {
             let labels = at.labels.iter().map(ToString::to_string).collect();
-            let key = (at.metric.name, labels);
-            changed(&mut self.told.readings, key, at.value.to_bits())
+            ((at.metric.name, labels), at.value.to_bits())
         });
-        let mut strings = Strings::default();
+        let mut table = Table::default();
         pb::Summary {
             window_ms: u32::try_from(window.as_millis()).unwrap_or(u32::MAX),
             incarnation: self.metrics.incarnation(),
             uptime_ms: u64::try_from(self.metrics.uptime().as_millis()).unwrap_or(u64::MAX),
-            edges: edges.iter().map(|at| strings.edge(at)).collect(),
-            backends: backends.iter().map(|at| strings.backend(at)).collect(),
-            connections: connections.iter().map(|at| strings.kind(at)).collect(),
-            readings: readings.iter().map(|at| strings.reading(at)).collect(),
-            strings: strings.all,
+            edges: edges.iter().map(|at| table.edge(at)).collect(),
+            backends: backends.iter().map(|at| table.backend(at)).collect(),
+            connections: connections.iter().map(|at| table.kind(at)).collect(),
+            readings: readings.iter().map(|at| table.reading(at)).collect(),
+            strings: table.0.into_list(),
         }
     }
 }
 
-/// Is this another value than was told last? Remembers it.
-fn changed<K: Eq + Hash, V: PartialEq>(told: &mut HashMap<K, V>, key: K, now: V) -> bool {
-    match told.get(&key) {
-        Some(before) if *before == now => false,
-        _ => {
-            told.insert(key, now);
-            true
-        }
-    }
+/// Leaves of `all` what has another value than was told last, and remembers all of it: what is gone is forgotten.
+fn news<T, K: Eq + Hash, V: PartialEq>(
+    told: &mut HashMap<K, V>,
+    all: &mut Vec<T>,
+    of: impl Fn(&T) -> (K, V),
+) {
+    let mut now = HashMap::with_capacity_and_hasher(all.len(), Default::default());
+    all.retain(|at| {
+        let (key, value) = of(at);
+        let is_new = told.get(&key) != Some(&value);
+        now.insert(key, value);
+        is_new
+    });
+    *told = now;
 }
 
-/// Strings of one message, each said once and counted from 1.
+/// What a summary is made of; its strings go into one table.
 #[derive(Default)]
-struct Strings {
-    all: Vec<String>,
-    known: HashMap<String, u32>,
-}
+struct Table(Strings);
 
-impl Strings {
+impl Table {
     fn intern(&mut self, text: &str) -> u32 {
-        if text.is_empty() {
-            return 0;
-        }
-        if let Some(at) = self.known.get(text) {
-            return *at;
-        }
-        self.all.push(text.to_owned());
-        let at = u32::try_from(self.all.len()).unwrap_or(0);
-        self.known.insert(text.to_owned(), at);
-        at
+        self.0.optional(text)
     }
 
     fn edge(&mut self, edge: &EdgeSummary) -> pb::Edge {
@@ -238,6 +230,20 @@ mod tests {
         let third = summaries.next(start + Duration::from_secs(4));
         assert_eq!((third.edges, third.strings.len()), (Vec::new(), 0));
         assert_eq!(third.incarnation, first.incarnation);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_and_told_again_when_it_returns() {
+        let mut told = HashMap::default();
+        let mut tell = |all: &[(u8, u8)]| {
+            let mut all = all.to_vec();
+            news(&mut told, &mut all, |at| *at);
+            all
+        };
+        assert_eq!(tell(&[(1, 5), (2, 6)]), [(1, 5), (2, 6)]);
+        assert_eq!(tell(&[(1, 5), (2, 7)]), [(2, 7)]);
+        assert_eq!(tell(&[(1, 5)]), []);
+        assert_eq!(tell(&[(1, 5), (2, 7)]), [(2, 7)]);
     }
 
     #[test]
