@@ -343,15 +343,20 @@ async fn beyond_its_streams_a_tunnel_is_followed_by_another() {
     assert_eq!(peer.seen().0, 2, "places come back");
 }
 
-#[tokio::test]
-async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
-    let ca = TestCa::new();
-    let web = workload(&ca, "web", GOOD, &[&ca]);
+/// A server whose certificate came after it was told to take no tunnels.
+fn without_tunnels(ca: &TestCa) -> Tls {
+    let web = workload(ca, "web", GOOD, &[ca]);
     web.refuse_tunnels();
     let issued = ca.issue(&[id("web").as_str()], GOOD.0, GOOD.1);
     web.set_certificate(id("web"), issued.chain, issued.key)
         .unwrap();
-    let peer = FakePeer::start(web, true).await;
+    web
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
+    let ca = TestCa::new();
+    let peer = FakePeer::start(without_tunnels(&ca), true).await;
     let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
     for _ in 0..3 {
         let mut io = tunnels.connect(&peer.endpoint()).await.unwrap().io;
@@ -364,12 +369,7 @@ async fn a_peer_that_speaks_no_tunnel_is_called_directly() {
 #[tokio::test]
 async fn a_peer_without_tunnels_is_forgotten_a_while_after_its_last_call() {
     let ca = TestCa::new();
-    let web = workload(&ca, "web", GOOD, &[&ca]);
-    web.refuse_tunnels();
-    let issued = ca.issue(&[id("web").as_str()], GOOD.0, GOOD.1);
-    web.set_certificate(id("web"), issued.chain, issued.key)
-        .unwrap();
-    let peer = FakePeer::start(web, true).await;
+    let peer = FakePeer::start(without_tunnels(&ca), true).await;
     let (tunnels, _) = tunnels(&workload(&ca, "api", GOOD, &[&ca]));
     let left_after = |seconds| {
         tunnels.sweep(std::time::Instant::now() + Duration::from_secs(seconds));

@@ -96,12 +96,7 @@ impl Teller<'_> {
         let seen = end.load.since(&before.load);
         self.unexpected += seen.failed();
         let held = seen.failed() == 0 && seen.requests > 0;
-        let saw = format!(
-            "{} failed of {}{}",
-            seen.failed(),
-            seen.requests,
-            last(&end, seen.failed())
-        );
+        let saw = failures(&seen, &end);
         self.report(NAME, "0 failed".into(), saw, held);
         Ok(())
     }
@@ -192,12 +187,7 @@ impl Teller<'_> {
         let seen = end.load.since(&settled.load);
         self.unexpected += seen.failed();
         let held = seen.requests > 0 && seen.failed() == 0;
-        let saw = format!(
-            "{} failed of {}{}",
-            seen.failed(),
-            seen.requests,
-            last(&end, seen.failed())
-        );
+        let saw = failures(&seen, &end);
         self.report(NAME, "0 failed once it is in force".into(), saw, held);
         Ok(())
     }
@@ -235,6 +225,12 @@ fn within_binomial(count: u64, total: u64, wanted: f64) -> bool {
     let (total, count) = (total as f64, count as f64);
     let deviation = (total * wanted * (1.0 - wanted)).sqrt();
     (count - total * wanted).abs() <= 4.0 * deviation + 1.0
+}
+
+/// How many failed, and why the last one did.
+fn failures(seen: &Seen, end: &Look) -> String {
+    let failed = seen.failed();
+    format!("{failed} failed of {}{}", seen.requests, last(end, failed))
 }
 
 fn last(look: &Look, failed: u64) -> String {
