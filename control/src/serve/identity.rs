@@ -210,11 +210,13 @@ impl Enrolled {
 
     /// Pods that got a certificate from another controller of this state folder since the last call.
     pub fn learn(&self) -> Result<Vec<PodRef>> {
-        let stamp = self.state.stamp(ENROLLED);
-        if std::mem::replace(&mut *self.read.lock(), stamp) == stamp {
+        let (stamp, mut read) = (self.state.stamp(ENROLLED), self.read.lock());
+        if *read == stamp {
             return Ok(Vec::new());
         }
+        // What could not be read is read again.
         let written = self.state.enrolled()?;
+        *read = stamp;
         let mut pods = self.pods.lock();
         let new: Vec<_> = written.difference(&pods).cloned().collect();
         pods.extend(new.iter().cloned());
