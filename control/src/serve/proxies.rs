@@ -2,7 +2,7 @@
 
 use crate::pod_ref::PodRef;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,6 +45,8 @@ pub struct Proxies {
 struct Streams {
     next: u64,
     open: BTreeMap<u64, ProxyStatus>,
+    /// How many of them are of each pod.
+    of_pod: HashMap<PodRef, usize>,
 }
 
 impl Proxies {
@@ -53,6 +55,7 @@ impl Proxies {
         let mut streams = self.streams.lock();
         let stream = streams.next;
         streams.next += 1;
+        *streams.of_pod.entry(status.pod.clone()).or_default() += 1;
         streams.open.insert(stream, status);
         Entry {
             proxies: self.clone(),
@@ -76,8 +79,7 @@ impl Proxies {
     /// How many streams a pod has open.
     pub fn streams_of(&self, pod: &PodRef) -> usize {
         let streams = self.streams.lock();
-        let open = streams.open.values();
-        open.filter(|status| status.pod == *pod).count()
+        streams.of_pod.get(pod).copied().unwrap_or(0)
     }
 
     /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].
@@ -111,7 +113,16 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.proxies.streams.lock().open.remove(&self.stream);
+        let mut streams = self.proxies.streams.lock();
+        let Some(gone) = streams.open.remove(&self.stream) else {
+            return;
+        };
+        if let Some(count) = streams.of_pod.get_mut(&gone.pod) {
+            *count -= 1;
+            if *count == 0 {
+                streams.of_pod.remove(&gone.pod);
+            }
+        }
     }
 }
 
@@ -148,10 +159,14 @@ mod tests {
         old.update(|status| status.stale_since = Some(Instant::now()));
         assert!(proxies.list().iter().all(ProxyStatus::synced));
         assert_eq!(proxies.count(), (2, 2));
+        let of = |pod: &str| proxies.streams_of(&PodRef::new("default", pod));
+        assert_eq!((of("a"), of("b"), of("c")), (2, 1, 0));
         drop(new);
+        assert_eq!((of("a"), of("b")), (1, 1));
         assert_eq!(versions(&proxies), ["1", "0"]);
         assert_eq!(proxies.count(), (2, 1));
         drop(old);
+        assert_eq!(of("a"), 0);
         assert_eq!(versions(&proxies), ["0"]);
     }
 }
