@@ -75,14 +75,10 @@ pub async fn told_of(asked: &Asked, key: &ObjectKey) -> Value {
 }
 
 fn told_by(statuses: &[Value], injected: BTreeSet<String>, key: &ObjectKey) -> Value {
-    let mut all = statuses.iter().flat_map(|it| it["proxies"].as_array());
+    let all = statuses.iter().filter_map(|it| it["proxies"].as_array());
     let is = |it: &&Value| it["namespace"] == *key.namespace && it["pod"] == *key.name;
-    match all
-        .by_ref()
-        .flatten()
-        .find(is)
-        .filter(|_| key.kind == Kind::Pod)
-    {
+    let own = all.flatten().find(is);
+    match own.filter(|_| key.kind == Kind::Pod) {
         Some(proxy) => json!({
             "state": proxy["state"],
             "version": proxy["version"],

@@ -33,6 +33,7 @@ use crate::pod_ref::PodRef;
 use crate::serve::Shared;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -167,11 +168,15 @@ impl Api {
             passed: tap.stream(),
         }];
         let mut missing = everybody.missing.into_iter().collect::<Vec<_>>();
-        for (at, theirs) in everybody.others {
-            if theirs.is_disjoint(&fitting.pods) {
-                continue;
-            }
-            match self.peers.tap(at, start.clone(), &fitting.pods).await {
+        // All at once: one that is silent must not hold up the others.
+        let others = everybody.others.into_iter();
+        let others = others.filter(|(_, theirs)| !theirs.is_disjoint(&fitting.pods));
+        let asked = others.map(|(at, _)| {
+            let shown = self.peers.tap(at, start.clone(), &fitting.pods);
+            async move { (at, shown.await) }
+        });
+        for (at, shown) in join_all(asked).await {
+            match shown {
                 Ok(passed) => shows.push(Shows {
                     controller: Some(at.to_string()),
                     passed,
