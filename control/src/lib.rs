@@ -36,6 +36,7 @@ pub mod simulate;
 pub mod smi;
 pub mod source;
 pub mod state;
+pub mod terminal;
 pub mod token;
 pub mod traffic;
 pub mod views;

@@ -3,6 +3,7 @@
 use crate::config::{Config, FixedTarget};
 use crate::connect::tune;
 use crate::connection::Direction;
+use crate::room::exhausted;
 use crate::worker::Worker;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -314,14 +315,6 @@ pub fn may_be_dialled(
     } else {
         Err("foreign_target")
     }
-}
-
-/// No descriptors or memory left, as opposed to one connection that failed.
-pub(crate) fn exhausted(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
 }
 
 /// A descriptor held back, so that a client can be turned away at once when all others are in use.

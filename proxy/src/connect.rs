@@ -1,11 +1,11 @@
 //! Opens connections: to an endpoint of the mesh (mutual TLS), to the application, to what is outside of the mesh.
 
-use crate::accept::exhausted;
 use crate::addresses;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Io, ReadAhead};
 use crate::lines::Lines;
 use crate::metrics::Metrics;
+use crate::room::exhausted;
 use crate::tls::verify::PeerError;
 use crate::tls::{Alpn, BULK, Tls};
 use rustls_pki_types::ServerName;

@@ -1,7 +1,9 @@
 //! How many connections the process takes at once. Beyond that the next one is closed at once: to those who are served
-//! that is kinder than to run out of descriptors, or to be ended by the kernel for memory.
+//! that is kinder than to run out of descriptors, or to be ended by the kernel for memory. And how that shows where it
+//! happens nevertheless.
 
 use nix::sys::resource::{Resource, getrlimit};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,6 +22,14 @@ const MEMORY_LIMITS: [&str; 2] = [
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 ];
+
+/// No descriptors or memory left, as opposed to one connection that failed.
+pub fn exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
 
 /// Room for a number of connections.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! What came of the checks, and how it is shown: `√` all right, `‼` somebody should look, `×` it does not work.
 
 use super::hints::remedy;
+use crate::terminal::plain;
 use serde_json::{Value, json};
-use std::fmt::{self, Write};
+use std::fmt;
 
 /// Objects shown for one check.
 const MAX_OBJECTS: usize = 10;
@@ -224,17 +225,6 @@ impl fmt::Display for Check {
         writeln!(f, "    {}", remedy(self.id))?;
         writeln!(f, "    see README.md#check-{} for hints", self.id)
     }
-}
-
-/// What others wrote must not steer a terminal: control characters are shown, not sent.
-pub fn plain(text: &str) -> String {
-    text.chars().fold(String::new(), |mut plain, letter| {
-        match letter.is_control() {
-            true => drop(write!(plain, "{}", letter.escape_default())),
-            false => plain.push(letter),
-        }
-        plain
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Columns for people: names left, numbers right, as wide as their widest cell. Pure.
 
-use weft_control::check::report::plain;
+use weft_control::terminal::plain;
 
 /// Rows under a head.
 #[derive(Debug, Default)]

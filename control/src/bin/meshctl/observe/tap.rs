@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use weft_control::check::report::plain;
+use weft_control::terminal::plain;
 use weft_control::traffic::api::encoded;
 use weft_control::traffic::rows::Resource;
 use weft_control::traffic::show::{Exchange, Line, Tally};
