@@ -41,8 +41,9 @@ fn subsets_of_many_clients_spread_evenly() {
         let uneven = f64::from(*load.values().max().unwrap()) / mean;
         println!("{clients:7}  {endpoints:9}  {subset:6}  {uneven:13.2}  {widest}");
         assert!(widest <= subset as usize, "{widest}");
-        // Chosen independently, a subset more or less of few decides.
-        let bound = 1.0 + 6.0 / (f64::from(clients * subset) / f64::from(endpoints)).sqrt();
+        // Chosen independently, a subset more or less of few decides: of a thousand endpoints with two each in the mean,
+        // one in a hundred runs has one with eleven. Nine deviations are as good as never.
+        let bound = 1.0 + 9.0 / (f64::from(clients * subset) / f64::from(endpoints)).sqrt();
         assert!(uneven < bound, "{uneven} {bound}");
     }
 }
