@@ -22,6 +22,7 @@
 pub mod body;
 pub mod bridge;
 pub mod client;
+mod h1;
 pub mod headers;
 pub mod heads;
 pub mod kept;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-mod line;
+pub(super) mod line;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,7 @@ fn is_path_and_query(target: &[u8]) -> bool {
 }
 
 /// Name and value of a field. The name is a token right in front of its colon.
-pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+pub(in crate::http) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Refusal::Folded);
     }
@@ -88,7 +88,7 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 }
 
 /// The size of a chunk and the length of its extensions, which nobody needs.
-pub(super) fn chunk(line: &[u8]) -> Option<(u64, usize)> {
+pub(in crate::http) fn chunk(line: &[u8]) -> Option<(u64, usize)> {
     let digits = line
         .iter()
         .take_while(|byte| byte.is_ascii_hexdigit())
