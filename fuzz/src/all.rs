@@ -40,33 +40,25 @@ pub fn detect(bytes: &[u8]) {
     }
 }
 
-/// What the scanner lets through is read by the codec as the scanner read it: one request, complete, from its first byte
-/// to its last. And it does not matter how the bytes were cut.
+/// A request that is taken is read by another codec as well, complete, from its first byte to its last. And it does not
+/// matter how the bytes were cut.
 pub fn http1(bytes: &[u8]) {
-    use weft_proxy::http::strict::{Place, Scanner};
+    use weft_proxy::http::h1::look::requests;
     let bytes = &bytes[..bytes.len().min(4096)];
-    let whole = Scanner::default().scan(bytes);
-    let (mut scanner, mut passed, mut refused) = (Scanner::default(), 0, None);
-    let (mut start, mut begun) = (0, false);
-    for end in 1..=bytes.len() {
-        let scanned = scanner.scan(&bytes[passed..end]);
-        passed += scanned.passed;
-        refused = scanned.refused;
-        if refused.is_some() {
-            break;
-        }
-        if scanner.place() != Place::Between {
-            begun = true;
-        } else if begun {
-            codec_reads_one(&bytes[start..passed]);
-            (start, begun) = (passed, false);
-        }
+    let whole = requests(bytes, bytes.len());
+    let size = usize::from(bytes.first().copied().unwrap_or(1) % 16) + 1;
+    for size in [1, size] {
+        assert_eq!(whole, requests(bytes, size), "whole, and by {size}");
     }
-    assert_eq!((whole.passed, whole.refused), (passed, refused), "whole, and byte by byte");
+    let mut start = 0;
+    for (_, end) in whole.requests {
+        another_reads_one(&bytes[start..end]);
+        start = end;
+    }
 }
 
-/// One request, as the scanner says, through the codec with the settings it has in the proxy.
-fn codec_reads_one(bytes: &[u8]) {
+/// One request, as ours says, through a codec of others.
+fn another_reads_one(bytes: &[u8]) {
     use http_body_util::{BodyExt, Empty};
     use hyper::body::{Bytes, Incoming};
     use hyper::{Request, Response};

@@ -2,6 +2,7 @@
 //! the request, tell the balancer, give the connection back. The end of a body is the end of the exchange, and gRPC says
 //! only there how it went.
 
+use super::h1::wire::Asked;
 use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status, late};
 use super::pool::Lease;
 use super::pushback;
@@ -113,7 +114,12 @@ impl Body {
         Self::of(Source::Full(bytes.into()))
     }
 
-    /// A request's body, from the connection of a client.
+    /// A request's body, from a client's HTTP/1 connection.
+    pub(super) fn asked(asked: Asked) -> Self {
+        Self::of(Source::Asked(asked))
+    }
+
+    /// A request's body, from a client's HTTP/2 connection.
     pub fn request(incoming: Incoming) -> Self {
         Self::incoming(incoming, ErrorKind::ClientGone)
     }

@@ -1,28 +1,29 @@
-//! HTTP in and out: the one request, response and body type, and the codecs (hyper) behind a narrow interface, so that
-//! a codec of our own can take their place without the stack noticing.
+//! HTTP in and out: the one request, response and body type, and the codecs behind a narrow interface, so that one can take
+//! the place of another without the stack noticing.
 //!
 //! [`server::serve`] reads requests of an accepted connection and hands them to an [`HttpService`]; at its bottom
 //! [`client`] and [`pool`] send them on. [`validate`] and [`headers`] are pure: what is refused, what is removed.
 //!
 //! # The seam of the codecs
 //!
-//! No layer, and nothing outside of this room, sees a type of hyper. What a codec has to bring:
+//! HTTP/2 is spoken by hyper and h2. HTTP/1.1 towards clients is spoken by our own codec ([`h1`]): a head is judged and taken
+//! over in one look, and an answer leaves from the task that got it. No layer, and nothing outside of this room, sees a type
+//! of a codec. What one has to bring:
 //!
 //! | where | what it is asked for |
 //! |---|---|
-//! | `server.rs` | a future over an [`crate::io::Io`] that calls [`HttpService::send`] for each head with a [`Body`], and writes the answer; to be told to end with the last answer; to give the stream back between two requests and after a 101 |
+//! | `server.rs` | a future over an [`crate::io::Io`] that calls [`HttpService::send`] for each head with a [`Body`], and writes the answer; to be told to end with the last answer; to hold next to nothing between two requests; to give the stream back after a 101 |
 //! | `client.rs` | a sender: is it closed, is it ready, send a request and give it back untouched if nothing of it was written; HTTP/2: how many streams the peer allows |
 //! | `body/source.rs` | frames of a body, their length where it is known, and whose fault a broken one is |
 //! | `bridge.rs` | the endpoint's stream after a 101 |
 //!
-//! What one of our own could save, by instructions of a small HTTP/1.1 request in one stack (`bench micro`, client and
-//! application aside): the head is read twice, by [`strict`] and by the codec; it is made into a map and out of one again;
-//! and the answer crosses from the task of one connection to that of the other, with a channel and a wake-up on the way.
+//! What a codec refuses is a request as well, with the [`strict::Refusal`] as an extension, so that it is answered, counted
+//! and told like any other.
 
 pub mod body;
 pub mod bridge;
 pub mod client;
-mod h1;
+pub mod h1;
 pub mod headers;
 pub mod heads;
 pub mod kept;

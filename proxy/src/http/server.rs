@@ -1,35 +1,27 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
 use super::bridge::{Streams, Upgrade};
-use super::client::{CONNECTION_WINDOW, PING, READ_BUFFER, SEND_BUFFER, STREAM_WINDOW};
+use super::client::{CONNECTION_WINDOW, PING, SEND_BUFFER, STREAM_WINDOW};
+use super::h1::server::{Served, Server};
 use super::heads::{self, Timed};
 use super::pool::Held;
 use super::service::ServiceFuture;
-use super::strict::{self, Signals, Strict};
 use super::{Body, HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
-use crate::footprint;
 use crate::io::Io;
 use crate::tasks::{DrainWatch, Ending};
-use futures_util::FutureExt;
-use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use tokio::task::unconstrained;
-use tokio::time::Instant;
 
 /// How long a client may take over the head of a request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,10 +35,6 @@ const MAX_READ: u32 = 2 * validate::MAX_HEADER_LIST as u32;
 /// Streams a client may have reset before we looked at them; more is an attack.
 pub const MAX_PENDING_RESETS: usize = 20;
 
-/// How often an HTTP/1 connection is looked at: one that was quiet from one look to the next gives its codec back. Nothing
-/// is done per request, and there is no timer while it rests.
-pub const LOOK: Duration = Duration::from_secs(2);
-
 /// Serves `io` until it ends, `drain` has let the last request finish, or `conn.closed` fires.
 pub async fn serve(
     io: Io,
@@ -58,8 +46,6 @@ pub async fn serve(
     let entry = Entry {
         client: balance::key_of_ip(conn.client.ip()),
         service,
-        end: Arc::default(),
-        signals: Signals::default(),
     };
     match version {
         HttpVersion::Http1 => serve_http1(io, entry, &conn, &drain).await,
@@ -74,148 +60,44 @@ async fn serve_http2(
     conn: &Connection,
     drain: &DrainWatch,
 ) -> Result<(), Error> {
-    let by_end = entry.end.clone();
+    let upgraded: Arc<Streams> = Arc::default();
     let io = TokioIo::new(Timed::new(io, HEAD_TIMEOUT));
+    let entry = Entry2 {
+        entry,
+        upgraded: upgraded.clone(),
+    };
     let serving = pin!(http2().serve_connection(io, entry));
     // GOAWAY says up to where requests are served, so it may come at any time.
     let end = |serving: Pin<&mut _>, _| http2::Connection::graceful_shutdown(serving);
-    drive(serving, conn, drain, &mut None, None, end).await?;
+    let ended = drive(serving, conn, drain, end).await;
+    ended.transpose().map_err(ended_badly)?;
     // The streams are over; what they have said last is still on its way to the other end.
     tokio::select! {
-        () = by_end.streams.ended() => {}
+        () = upgraded.ended() => {}
         _ = conn.closed.closed() => {}
     }
     Ok(())
 }
 
-/// Takes turns: the codec has the connection while requests come, and is dropped with its buffers when none did for a
-/// while. Most connections are idle most of the time, and then cost little more than their socket.
 async fn serve_http1(
     io: Io,
-    mut entry: Entry,
-    conn: &Connection,
-    drain: &DrainWatch,
-) -> Result<(), Error> {
-    let mut told = None;
-    let mut io = Strict::new(io, HEAD_TIMEOUT, entry.signals.clone());
-    loop {
-        // Boxed, so that nothing is left of it.
-        (io, entry) = match Box::pin(speak(io, entry, conn, drain, &mut told)).await? {
-            Spoke::Ended => return Ok(()),
-            Spoke::Switched(upgrade, client) => {
-                let copying = Box::pin(upgrade.run(client));
-                tokio::select! {
-                    ended = copying => return ended,
-                    _ = conn.closed.closed() => return Ok(()),
-                }
-            }
-            Spoke::Resting(io, entry) => (io, entry),
-        };
-        footprint::left_behind();
-        #[cfg(test)]
-        RESTS.with(|rests| rests.set(rests.get() + 1));
-        if !rest(&mut io, &entry, conn, drain, &mut told).await {
-            return Ok(());
-        }
-    }
-}
-
-#[cfg(test)]
-thread_local! {
-    static RESTS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
-}
-
-/// How often connections of this thread went to rest.
-#[cfg(test)]
-pub(super) fn rests() -> u32 {
-    RESTS.with(std::cell::Cell::get)
-}
-
-/// What became of a connection after its codec had it.
-enum Spoke {
-    Ended,
-    /// It speaks another protocol from here on.
-    Switched(Upgrade, Strict),
-    /// It is idle.
-    Resting(Strict, Entry),
-}
-
-/// Lets the codec have the connection.
-async fn speak(
-    io: Strict,
     entry: Entry,
     conn: &Connection,
     drain: &DrainWatch,
-    told: &mut Option<Ending>,
-) -> Result<Spoke, Error> {
-    let (signals, by_end) = (entry.signals.clone(), entry.end.clone());
-    let mut serving = http1().serve_connection(TokioIo::new(io), entry);
-    let how = drive(
-        Pin::new(&mut serving),
-        conn,
-        drain,
-        told,
-        Some(&signals),
-        |serving, how| match how {
-            // An idle one is not closed: the client may be asking at this moment.
-            Ending::Next => by_end.last.store(true, Relaxed),
-            Ending::Idle => serving.graceful_shutdown(),
-        },
-    )
-    .await?;
-    let granted = by_end.upgrade.lock().take();
-    if let (Turn::Over, None) = (how, &granted) {
-        return Ok(Spoke::Ended);
+) -> Result<(), Error> {
+    let mut server = Server::new(io, HEAD_TIMEOUT, entry.client, entry.service);
+    let end = |server: Pin<&mut Server>, how| server.get_mut().end(how);
+    let served = drive(Pin::new(&mut server), conn, drain, end).await;
+    let (upgrade, client) = match served.transpose()? {
+        None | Some(Served::Ended) => return Ok(()),
+        Some(Served::Switched(upgrade, client)) => (upgrade, client),
+    };
+    drop(server);
+    let copying = Box::pin(upgrade.run(client));
+    tokio::select! {
+        ended = copying => ended,
+        _ = conn.closed.closed() => Ok(()),
     }
-    let parts = serving.into_parts();
-    let mut io = parts.io.into_inner();
-    io.put_back(&parts.read_buf);
-    Ok(match granted {
-        Some(upgrade) => Spoke::Switched(upgrade, io),
-        None => Spoke::Resting(io, parts.service),
-    })
-}
-
-/// Waits for the next request; false: there will be none.
-async fn rest(
-    io: &mut Strict,
-    entry: &Entry,
-    conn: &Connection,
-    drain: &DrainWatch,
-    told: &mut Option<Ending>,
-) -> bool {
-    loop {
-        tokio::select! {
-            biased;
-            () = io.readable() => return true,
-            how = drain.ending(conn.direction, *told), if *told != Some(Ending::Idle) => {
-                *told = Some(how);
-                match how {
-                    Ending::Next => entry.end.last.store(true, Relaxed),
-                    Ending::Idle => {
-                        // Who asks at this moment sees the connection end, as with the codec in place.
-                        let _ = io.shutdown().await;
-                        return false;
-                    }
-                }
-            }
-            _ = conn.closed.closed() => return false,
-        }
-    }
-}
-
-fn http1() -> http1::Builder {
-    let mut codec = http1::Builder::new();
-    codec
-        // Heads are timed by `Strict`: the codec's own timer runs while the connection is idle, and costs a box a request.
-        .header_read_timeout(None)
-        // A client that has said everything still wants its answer.
-        .half_close(true)
-        // Above the limits of `Strict`, which says why; with one more field the parser would need the heap.
-        .max_headers(strict::MAX_FIELDS + 1)
-        .max_buf_size(READ_BUFFER);
-    // Not `pipeline_flush`: it loses the last answer when the connection is closed with requests still unread.
-    codec
 }
 
 fn http2() -> http2::Builder<TokioExecutor> {
@@ -235,38 +117,24 @@ fn http2() -> http2::Builder<TokioExecutor> {
     codec
 }
 
-/// Why a codec no longer has its connection.
-enum Turn {
-    /// The connection has ended.
-    Over,
-    /// It rests.
-    Rest,
-}
-
 /// What happened to a connection.
-enum Event {
-    Ended(hyper::Result<()>),
+enum Event<T> {
+    Ended(T),
     Told(Ending),
     Closed,
-    Rest,
 }
 
-/// Drives a codec until its connection ends or, where `rest` says how that is seen, is idle.
-async fn drive<C>(
+/// Drives a codec until its connection ends; `None`: it was told to let go of it at once.
+async fn drive<C: Future>(
     mut serving: Pin<&mut C>,
     conn: &Connection,
     drain: &DrainWatch,
-    told: &mut Option<Ending>,
-    rest: Option<&Signals>,
     end: impl Fn(Pin<&mut C>, Ending),
-) -> Result<Turn, Error>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+) -> Option<C::Output> {
+    let mut told = None;
     // Beyond the fair share of a task as well: whoever is not polled is not registered, and would never be heard.
-    let mut ending = pin!(unconstrained(drain.ending(conn.direction, *told)));
+    let mut ending = pin!(unconstrained(drain.ending(conn.direction, told)));
     let mut closed = pin!(unconstrained(conn.closed.closed()));
-    let mut look = pin!(rest.map(|_| tokio::time::sleep(LOOK)));
     let mut drain_said = drain.clone();
     loop {
         let mut first = true;
@@ -276,7 +144,7 @@ where
             }
             // Woken nearly always by the socket: the rest is polled when it has something to say, which costs a load to see.
             if first | drain_said.stirred() | conn.closed.reason().is_some() {
-                if *told != Some(Ending::Idle)
+                if told != Some(Ending::Idle)
                     && let Poll::Ready(how) = ending.as_mut().poll(cx)
                 {
                     return Poll::Ready(Event::Told(how));
@@ -285,31 +153,19 @@ where
                     return Poll::Ready(Event::Closed);
                 }
             }
-            // After the codec, which has had its look at the socket.
-            if let (Some(signals), Some(mut look)) = (rest, look.as_mut().as_pin_mut())
-                && (first || look.is_elapsed())
-            {
-                while unconstrained(look.as_mut()).poll_unpin(cx).is_ready() {
-                    if signals.at_rest() {
-                        return Poll::Ready(Event::Rest);
-                    }
-                    look.as_mut().reset(Instant::now() + LOOK);
-                }
-            }
             first = false;
             Poll::Pending
         })
         .await;
         match event {
-            Event::Ended(ended) => return ended.map(|()| Turn::Over).map_err(ended_badly),
+            Event::Ended(ended) => return Some(ended),
             Event::Told(how) => {
-                *told = Some(how);
+                told = Some(how);
                 end(serving.as_mut(), how);
-                ending.set(unconstrained(drain.ending(conn.direction, *told)));
+                ending.set(unconstrained(drain.ending(conn.direction, told)));
             }
             // Dropping the codec drops what is under way; that is what the signal asks for.
-            Event::Closed => return Ok(Turn::Over),
-            Event::Rest => return Ok(Turn::Rest),
+            Event::Closed => return None,
         }
     }
 }
@@ -329,41 +185,29 @@ fn ended_badly(error: hyper::Error) -> Error {
 
 /// Where requests leave the codec.
 struct Entry {
+    /// Key of the client's address.
     client: u64,
     service: HttpService,
-    end: Arc<ByEnd>,
-    signals: Signals,
 }
 
-/// What requests and their connection tell each other about its end.
-#[derive(Default)]
-struct ByEnd {
-    /// Run by the connection's own task when the codec has let go of the socket (HTTP/1).
-    upgrade: Mutex<Option<Upgrade>>,
-    /// Run beside the other streams (HTTP/2).
-    streams: Streams,
-    /// The next answer is the last one (HTTP/1).
-    last: AtomicBool,
+/// Where the requests of an HTTP/2 connection do.
+struct Entry2 {
+    entry: Entry,
+    upgraded: Arc<Streams>,
 }
 
-impl hyper::service::Service<http::Request<Incoming>> for Entry {
+impl hyper::service::Service<http::Request<Incoming>> for Entry2 {
     type Response = Response;
     type Error = Error;
     type Future = Answer;
 
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         let mut request: Request = request.map(Body::request);
-        request.body_mut().set_client(self.client);
+        request.body_mut().set_client(self.entry.client);
         let client = request.extensions_mut().remove::<OnUpgrade>();
-        let wanted = client.map(|client| Wanted {
-            client,
-            granted: self.end.clone(),
-            signals: self.signals.clone(),
-        });
         Answer {
-            inner: self.service.send(request),
-            wanted,
-            last: self.end.last.load(Relaxed),
+            inner: self.entry.service.send(request),
+            wanted: client.map(|client| (client, self.upgraded.clone())),
         }
     }
 }
@@ -371,32 +215,8 @@ impl hyper::service::Service<http::Request<Incoming>> for Entry {
 /// The answer of the stack; a granted upgrade is put aside on its way out.
 struct Answer {
     inner: ServiceFuture,
-    wanted: Option<Wanted>,
-    last: bool,
-}
-
-/// An upgrade the client asked for.
-struct Wanted {
-    /// Of a stream (HTTP/2). Of a connection it is only a sign: the codec gives that back whole.
-    client: OnUpgrade,
-    granted: Arc<ByEnd>,
-    signals: Signals,
-}
-
-impl Wanted {
-    fn grant(self, response: &mut Response, endpoint: OnUpgrade) {
-        let upgrade = Upgrade {
-            endpoint,
-            stream: response.extensions_mut().remove::<Held>(),
-        };
-        match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {
-                self.signals.tunnel();
-                *self.granted.upgrade.lock() = Some(upgrade);
-            }
-            _ => self.granted.streams.run(upgrade, self.client),
-        }
-    }
+    /// The client's stream, if it asked for that, and where it is then run.
+    wanted: Option<(OnUpgrade, Arc<Streams>)>,
 }
 
 impl Future for Answer {
@@ -404,13 +224,11 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.inner.as_mut().poll(cx))?;
-        if let Some(wanted) = self.wanted.take()
+        if let Some((client, upgraded)) = self.wanted.take()
             && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
         {
-            wanted.grant(&mut response, endpoint);
-        } else if self.last {
-            let fields = response.headers_mut();
-            fields.insert(CONNECTION, HeaderValue::from_static("close"));
+            let stream = response.extensions_mut().remove::<Held>();
+            upgraded.run(Upgrade { endpoint, stream }, client);
         }
         Poll::Ready(Ok(response))
     }

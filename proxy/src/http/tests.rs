@@ -26,6 +26,7 @@ mod corpus;
 mod frames;
 mod kept;
 mod rest;
+mod serving;
 mod streams;
 
 fn connection() -> Arc<Connection> {
@@ -95,9 +96,13 @@ struct Proxy {
 
 fn proxy(client: Client, version: HttpVersion) -> Proxy {
     let conn = connection();
+    let service = stack(client, &conn);
+    serving(service, conn, version)
+}
+
+fn serving(service: HttpService, conn: Arc<Connection>, version: HttpVersion) -> Proxy {
     let (io, theirs) = duplex(1 << 16);
     let (drain, watch) = Drain::new();
-    let service = stack(client, &conn);
     let serving = tokio::spawn(server::serve(
         Io::Memory(theirs),
         version,

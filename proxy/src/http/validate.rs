@@ -24,8 +24,8 @@ const FIELD: usize = 32;
 /// Checks the head of a request and brings its target into canonical form, in place. `target` is the Host of an
 /// HTTP/1.0 request that names none.
 pub fn request(request: &mut Request, target: SocketAddr) -> Result<(), Error> {
-    if let Some(refusal) = request.headers().get(strict::REFUSED) {
-        return Err(refused_before(refusal.as_bytes()));
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        return Err(refused_before(*refusal));
     }
     let tunnel = request.method() == Method::CONNECT;
     if tunnel && !is_extended_connect(request).map_err(refused)? {
@@ -72,20 +72,15 @@ fn list_size(request: &Request) -> usize {
     fields.sum::<usize>() + path.map_or(0, |path| path.as_str().len() + FIELD)
 }
 
-/// [`strict`] cut the head off.
-fn refused_before(value: &[u8]) -> Error {
-    match Refusal::from_value(value) {
-        Some(refusal) => {
-            let kind = match refusal {
-                Refusal::Late => ErrorKind::HeaderTimeout,
-                Refusal::TooLarge => ErrorKind::HeaderTooLarge,
-                Refusal::NotHttp => ErrorKind::NotHttp,
-                _ => ErrorKind::BadRequest,
-            };
-            Error::new(kind).with_detail(refusal.explain())
-        }
-        None => refused("a reserved header field"),
-    }
+/// The codec did not take the head over.
+fn refused_before(refusal: Refusal) -> Error {
+    let kind = match refusal {
+        Refusal::Late => ErrorKind::HeaderTimeout,
+        Refusal::TooLarge => ErrorKind::HeaderTooLarge,
+        Refusal::NotHttp => ErrorKind::NotHttp,
+        _ => ErrorKind::BadRequest,
+    };
+    Error::new(kind).with_detail(refusal.explain())
 }
 
 fn refused(why: impl Into<Cow<'static, str>>) -> Error {

@@ -5,13 +5,14 @@
 use super::tests::{backend, connection, destination, service, shared};
 use super::*;
 use crate::allocations::{count, held};
-use crate::http::server::{self, LOOK};
+use crate::http::server;
 use crate::http::{Body, HttpVersion, Request, Response};
 use crate::io::Io;
 use crate::tasks::{Drain, DrainWatch};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::service_fn;
@@ -171,10 +172,10 @@ async fn a_connection_at_rest_keeps_little() {
     assert!(each <= MOST_AT_REST, "{each} bytes");
 }
 
-/// Waits long enough for connections to be found idle, without waiting.
+/// Waits for what is still on its way, without waiting.
 async fn long_after() {
     tokio::time::pause();
-    tokio::time::sleep(3 * LOOK).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     tokio::time::resume();
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Micro, whole};
 use anyhow::Context;
+use bytes::BytesMut;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weft_proxy::balance::{self, EndpointSet, Outcome, Wish};
 use weft_proxy::detect::detect;
-use weft_proxy::http::strict::Scanner;
+use weft_proxy::http::h1::look;
 use weft_proxy::metrics::{Code, Metrics};
 use weft_proxy::policy::outbound::Compiler;
 use weft_proxy_api::policy::matching::{HttpMatch, RequestView, TextMatch};
@@ -56,9 +57,10 @@ fn detect_http(turns: usize) -> anyhow::Result<()> {
 }
 
 fn scan_head(turns: usize) -> anyhow::Result<()> {
-    let mut scanner = Scanner::default();
+    let mut bytes = BytesMut::new();
     for _ in 0..turns {
-        black_box(scanner.scan(black_box(HEAD.as_bytes())));
+        bytes.extend_from_slice(black_box(HEAD.as_bytes()));
+        anyhow::ensure!(black_box(look::head(&mut bytes)), "no head");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Where the frames of a body come from.
 
 use crate::error::{Error, ErrorKind};
+use crate::http::h1::wire::Asked;
 use crate::http::replay::Reader;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -18,6 +19,8 @@ pub(super) enum Source {
     Full(Bytes),
     /// From a connection; the kind says whose fault it is when it breaks.
     Incoming(Incoming, ErrorKind),
+    /// From a client's HTTP/1 connection.
+    Asked(Asked),
     /// Kept for another try.
     Replay(Reader),
     /// What was looked at already, and what follows it.
@@ -45,6 +48,7 @@ impl Source {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(|e| broken_body(*kind, e))))
             }
+            Source::Asked(asked) => asked.poll_frame(cx),
             Source::Replay(reader) => reader.poll_frame(cx),
             Source::Ahead(_) => {
                 let Source::Ahead(ahead) = std::mem::take(self) else {
@@ -75,6 +79,7 @@ impl Source {
             Source::Empty => true,
             Source::Full(bytes) => bytes.is_empty(),
             Source::Incoming(incoming, _) => http_body::Body::is_end_stream(incoming),
+            Source::Asked(asked) => asked.is_end_stream(),
             Source::Replay(reader) => reader.is_end_stream(),
             Source::Ahead(_) => false,
             #[cfg(test)]
@@ -89,6 +94,7 @@ impl Source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(incoming, _) => incoming.size_hint(),
+            Source::Asked(asked) => asked.size_hint(),
             Source::Replay(reader) => reader.size_hint(),
             Source::Ahead(_) => SizeHint::default(),
             #[cfg(test)]
@@ -101,6 +107,7 @@ impl Source {
             Source::Empty => "empty",
             Source::Full(_) => "full",
             Source::Incoming(..) => "incoming",
+            Source::Asked(_) => "asked",
             Source::Replay(_) => "replay",
             Source::Ahead(_) => "ahead",
             #[cfg(test)]

@@ -1,17 +1,18 @@
-//! One line of a head, judged by itself: stricter than the codec, so that the codec never has to refuse anything with
-//! an answer of its own. Pure.
+//! One line of a head, judged by itself. Pure.
 
 use super::Refusal;
 
-/// What the first line says about the framing that follows.
+/// A first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Start {
+pub(in crate::http) struct Start<'a> {
+    pub(in crate::http) method: &'a [u8],
+    pub(in crate::http) target: &'a [u8],
     /// HTTP/1.0, which has no Transfer-Encoding.
-    pub(super) old: bool,
+    pub(in crate::http) old: bool,
 }
 
 /// `method SP target SP version` (RFC 9112 section 3), with single spaces.
-pub(super) fn start(line: &[u8]) -> Result<Start, Refusal> {
+pub(in crate::http) fn start(line: &[u8]) -> Result<Start<'_>, Refusal> {
     let words = before(b' ', line)
         .and_then(|(method, rest)| before(b' ', rest).map(|(target, rest)| (method, target, rest)));
     let Some((method, target, version)) = words else {
@@ -27,9 +28,12 @@ pub(super) fn start(line: &[u8]) -> Result<Start, Refusal> {
     if !is_token(method) {
         return Err(Refusal::StartLine);
     }
-    is_target(target)
-        .then_some(Start { old })
-        .ok_or(Refusal::Target)
+    let start = Start {
+        method,
+        target,
+        old,
+    };
+    is_target(target).then_some(start).ok_or(Refusal::Target)
 }
 
 /// What stands before and behind the first `byte`.
@@ -56,7 +60,7 @@ fn is_target(target: &[u8]) -> bool {
     match target {
         [b'/', ..] => is_path_and_query(target),
         b"*" => true,
-        // Rare: what the codec will do is done once more. A fragment never leaves a client, and is dropped in silence.
+        // Rare: it is read once more when the request is made. A fragment never leaves a client, and would be dropped there.
         _ => !target.contains(&b'#') && target.is_ascii() && http::Uri::try_from(target).is_ok(),
     }
 }
