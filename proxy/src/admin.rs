@@ -129,7 +129,7 @@ impl Admin {
 
     fn config(&self) -> serde_json::Value {
         let identity = match &*self.identity.borrow() {
-            State::Valid { id, not_after } => {
+            State::Valid { id, not_after, .. } => {
                 let ends = not_after
                     .duration_since(std::time::UNIX_EPOCH)
                     .map_or(0, |since| since.as_secs());

@@ -449,13 +449,17 @@ async fn follow_trust(discover: Discover, tls: Tls) {
 
 async fn tell_identity(mut state: watch::Receiver<State>, metrics: Arc<Metrics>) {
     loop {
-        let expiry = match &*state.borrow_and_update() {
-            State::Valid { not_after, .. } => not_after
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            State::Asking(_) | State::Expired(_) => 0,
+        let (expiry, life) = match &*state.borrow_and_update() {
+            State::Valid {
+                not_after, life, ..
+            } => {
+                let since = not_after.duration_since(UNIX_EPOCH);
+                (since.map_or(0, |since| since.as_secs()), life.as_secs())
+            }
+            State::Asking(_) | State::Expired(_) => (0, 0),
         };
         metrics.identity_expiry().set(expiry as f64);
+        metrics.identity_lifetime().set(life as f64);
         if state.changed().await.is_err() {
             return;
         }

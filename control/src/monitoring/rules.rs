@@ -63,7 +63,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "WeftCertificateExpiring",
-        expr: "weft_identity_expiry_timestamp_seconds - time() < 1800 and weft_identity_expiry_timestamp_seconds > 0",
+        expr: "weft_identity_expiry_timestamp_seconds - time() < 0.2 * weft_identity_lifetime_seconds and weft_identity_expiry_timestamp_seconds > 0",
         wait: "5m",
         severity: "critical",
         summary: "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }} and was not renewed.",

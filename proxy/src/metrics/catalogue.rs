@@ -200,6 +200,7 @@ catalogue! {
     TUNNEL_STREAMS = "weft_tunnel_streams_total", Counter, "", Process, &["direction"], "Connections of bytes carried as streams of tunnels.";
     DETECTED = "weft_detections_total", Counter, "", Process, &["direction", "result"], "What the first bytes of connections were found to be.";
     IDENTITY_EXPIRY = "weft_identity_expiry_timestamp_seconds", Gauge, "seconds", Process, &[], "When the certificate ends, seconds since 1970; 0: there is none.";
+    IDENTITY_LIFETIME = "weft_identity_lifetime_seconds", Gauge, "seconds", Process, &[], "How long the certificate was to last when it was taken over; 0: there is none.";
     IDENTITY_RENEWALS = "weft_identity_renewals_total", Counter, "", Process, &["result"], "Certificates asked for.";
     CONTROL_CONNECTED = "weft_control_connected", Gauge, "", Process, &[], "1 while the stream from the controller is open.";
     CONTROL_STALENESS = "weft_control_staleness_seconds", Gauge, "seconds", Process, &[], "How long the controller has not been heard; 0 while connected.";

@@ -355,6 +355,11 @@ impl Metrics {
         self.gauge(&catalogue::IDENTITY_EXPIRY, &[])
     }
 
+    /// Identity: how long the certificate was to last when it was taken over.
+    pub fn identity_lifetime(&self) -> Level {
+        self.gauge(&catalogue::IDENTITY_LIFETIME, &[])
+    }
+
     /// Identity: renewals by result (`ok`, `failed`).
     pub fn identity_renewals(&self, result: &'static str) -> Count {
         self.counter(&catalogue::IDENTITY_RENEWALS, &[result])

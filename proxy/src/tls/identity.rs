@@ -63,6 +63,8 @@ pub enum State {
         id: SpiffeId,
         /// End of the certificate.
         not_after: SystemTime,
+        /// How long it was to last when it was taken over.
+        life: Duration,
     },
     /// The certificate ended and there is no newer one; why the last attempt failed.
     Expired(Option<String>),
@@ -119,6 +121,7 @@ impl<C: Certify> Renewal<C> {
                     self.state.send_replace(State::Valid {
                         id: new.id.clone(),
                         not_after: new.not_after,
+                        life: new.life,
                     });
                     held = Some(new);
                     failures = 0;
