@@ -21,10 +21,13 @@ use weft_proxy_api::names::{self, CONTROL_ACCOUNT, keys};
 
 /// Whoever writes status renews its Lease every 2 s, and loses it after 15 s; clocks may differ, seconds.
 const SILENT: i64 = 30;
-/// Certificates that end sooner than this are worth a look.
+/// Authorities that end sooner than this are worth a look.
 const SOON: time::Duration = time::Duration::days(60);
-/// The webhook's authority is replaced when a third of its life is left; sooner than this nobody has.
+/// The webhook's is replaced by itself, long before this.
 const LATE: time::Duration = time::Duration::days(7);
+/// Which part of its life is left to one that is not replaced as it should be: the controller does it when at least a sixth
+/// is left, others that sign for short times when a third is.
+const PART: i32 = 8;
 
 pub(super) async fn controller(asked: &Asked) -> Section {
     let mut section = Section::new("weft-control");
@@ -293,7 +296,7 @@ async fn secret(asked: &Asked, name: &str) -> Result<BTreeMap<String, ByteString
     serde_json::from_value(secret["data"].take()).context("its data cannot be read")
 }
 
-/// Does the first certificate of a PEM text last?
+/// Does the first certificate of a PEM text last? `soon`: what is late for one of a long life.
 fn lasting(pem: &str, soon: time::Duration, what: &str) -> Verdict {
     let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
         return Verdict::failure(format!("{what} is not a certificate"));
@@ -301,7 +304,9 @@ fn lasting(pem: &str, soon: time::Duration, what: &str) -> Verdict {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else {
         return Verdict::failure(format!("{what} is not a certificate"));
     };
-    let until = certificate.validity().not_after.to_datetime();
+    let validity = certificate.validity();
+    let until = validity.not_after.to_datetime();
+    let soon = soon.min((until - validity.not_before.to_datetime()) / PART);
     match until - OffsetDateTime::now_utc() {
         left if left.is_negative() => Verdict::failure(format!("{what} expired at {until}")),
         left if left < soon => Verdict::warning(format!("{what} expires at {until}")),
@@ -397,7 +402,9 @@ pub(super) async fn authority(asked: &Asked) -> Section {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn d12_access_that_is_not_strict_is_said_plainly() {
@@ -408,6 +415,24 @@ mod tests {
                 verdict.contains("everybody may call everybody"),
                 "{verdict}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_late_for_a_certificate_depends_on_its_life() {
+        const DAY: u64 = 24 * 3600;
+        let found = |life: u64, left: u64| {
+            let made = OffsetDateTime::now_utc() - Duration::from_secs(life - left);
+            let authorities = Authorities::new(Duration::from_secs(life), made);
+            format!("{:?}", lasting(&authorities.unwrap().bundle(), LATE, "it"))
+        };
+        let fine = format!("{:?}", Verdict::fine());
+        for (life, left) in [(360 * DAY, 8 * DAY), (3 * DAY, DAY), (3600, 601)] {
+            assert_eq!(found(life, left), fine, "{life} {left}");
+        }
+        for (life, left) in [(360 * DAY, 6 * DAY), (3 * DAY, DAY / 3), (3600, 300)] {
+            let found = found(life, left);
+            assert!(found.contains("expires at"), "{life} {left}: {found}");
         }
     }
 
