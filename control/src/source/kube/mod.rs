@@ -41,8 +41,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const WATCH_SECONDS: u32 = 60;
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
-/// Between two looks for a kind that the server does not serve.
-const MISSING: Duration = Duration::from_secs(2);
+/// Between two looks for a kind that the server does not serve: doubled each time, up to the second.
+const MISSING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 /// Events sent at once; what comes in a burst is computed once.
 const BATCH: usize = 512;
 
@@ -60,6 +60,7 @@ pub fn watch(client: Client, tx: mpsc::Sender<Vec<Event>>, ledger: Arc<Ledger>) 
                     untold: Some(untold.clone()),
                 },
                 pause: Pause::default(),
+                absent: MISSING[0],
                 watched,
             };
             kinds.spawn(follower.run());
@@ -116,6 +117,8 @@ struct Follower {
     feed: Feed,
     out: Out,
     pause: Pause,
+    /// Until the next look for a kind that is not there.
+    absent: Duration,
 }
 
 impl Follower {
@@ -133,6 +136,7 @@ impl Follower {
                 return Ok(());
             }
         };
+        self.absent = MISSING[0];
         while let Again::List = self.watch(&resource).await? {}
         Ok(())
     }
@@ -145,7 +149,8 @@ impl Follower {
         self.feed.end(Instant::now(), &mut events);
         self.out.send(events).await?;
         self.out.listed().await?;
-        sleep(pause::jitter(MISSING)).await;
+        sleep(pause::jitter(self.absent)).await;
+        self.absent = (self.absent * 2).min(MISSING[1]);
         Ok(())
     }
 
