@@ -11,6 +11,7 @@ use anyhow::Result;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tonic::{Request, Response, Status};
 use weft_proxy_api::identity::SpiffeId;
@@ -193,6 +194,10 @@ pub struct Enrolled {
     pods: Mutex<BTreeSet<PodRef>>,
     /// The file that was read last.
     read: Mutex<Option<Stamp>>,
+    /// How often something was added.
+    added: AtomicU64,
+    /// Up to which of these all is written; whoever writes holds it.
+    written: Mutex<u64>,
 }
 
 impl Enrolled {
@@ -200,7 +205,13 @@ impl Enrolled {
     pub fn open(state: StateDir) -> Result<Self> {
         let read = Mutex::new(state.stamp(ENROLLED));
         let pods = Mutex::new(state.enrolled()?);
-        Ok(Self { state, pods, read })
+        Ok(Self {
+            state,
+            pods,
+            read,
+            added: AtomicU64::new(0),
+            written: Mutex::new(0),
+        })
     }
 
     /// All of them.
@@ -223,7 +234,8 @@ impl Enrolled {
         Ok(new)
     }
 
-    /// Adds one. When there are very many, those that `exists` denies are forgotten.
+    /// Adds one. When there are very many, those that `exists` denies are forgotten. Pods that come while one is written
+    /// are written together.
     pub fn add(&self, pod: PodRef, exists: impl Fn(&PodRef) -> bool) -> Result<()> {
         let mut pods = self.pods.lock();
         if !pods.insert(pod) {
@@ -232,13 +244,25 @@ impl Enrolled {
         if pods.len() > MAX_ENROLLED {
             pods.retain(&exists);
         }
+        let number = self.added.fetch_add(1, Ordering::Relaxed) + 1;
+        drop(pods);
+        let mut written = self.written.lock();
+        if *written >= number {
+            return Ok(());
+        }
+        let (pods, upto) = {
+            let pods = self.pods.lock();
+            (pods.clone(), self.added.load(Ordering::Relaxed))
+        };
         // Those that another controller wrote meanwhile stay there, and are learnt like all others.
         let _lock = self.state.lock()?;
         let mut all = self.state.enrolled()?;
         if all.len() > MAX_ENROLLED {
             all.retain(&exists);
         }
-        all.extend(pods.iter().cloned());
-        self.state.set_enrolled(&all)
+        all.extend(pods);
+        self.state.set_enrolled(&all)?;
+        *written = upto;
+        Ok(())
     }
 }

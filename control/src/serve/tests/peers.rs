@@ -156,3 +156,24 @@ fn controllers_of_one_folder_learn_whom_the_others_enrolled() {
     assert_eq!(state.observe_token(true).unwrap(), token);
     assert_ne!(state.observe_token(false).unwrap(), token);
 }
+
+#[test]
+fn pods_that_come_together_are_all_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let enrolled = Enrolled::open(state.clone()).unwrap();
+    std::thread::scope(|threads| {
+        for thread in 0..8 {
+            let (enrolled, state) = (&enrolled, &state);
+            threads.spawn(move || {
+                for n in 0..8 {
+                    let pod = PodRef::new("default", format!("pod-{thread}-{n}"));
+                    enrolled.add(pod.clone(), |_| true).unwrap();
+                    let open = Enrolled::open(state.clone()).unwrap();
+                    assert!(open.all().contains(&pod), "it is written by then");
+                }
+            });
+        }
+    });
+    assert_eq!(Enrolled::open(state.clone()).unwrap().all().len(), 64);
+}
