@@ -147,6 +147,9 @@ pub enum TokenError {
     /// Too many are to be asked about.
     #[error("too many tokens are being checked; try again")]
     Busy,
+    /// Too many of this address were worth nothing.
+    #[error("too many tokens from this address were worth nothing; try again later")]
+    Doubted,
 }
 
 impl TokenError {
@@ -165,6 +168,7 @@ impl TokenError {
             Self::Unbound => "token_unbound",
             Self::Review => "token_review",
             Self::Busy => "token_busy",
+            Self::Doubted => "token_doubted",
         }
     }
 }

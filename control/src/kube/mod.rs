@@ -1,7 +1,7 @@
 //! What the controller asks of the Kubernetes API besides watching it (that is [`crate::source::kube`]).
 //!
 //! * [`connect`]: the client.
-//! * [`review`]: whom a projected token stands for.
+//! * [`review`], `doubt`: whom a projected token stands for, and how much one address may ask in vain.
 //! * [`observers`]: who may look at the traffic.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
@@ -10,6 +10,7 @@
 //! * [`rbac`]: what all of it may do, and no more.
 
 pub mod connect;
+mod doubt;
 pub mod lease;
 pub mod metrics_api;
 pub mod observers;

@@ -1,6 +1,8 @@
 //! Whom a projected service-account token stands for: asked of the API server (TokenReview), which alone knows whether the
-//! pod it is bound to still exists. Answers are remembered for a moment, and how often is asked is bounded.
+//! pod it is bound to still exists. Answers are remembered for a moment, and how often is asked is bounded: for all together,
+//! and for tokens that are worth nothing also by the address that they come from.
 
+use super::doubt::Doubt;
 use super::remembered::Remembered;
 use crate::pod_ref::PodRef;
 use crate::serve::proof::Proven;
@@ -11,6 +13,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::Client;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -20,7 +23,7 @@ use weft_proxy_api::names::inject::TOKEN_AUDIENCE;
 const MAX_ASKING: usize = 16;
 /// How long the API server may think.
 const LIMIT: Duration = Duration::from_secs(5);
-/// What whoever presents made-up tokens can cost the API server.
+/// What all tokens together can cost the API server.
 const RATE: Rate = Rate {
     burst: 400,
     interval: Duration::from_millis(10),
@@ -37,6 +40,7 @@ pub struct Reviewer {
     remembered: Remembered<[u8; 32], Verdict>,
     asking: Semaphore,
     rate: Mutex<Limiter<()>>,
+    doubt: Doubt,
 }
 
 impl Reviewer {
@@ -47,11 +51,12 @@ impl Reviewer {
             remembered: Remembered::default(),
             asking: Semaphore::new(MAX_ASKING),
             rate: Mutex::new(Limiter::new(RATE)),
+            doubt: Doubt::default(),
         }
     }
 
-    /// The pod that a token is bound to, and its account.
-    pub async fn verify(&self, token: &str) -> Verdict {
+    /// The pod that a token is bound to, and its account. `from`: who presents it.
+    pub async fn verify(&self, token: &str, from: IpAddr) -> Verdict {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
@@ -59,6 +64,8 @@ impl Reviewer {
         if let Some(verdict) = self.remembered.recall(&key, Instant::now()) {
             return verdict;
         }
+        let charge = self.doubt.charge(from, Instant::now());
+        let mut charge = charge.ok_or(TokenError::Doubted)?;
         let _turn = self.asking.acquire().await.map_err(|_| TokenError::Busy)?;
         // Whoever waited may find that somebody else has asked the same.
         let now = Instant::now();
@@ -69,7 +76,13 @@ impl Reviewer {
             .lock()
             .check((), now)
             .map_err(|_| TokenError::Busy)?;
-        let verdict = judge(self.ask(token).await?);
+        // Also for who does not wait for the answer.
+        charge.stands = true;
+        let answer = self.ask(token).await;
+        // A server that cannot answer says nothing about whoever asked.
+        charge.stands = answer.is_ok();
+        let verdict = judge(answer?);
+        charge.stands = verdict.is_err();
         self.remembered.keep(key, verdict.clone(), Instant::now());
         verdict
     }

@@ -4,8 +4,11 @@ use super::*;
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn status() -> Value {
     json!({
@@ -91,10 +94,10 @@ fn review() -> Value {
 async fn an_answer_is_remembered_for_a_moment() {
     let (reviewer, asked) = reviewer(201, review());
     for _ in 0..3 {
-        assert!(reviewer.verify("one").await.is_ok());
+        assert!(reviewer.verify("one", HERE).await.is_ok());
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert!(reviewer.verify("two").await.is_ok());
+    assert!(reviewer.verify("two", HERE).await.is_ok());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     let key = fingerprint("one");
     assert!(
@@ -110,7 +113,7 @@ async fn a_server_that_cannot_answer_is_no_verdict() {
     let failure = json!({"kind": "Status", "status": "Failure", "code": 503, "message": "away"});
     let (reviewer, asked) = reviewer(503, failure);
     for times in 1..=2 {
-        assert_eq!(reviewer.verify("one").await, Err(TokenError::Review));
+        assert_eq!(reviewer.verify("one", HERE).await, Err(TokenError::Review));
         assert_eq!(asked.load(Ordering::SeqCst), times);
     }
 }
@@ -119,14 +122,39 @@ async fn a_server_that_cannot_answer_is_no_verdict() {
 async fn made_up_tokens_cost_the_server_only_so_much() {
     let (reviewer, asked) = reviewer(201, review());
     assert_eq!(
-        reviewer.verify(&"x".repeat(MAX_TOKEN + 1)).await,
+        reviewer.verify(&"x".repeat(MAX_TOKEN + 1), HERE).await,
         Err(TokenError::TooLong)
     );
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     let mut busy = 0;
     for n in 0..2000 {
-        busy += usize::from(reviewer.verify(&n.to_string()).await == Err(TokenError::Busy));
+        let verdict = reviewer.verify(&n.to_string(), HERE).await;
+        busy += usize::from(verdict == Err(TokenError::Busy));
     }
     assert_eq!(asked.load(Ordering::SeqCst) + busy, 2000);
     assert!(busy > 0);
+}
+
+#[tokio::test]
+async fn one_address_with_made_up_tokens_does_not_keep_others_from_being_asked_about() {
+    let refused = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": {}});
+    let (reviewer, asked) = reviewer(201, refused);
+    let count = |verdicts: &[Verdict], error| {
+        let verdicts = verdicts.iter();
+        verdicts.filter(|it| **it == Err(error)).count()
+    };
+    let mut verdicts = Vec::new();
+    for n in 0..1000 {
+        verdicts.push(reviewer.verify(&n.to_string(), HERE).await);
+    }
+    let unknown = count(&verdicts, TokenError::Unknown);
+    assert_eq!(unknown, asked.load(Ordering::SeqCst));
+    assert_eq!(unknown + count(&verdicts, TokenError::Doubted), 1000);
+    // What is left of the rate of all is for the others.
+    let other = Ipv4Addr::new(10, 0, 0, 2).into();
+    let verdict = reviewer.verify("another", other).await;
+    assert_eq!(verdict, Err(TokenError::Unknown));
+    // What is remembered costs nothing, wherever it comes from.
+    let known = reviewer.verify("another", HERE).await;
+    assert_eq!(known, Err(TokenError::Unknown));
 }

@@ -1,8 +1,8 @@
 //! `Identity.Certify`: a token and a signing request become a certificate. The one call without a client certificate.
 
-use super::Shared;
 use super::proof::Proven;
 use super::rate::{Limiter, Rate};
+use super::{Shared, address};
 use crate::ca::{CsrError, Leaf};
 use crate::pod_ref::PodRef;
 use crate::state::{ENROLLED, Stamp, StateDir};
@@ -10,6 +10,7 @@ use crate::token::TokenError;
 use anyhow::Result;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +28,11 @@ const OVERALL: Rate = Rate {
     burst: 400,
     interval: Duration::from_millis(10),
 };
+/// Refusals that are logged; beyond that they are counted alone.
+const TOLD: Rate = Rate {
+    burst: 100,
+    interval: Duration::from_secs(1),
+};
 /// Enrolled pods remembered before those that are gone are forgotten.
 const MAX_ENROLLED: usize = 10_000;
 
@@ -37,6 +43,7 @@ pub struct Certify(pub Arc<Shared>);
 pub struct Limits {
     per_pod: Mutex<Limiter<PodRef>>,
     overall: Mutex<Limiter<()>>,
+    told: Mutex<Limiter<()>>,
 }
 
 impl Default for Limits {
@@ -44,6 +51,7 @@ impl Default for Limits {
         Self {
             per_pod: Mutex::new(Limiter::new(PER_POD)),
             overall: Mutex::new(Limiter::new(OVERALL)),
+            told: Mutex::new(Limiter::new(TOLD)),
         }
     }
 }
@@ -88,7 +96,9 @@ impl Refusal {
     fn status(&self) -> Status {
         let text = self.to_string();
         match self {
-            Self::Token(TokenError::Review | TokenError::Busy) => Status::unavailable(text),
+            Self::Token(TokenError::Review | TokenError::Busy | TokenError::Doubted) => {
+                Status::unavailable(text)
+            }
             Self::Token(_) => Status::unauthenticated(text),
             Self::Pod(_) => Status::failed_precondition(text),
             Self::Csr(CsrError::IssuerExpired | CsrError::Sign(_)) => Status::internal(text),
@@ -105,10 +115,14 @@ impl pb::identity_server::Identity for Certify {
         &self,
         request: Request<pb::CertifyRequest>,
     ) -> Result<Response<pb::CertifyResponse>, Status> {
-        let request = request.into_inner();
-        let (pod, id, leaf) = self.decide(&request).await.map_err(|refusal| {
+        let (from, request) = (address(&request), request.into_inner());
+        let decided = self.decide(&request, from).await;
+        let (pod, id, leaf) = decided.map_err(|refusal| {
             self.0.counters.certificate_refused(refusal.label());
-            tracing::warn!(reason = refusal.to_string(), "certificate refused"); // a text is written with escapes
+            let is_told = self.0.limits.told.lock().check((), Instant::now()).is_ok();
+            if is_told {
+                tracing::warn!(reason = refusal.to_string(), %from, "certificate refused"); // a text is written with escapes
+            }
             refusal.status()
         })?;
         self.0.counters.certificates.add(1);
@@ -130,11 +144,12 @@ impl Certify {
     async fn decide(
         &self,
         request: &pb::CertifyRequest,
+        from: IpAddr,
     ) -> Result<(PodRef, SpiffeId, Leaf), Refusal> {
         let shared = &self.0;
         let proven = shared
             .tokens
-            .verify(&request.token, SystemTime::now())
+            .verify(&request.token, from, SystemTime::now())
             .await?;
         shared.limits.check(&proven.pod, Instant::now())?;
         self.check_pod(&proven).await?;

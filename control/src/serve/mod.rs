@@ -32,7 +32,7 @@ use crate::state::StateDir;
 use crate::traffic::TrafficTable;
 use crate::traffic::tap::Taps;
 use crate::traffic::tiers::TiersAsked;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -235,12 +235,18 @@ fn caller<T>(request: &Request<T>) -> Result<tls::Peer, Status> {
     let peer = request
         .extensions()
         .get::<tls::PeerIdentity>()
-        .and_then(|peer| peer.0.clone());
+        .and_then(|caller| caller.peer.clone());
     peer.ok_or_else(|| {
         Status::unauthenticated(
             "this call needs a client certificate of the mesh; see Identity.Certify",
         )
     })
+}
+
+/// Where the caller of an RPC is.
+fn address<T>(request: &Request<T>) -> IpAddr {
+    let caller = request.extensions().get::<tls::PeerIdentity>();
+    caller.map_or(Ipv4Addr::UNSPECIFIED.into(), |caller| caller.address)
 }
 
 /// Resolves once the controller stops.

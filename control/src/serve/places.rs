@@ -44,6 +44,13 @@ impl Places {
     }
 }
 
+impl Place {
+    /// Where the connection comes from.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut all = self.places.taken.lock();

@@ -3,6 +3,7 @@
 use crate::kube::review::Reviewer;
 use crate::pod_ref::PodRef;
 use crate::token::{ISSUER, TokenClaims, TokenError, TokenKey, issuer};
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 /// What a token proves.
@@ -36,13 +37,18 @@ impl Tokens {
         self.own.as_ref()
     }
 
-    /// What a token proves at `now`.
-    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Proven, TokenError> {
+    /// What a token proves at `now`; `from`: who presents it.
+    pub async fn verify(
+        &self,
+        token: &str,
+        from: IpAddr,
+        now: SystemTime,
+    ) -> Result<Proven, TokenError> {
         // What a token says of its issuer only decides who is asked about it.
         let ours = || issuer(token).is_some_and(|issuer| issuer == ISSUER);
         match (&self.own, &self.reviewer) {
             (Some(own), Some(_)) if ours() => own.verify(token, now).map(Proven::from),
-            (_, Some(reviewer)) => reviewer.verify(token.trim()).await,
+            (_, Some(reviewer)) => reviewer.verify(token.trim(), from).await,
             (Some(own), None) => own.verify(token, now).map(Proven::from),
             (None, None) => Err(TokenError::Unknown),
         }

@@ -48,6 +48,30 @@ impl<K: Eq + Hash> Limiter<K> {
         }
     }
 
+    /// Takes one call back that was counted.
+    pub fn give_back(&mut self, key: &K, now: Instant) {
+        let before = self.paid_off.get(key);
+        match before.and_then(|at| at.checked_sub(self.rate.interval)) {
+            Some(at) if at > now => drop(self.paid_off.get_mut(key).map(|it| *it = at)),
+            _ => drop(self.paid_off.remove(key)),
+        }
+    }
+
+    /// Is anything owed by this key?
+    pub fn knows(&self, key: &K) -> bool {
+        self.paid_off.contains_key(key)
+    }
+
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.paid_off.len()
+    }
+
+    /// Nobody is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.paid_off.is_empty()
+    }
+
     /// Keys that owe nothing are the same as unknown ones. The next sweep comes when the rest has doubled.
     fn sweep(&mut self, now: Instant) {
         if self.paid_off.len() >= self.sweep_at {
@@ -90,6 +114,20 @@ mod tests {
         while limiter.check("greedy", now).is_ok() {}
         assert_eq!(limiter.check("greedy", now), Err(Duration::from_secs(1)));
         assert_eq!(limiter.check("other", now), Ok(()));
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_used_again() {
+        let (mut limiter, now) = (Limiter::new(RATE), Instant::now());
+        for _ in 0..9 {
+            assert_eq!(limiter.check("a", now), Ok(()));
+            limiter.give_back(&"a", now);
+        }
+        assert!(limiter.is_empty(), "nothing is owed");
+        while limiter.check("a", now).is_ok() {}
+        limiter.give_back(&"a", now);
+        assert_eq!(limiter.check("a", now), Ok(()));
+        assert!(limiter.check("a", now).is_err());
     }
 
     #[test]

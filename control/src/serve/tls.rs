@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
@@ -50,9 +50,14 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Pause after accepting failed for want of descriptors or memory; doubled up to the second.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(5), Duration::from_secs(1)];
 
-/// Who is on the other end of the connection an RPC came on; `None`: no client certificate.
+/// Who is on the other end of the connection an RPC came on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerIdentity(pub Option<Peer>);
+pub struct PeerIdentity {
+    /// What it proved; `None`: it showed no certificate.
+    pub peer: Option<Peer>,
+    /// Where it is.
+    pub address: IpAddr,
+}
 
 /// What a client certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,8 +295,10 @@ impl Accepting {
         let _ = tcp.set_nodelay(true);
         let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor().accept(tcp));
         let failure = match handshake.await {
-            Ok(Ok(stream)) => match peer_identity(&stream, self.shared.ca.trust_domain()) {
+            Ok(Ok(stream)) => match peer_of(&stream, self.shared.ca.trust_domain()) {
                 Ok(peer) => {
+                    let address = slot.1.address();
+                    let peer = PeerIdentity { peer, address };
                     let _ = self
                         .ready
                         .send(Ok(Connection::new(stream, peer, slot)))
@@ -330,13 +337,10 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// The identity in the (verified) client certificate.
-fn peer_identity(
-    stream: &TlsStream<TcpStream>,
-    trust_domain: &str,
-) -> Result<PeerIdentity, String> {
+fn peer_of(stream: &TlsStream<TcpStream>, trust_domain: &str) -> Result<Option<Peer>, String> {
     match stream.get_ref().1.peer_certificates() {
-        None | Some([]) => Ok(PeerIdentity(None)),
-        Some([leaf, ..]) => peer(leaf, trust_domain).map(Some).map(PeerIdentity),
+        None | Some([]) => Ok(None),
+        Some([leaf, ..]) => peer(leaf, trust_domain).map(Some),
     }
 }
 
@@ -384,7 +388,7 @@ pub struct Connection {
 
 impl Connection {
     fn new(stream: TlsStream<TcpStream>, peer: PeerIdentity, slot: Slot) -> Self {
-        let life = match &peer.0 {
+        let life = match &peer.peer {
             Some(peer) => peer.remaining(SystemTime::now()) + FAREWELL,
             None => ANONYMOUS_LIMIT,
         };

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use harness::PATIENCE;
 use harness::kube::Kube;
 use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 use weft_control::ca::Ca;
 use weft_control::kube::{Client, rbac, review::Reviewer, secret};
@@ -12,6 +13,8 @@ use weft_control::pod_ref::PodRef;
 use weft_control::state::StateDir;
 use weft_control::token::TokenError;
 use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE, inject::TOKEN_AUDIENCE};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const POD: &str = r#"
 apiVersion: v1
@@ -70,7 +73,7 @@ pub(super) fn review() -> Result<()> {
 async fn tokens(kube: &Kube, reviewer: &Reviewer) -> Result<()> {
     let token = |audience: &str, pod: Option<&str>| kube.token("default", "web", audience, pod);
     let good = token(TOKEN_AUDIENCE, Some("web-1"))?;
-    let proven = reviewer.verify(&good).await?;
+    let proven = reviewer.verify(&good, HERE).await?;
     let pod = kube.get(&["pod", "web-1"])?;
     ensure!(
         proven.pod == PodRef::new("default", "web-1") && proven.account == "web",
@@ -89,13 +92,16 @@ async fn tokens(kube: &Kube, reviewer: &Reviewer) -> Result<()> {
         ("made.up.token".to_owned(), TokenError::Unknown),
     ];
     for (token, reason) in refused {
-        ensure!(reviewer.verify(&token).await == Err(reason), "{reason}");
+        ensure!(
+            reviewer.verify(&token, HERE).await == Err(reason),
+            "{reason}"
+        );
     }
     kube.kubectl(&["delete", "pod", "web-1", "--grace-period=0", "--force"])?;
     // The API server remembers for ten seconds whom it has believed.
     let late = client(&kube.kubeconfig()).await?;
     let asked = Instant::now();
-    while Reviewer::new(late.clone()).verify(&good).await != Err(TokenError::Unknown) {
+    while Reviewer::new(late.clone()).verify(&good, HERE).await != Err(TokenError::Unknown) {
         ensure!(asked.elapsed() < PATIENCE, "a token outlives its pod");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
