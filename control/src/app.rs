@@ -205,7 +205,8 @@ async fn answer_the_server(
     let serving = webhook::start::start(config, client.clone(), state, knowing, tasks).await?;
     let address = config.webhook.as_ref().and_then(|it| it.metrics_api);
     if let (Some(serving), Some(address)) = (serving, address) {
-        metrics_api::start::start(address, client, reports, serving, tasks).await?;
+        let shared = reports.shared.clone();
+        metrics_api::start::start(address, client, reports, serving, shared, tasks).await?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! HTTPS for an API server: connections bounded in number and time, bodies in size, all bodies together in memory.
 
 use super::serving::Serving;
+use crate::serve::counters::Counter;
+use crate::serve::places::Places;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -22,7 +24,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 /// Connections open at once.
-const MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 2048;
+/// Of these, from one address: more than an API server asks at once, and nobody can take them all.
+const MAX_OF_ADDRESS: usize = 512;
 /// Bodies held at once, KiB.
 const MAX_HELD: usize = 96 << 10;
 /// How long a handshake may take.
@@ -89,11 +93,12 @@ impl Answer {
     }
 }
 
-/// Serves until dropped.
+/// Serves until dropped; connections that are closed at once are counted.
 pub async fn run<H: Handler>(
     handler: Arc<H>,
     serving: Arc<Serving>,
     listener: TcpListener,
+    refused: &Counter,
 ) -> Result<()> {
     let server = Arc::new(Server {
         handler,
@@ -101,15 +106,20 @@ pub async fn run<H: Handler>(
         held: Arc::new(Semaphore::new(MAX_HELD)),
     });
     let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
+    let places = Places::new(MAX_OF_ADDRESS);
     loop {
         let slot = slots.clone().acquire_owned().await?;
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((tcp, _)) => {
+            Ok((tcp, from)) => {
+                let Some(place) = places.take(from.ip().to_canonical()) else {
+                    refused.add(1);
+                    continue;
+                };
                 let server = server.clone();
                 connections.spawn(async move {
                     server.connection(tcp).await;
-                    drop(slot);
+                    drop((slot, place));
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // out of descriptors: not in a circle

@@ -49,10 +49,11 @@ pub async fn start(
         injection,
         source.namespace.clone(),
     ));
-    let shown = serving.clone();
+    let (shown, shared) = (serving.clone(), shared.clone());
     tasks.spawn(keeper.run());
     tasks.spawn(async move {
-        if let Err(error) = server::run(webhook, serving, listener).await {
+        let refused = &shared.counters.connections_refused;
+        if let Err(error) = server::run(webhook, serving, listener, refused).await {
             tracing::error!("the webhook: {error:#}");
         }
     });

@@ -2,6 +2,8 @@
 
 use super::front::{Door, Trust};
 use super::{Answer, Reports, handle};
+use crate::serve::Shared;
+use crate::serve::places::Places;
 use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -21,7 +23,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 /// Connections open at once.
-const MAX_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 512;
+/// Of these, from one address: more than an aggregator asks at once, and nobody can take them all.
+const MAX_OF_ADDRESS: usize = 128;
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, also between two requests.
@@ -37,6 +41,8 @@ pub struct Server<R> {
     pub certificate: Arc<dyn ResolvesServerCert>,
     /// Whom it believes; see [`super::front::keep`].
     pub trust: watch::Receiver<Option<Arc<Trust>>>,
+    /// Where connections are counted that are closed at once.
+    pub shared: Arc<Shared>,
 }
 
 impl<R: Reports> Server<R> {
@@ -46,11 +52,16 @@ impl<R: Reports> Server<R> {
         let this = Arc::new(self);
         let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
         let mut door = this.door(&mut trust)?;
+        let places = Places::new(MAX_OF_ADDRESS);
         loop {
             let slot = slots.clone().acquire_owned().await?;
             while connections.try_join_next().is_some() {}
-            let Ok((tcp, _)) = listener.accept().await else {
+            let Ok((tcp, from)) = listener.accept().await else {
                 tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let Some(place) = places.take(from.ip().to_canonical()) else {
+                this.shared.counters.connections_refused.add(1);
                 continue;
             };
             if trust.has_changed().unwrap_or(false) {
@@ -59,7 +70,7 @@ impl<R: Reports> Server<R> {
             let (this, door, trust) = (this.clone(), door.clone(), trust.clone());
             connections.spawn(async move {
                 this.connection(tcp, door, trust).await;
-                drop(slot);
+                drop((slot, place));
             });
         }
     }

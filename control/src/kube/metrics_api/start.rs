@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use super::{Reports, front};
+use crate::serve::Shared;
 use anyhow::{Context, Result};
 use kube::Client;
 use rustls::server::ResolvesServerCert;
@@ -17,6 +18,7 @@ pub async fn start(
     client: Client,
     reports: impl Reports,
     certificate: Arc<dyn ResolvesServerCert>,
+    shared: Arc<Shared>,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
     let listener = TcpListener::bind(address)
@@ -28,6 +30,7 @@ pub async fn start(
         reports,
         certificate,
         trust,
+        shared,
     };
     tasks.spawn(front::keep(client, tell));
     tasks.spawn(async move {
