@@ -100,13 +100,13 @@ impl Client {
         })
     }
 
-    /// Forget what was applied under that file name.
-    pub fn delete_file(&self, name: &str) -> Result<()> {
+    /// Forget what was applied under that file name. Returns what is odd about it.
+    pub fn delete_file(&self, name: &str) -> Result<Vec<String>> {
         self.ask(&Request::DeleteFile { name: name.into() })
     }
 
-    /// Forget one applied object; deleting a pod of a workload makes a new one.
-    pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
+    /// Forget one applied object; deleting a pod of a workload makes a new one. Returns what is odd about it.
+    pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Result<Vec<String>> {
         self.ask(&Request::DeleteObject {
             kind: kind.into(),
             namespace: or_default(namespace),

@@ -24,6 +24,9 @@ use exec::{exec, way_out};
 
 /// How long the source may take to see what was applied.
 const SEEN: Duration = Duration::from_secs(5);
+/// What is said where it takes longer.
+const UNSEEN: &str = "it is written, and the node has not taken it over within 5 s: it goes by what was there before, or another \
+    file says otherwise";
 
 type Answer = oneshot::Sender<(Reply, Option<OwnedFd>)>;
 
@@ -48,7 +51,8 @@ pub(crate) struct Desk {
 struct Unseen {
     there: Vec<(ObjectKey, Object)>,
     gone: Vec<ObjectKey>,
-    said: Value,
+    /// What is wrong with it.
+    said: Vec<String>,
     deadline: Instant,
     answer: Answer,
 }
@@ -58,7 +62,7 @@ impl Unseen {
         Self {
             there: vec![],
             gone,
-            said: Value::Null,
+            said: vec![],
             deadline: Instant::now() + SEEN,
             answer,
         }
@@ -215,7 +219,7 @@ impl Desk {
             Ok(said) => self.unseen.push(Unseen {
                 there,
                 gone: vec![],
-                said: Value::from(said),
+                said,
                 deadline: Instant::now() + SEEN,
                 answer,
             }),
@@ -284,8 +288,12 @@ impl Desk {
                 .gone
                 .iter()
                 .all(|key| !cluster.objects.contains_key(key));
-            if seen || now > unseen.deadline {
-                let _ = unseen.answer.send((Reply::Ok(unseen.said), None));
+            if seen {
+                tell(unseen.answer, Ok(unseen.said));
+            } else if now > unseen.deadline {
+                let mut said = unseen.said;
+                said.push(UNSEEN.to_owned());
+                tell(unseen.answer, Ok(said));
             } else {
                 self.unseen.push(unseen);
             }

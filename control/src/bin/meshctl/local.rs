@@ -264,13 +264,15 @@ fn apply(client: &Client, paths: &[PathBuf]) -> Result<()> {
 }
 
 fn delete(client: &Client, paths: &[PathBuf], objects: &[String], namespace: &str) -> Result<()> {
+    let mut warnings = Vec::new();
     for path in files(paths)? {
-        client.delete_file(&path.to_string_lossy())?;
+        warnings.extend(client.delete_file(&path.to_string_lossy())?);
     }
     for object in objects {
         let (kind, name) = kind_and_name(object)?;
-        client.delete(kind, namespace, name)?;
+        warnings.extend(client.delete(kind, namespace, name)?);
     }
+    warnings.iter().for_each(|warning| eprintln!("{warning}"));
     Ok(())
 }
 
