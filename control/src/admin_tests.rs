@@ -4,7 +4,6 @@
 use super::*;
 use crate::ca::Ca;
 use crate::live::Live;
-use crate::live::fresh::Fresh;
 use crate::manifest::Origin;
 use crate::peers::Peers;
 use crate::serve::identity::Enrolled;
@@ -82,12 +81,13 @@ fn story() -> Story {
     );
     let ready = watch::Sender::new(false);
     let own = OwnIdentity::new(ca, ttl).unwrap();
+    let peers = Peers::new(vec![], shared.clone(), own.clone());
     let api = Api {
         shared: shared.clone(),
-        peers: Peers::new(vec![], shared.clone(), own.clone()),
+        peers: peers.clone(),
         overview: Arc::new(Nothing),
         keys: String::from("secret").into(),
-        live: Arc::new(Live::new(Arc::new(Nothing), shared.clone(), Fresh::Nothing)),
+        live: Arc::new(Live::new(Arc::new(Nothing), peers)),
     };
     let admin = Admin {
         overview: Arc::new(Nothing),

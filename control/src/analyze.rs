@@ -26,10 +26,11 @@ pub fn world(world: &World) -> Vec<Finding> {
     all
 }
 
-/// The same, and what is wrong within what was written: for programs.
-pub fn running(world: &World, problems: Vec<Problem>) -> Value {
+/// The same, and what is wrong within what was written: for programs. `outdated`: why this is perhaps of a state before.
+pub fn running(world: &World, problems: Vec<Problem>, outdated: Option<String>) -> Value {
     let mut all: Vec<Finding> = problems.into_iter().map(within).collect();
     all.extend(self::world(world));
+    all.extend(outdated.map(not_read));
     sort(&mut all);
     json(&all)
 }
@@ -40,6 +41,21 @@ fn within(problem: Problem) -> Finding {
         Severity::Error => Code::Invalid,
         Severity::Warning => Code::Odd,
         Severity::Info => Code::Ignored,
+    };
+    Finding { code, problem }
+}
+
+fn not_read(message: String) -> Finding {
+    let code = Code::NotRead;
+    let problem = Problem {
+        origin: Origin {
+            file: "".into(),
+            line: 0,
+        },
+        object: None,
+        field: None,
+        message,
+        severity: code.row().severity,
     };
     Finding { code, problem }
 }

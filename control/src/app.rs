@@ -24,7 +24,6 @@ use crate::kube::observers::Observers;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
 use crate::live::Live;
-use crate::live::fresh::Fresh;
 use crate::manifest::{ObjectKey, Problem};
 use crate::peers::Peers;
 use crate::pod_ref::PodRef;
@@ -144,12 +143,12 @@ async fn run_and_tell(
     let admin = admin_listener.local_addr()?;
     let mut tasks = JoinSet::new();
     if let Some(client) = client.clone() {
-        let reports = api_of(&index, &peers, keys.clone(), Fresh::Nothing);
+        let reports = api_of(&index, &peers, keys.clone());
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     let mut ending = JoinSet::new();
-    let (watched, fresh) = watched(config.source, client.clone(), &index, &shared, &mut ending);
-    let api = api_of(&index, &peers, keys, fresh);
+    let watched = watched(config.source, client.clone(), &index, &peers, &mut ending);
+    let api = api_of(&index, &peers, keys);
     tasks.spawn(admin_of(api, &index, &shared, &own).run(admin_listener));
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
@@ -211,14 +210,13 @@ async fn answer_the_server(
     Ok(())
 }
 
-fn api_of(index: &Arc<Index>, peers: &Peers, keys: Keys, fresh: Fresh) -> Api {
-    let shared = peers.shared();
+fn api_of(index: &Arc<Index>, peers: &Peers, keys: Keys) -> Api {
     Api {
-        shared: shared.clone(),
+        shared: peers.shared().clone(),
         peers: peers.clone(),
         overview: index.clone(),
         keys,
-        live: Arc::new(Live::new(index.clone(), shared.clone(), fresh)),
+        live: Arc::new(Live::new(index.clone(), peers.clone())),
     }
 }
 

@@ -27,6 +27,9 @@ pub struct Exported {
     pub lost: Vec<String>,
     /// What holds, but not everywhere.
     pub notes: Vec<String>,
+    /// Why this is perhaps of a state before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outdated: Option<String>,
 }
 
 /// An object as Gateway API; the error says that there is no such object.

@@ -188,6 +188,9 @@ eventually counted client '--to svc/server'; cat $out/seen
 eventually counted server; cat $out/seen
 echo "of the first alone: $(told one client '--to svc/server')."
 echo "all: $(all edges -n vm 2>&1)"
+# the proxies of both are told of, and waited for
+all wait && echo "everywhere"
+echo "proxies: $(all describe svc vm/server -o json | tr -d ' \n' | grep -o '"proxies":{.*')"
 # the first one goes: its proxy's traffic is missing, and that is said
 kill %1; eventually sh -c "! ip netns exec server curl -sf -o /dev/null http://127.0.0.1:8085/live"
 echo "then: $(all edges -n vm 2>&1 | head -1)"
@@ -197,6 +200,8 @@ fn replicas() -> anyhow::Result<()> {
     let said = harness::hand::run(REPLICAS)?;
     for part in [
         "of the first alone: .",
+        "everywhere\n",
+        r#"proxies: "proxies":{"connected":2,"synced":2,"behind":[],"controllers":{"known":2,"answered":2}}"#,
         "client   server   vm",
         "then: meshctl: 1 of 2 controllers answered; what the proxies of the others do is missing (10.1.0.2:8086: ",
     ] {

@@ -5,7 +5,7 @@ use crate::index::Index;
 use crate::kube::writer::{self, Writer};
 use crate::live::fresh::{Folders, Fresh};
 use crate::manifest::{Problem, Severity};
-use crate::serve::Shared;
+use crate::peers::Peers;
 use crate::source::kube::kinds;
 use crate::source::kube::ledger::Ledger;
 use crate::source::{Event, dir};
@@ -30,9 +30,10 @@ pub(super) fn watched(
     source: Source,
     client: Option<Client>,
     index: &Arc<Index>,
-    shared: &Arc<Shared>,
+    peers: &Peers,
     ending: &mut JoinSet<()>,
-) -> (Watched, Fresh) {
+) -> Watched {
+    let shared = peers.shared();
     let (tx, events) = mpsc::channel(EVENT_BATCHES);
     let ledger = Arc::<Ledger>::default();
     let (source, fresh) = match (source, client) {
@@ -42,32 +43,30 @@ pub(super) fn watched(
                 candidate: writer::candidate(&settings.namespace),
                 index: index.clone(),
                 ledger: Arc::clone(&ledger),
-                proxies: shared.proxies.clone(),
+                peers: peers.clone(),
             };
             ending.spawn(writer.run(shared.stopping.subscribe()));
             let fresh = Fresh::Kubernetes {
                 client: client.clone(),
                 ledger: ledger.clone(),
             };
-            (
-                crate::source::kube::watch(client, tx, Arc::clone(&ledger)),
-                fresh,
-            )
+            let source = crate::source::kube::watch(client, tx, Arc::clone(&ledger));
+            (source, Some(fresh))
         }
         (Source::Folders(dirs), _) => {
             let (asks, asked) = mpsc::channel(1);
             let fresh = Fresh::Folders(Folders::new(asks, index));
-            (dir::watch_and_answer(dirs, tx, asked), fresh)
+            (dir::watch_and_answer(dirs, tx, asked), Some(fresh))
         }
         // Not made without a client; a source that ends at once is told as such.
-        (Source::Kubernetes(_), None) => (tokio::spawn(async move { drop(tx) }), Fresh::Nothing),
+        (Source::Kubernetes(_), None) => (tokio::spawn(async move { drop(tx) }), None),
     };
-    let watched = Watched {
+    fresh.map(|fresh| shared.fresh.set(fresh));
+    Watched {
         source,
         events,
         ledger,
-    };
-    (watched, fresh)
+    }
 }
 
 /// Takes the events of the source into the index; ends with the source.

@@ -23,6 +23,8 @@ pub struct Facts {
     pub proxies: usize,
     /// Of these, those that acknowledged the current policy.
     pub current: usize,
+    /// There is a controller that has not said of its proxies whether they did.
+    pub unheard: bool,
     /// Why no proxy can obey it.
     pub unsupported: Option<String>,
 }
@@ -129,6 +131,10 @@ fn programmed(facts: &Facts, last: Option<&Condition>) -> Wanted {
     if let Some(kept) = kept(facts, last) {
         return wanted(PROGRAMMED, "True", "Programmed", &kept.message);
     }
+    if facts.unheard {
+        let what = "not every controller has said whether its proxies acknowledged";
+        return wanted(PROGRAMMED, "False", "Pending", what);
+    }
     if proxies == 0 {
         return wanted(PROGRAMMED, "Unknown", "NoProxies", "no proxy is connected");
     }
@@ -182,6 +188,13 @@ mod tests {
             (
                 Facts {
                     current: 2,
+                    ..facts(1)
+                },
+                [good, resolved, ("Programmed", "False", "Pending")],
+            ),
+            (
+                Facts {
+                    unheard: true,
                     ..facts(1)
                 },
                 [good, resolved, ("Programmed", "False", "Pending")],

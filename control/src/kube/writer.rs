@@ -7,7 +7,7 @@ use super::shares;
 use super::status::{ACCEPTED, Facts, conditions, is_settled};
 use crate::index::{Index, Said};
 use crate::manifest::{Kind, ObjectKey, Problem, Severity};
-use crate::serve::proxies::Proxies;
+use crate::peers::Peers;
 use crate::source::kube::ledger::{Condition, Entry, Ledger};
 use crate::views::findings::{Finding, NO_UDP};
 use anyhow::Result;
@@ -19,7 +19,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -31,6 +31,8 @@ const MAX_WRITES: usize = 20;
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long what other controllers said of their proxies counts, while nothing happens here.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest message in a status.
 const MAX_MESSAGE: usize = 1024;
 
@@ -47,8 +49,8 @@ pub struct Writer {
     pub index: Arc<Index>,
     /// Their generations and what their status says.
     pub ledger: Arc<Ledger>,
-    /// Who is connected.
-    pub proxies: Arc<Proxies>,
+    /// Who is connected, here and to the other controllers.
+    pub peers: Peers,
 }
 
 /// What is left to do.
@@ -56,10 +58,21 @@ pub struct Writer {
 struct Work {
     /// Objects whose status may have to change.
     open: BTreeSet<ObjectKey>,
-    /// Proxies, and current ones, when they were last looked at.
+    /// Our own proxies, and current ones, when they were last looked at.
     proxies: (usize, usize),
     /// Something was not written yet, or is too new to be.
     restless: bool,
+    /// When the others were last asked about theirs.
+    asked: Option<Instant>,
+}
+
+/// What is known of all proxies.
+#[derive(Debug, Clone, Copy)]
+struct Everywhere {
+    proxies: usize,
+    current: usize,
+    /// Every controller has read what is written, and said so.
+    heard: bool,
 }
 
 /// The candidate of this process: replicas have host names of their own, and a restarted one is another.
@@ -122,7 +135,12 @@ impl Writer {
     }
 
     async fn round(&self, work: &mut Work, recorder: &Recorder, leads: &watch::Receiver<bool>) {
-        for (key, entry, after, ports) in self.due(work).into_iter().take(MAX_WRITES) {
+        if !self.is_due(work) {
+            return;
+        }
+        let everywhere = self.everywhere().await;
+        let due = self.due(work, everywhere);
+        for (key, entry, after, ports) in due.into_iter().take(MAX_WRITES) {
             // Whoever lost the Lease in between writes no more.
             if !*leads.borrow() {
                 return;
@@ -139,19 +157,45 @@ impl Writer {
         }
     }
 
-    /// The objects whose status is not right, of those that something happened to or whose proxies are waited for.
-    fn due(&self, work: &mut Work) -> Vec<Due> {
+    /// Has something happened since the last look? What only other controllers know of is looked at now and then.
+    fn is_due(&self, work: &mut Work) -> bool {
         let touched = self.ledger.take_touched();
         let same = touched.is_empty() && !work.restless;
         work.open.extend(touched);
         if work.open.is_empty() {
-            return vec![];
+            return false;
         }
-        let proxies = self.proxies.count();
-        if same && proxies == work.proxies {
-            return vec![];
+        let proxies = self.peers.shared().proxies.count();
+        let is_fresh = |at: Instant| self.peers.is_alone() || at.elapsed() < ASK_AGAIN;
+        if same && proxies == work.proxies && work.asked.is_some_and(is_fresh) {
+            return false;
         }
-        work.proxies = proxies;
+        (work.proxies, work.asked) = (proxies, Some(Instant::now()));
+        true
+    }
+
+    /// The proxies of all controllers. While an own one is behind, nothing that others say changes anything.
+    async fn everywhere(&self) -> Everywhere {
+        let (proxies, current) = self.peers.shared().proxies.count();
+        let own = Everywhere {
+            proxies,
+            current,
+            heard: true,
+        };
+        if self.peers.is_alone() || current < proxies {
+            return own;
+        }
+        let all = self.peers.everybody(true).await;
+        let missing = all.controllers.and_then(|it| it.missing());
+        Everywhere {
+            proxies: all.proxies.len(),
+            current: all.proxies.iter().filter(|it| it.synced()).count(),
+            heard: all.up_to_date && missing.is_none(),
+        }
+    }
+
+    /// The objects whose status is not right, of those that something happened to or whose proxies are waited for.
+    fn due(&self, work: &mut Work, everywhere: Everywhere) -> Vec<Due> {
         let now = Timestamp::now();
         let (mut due, mut young) = (Vec::new(), false);
         work.open.retain(|key| {
@@ -162,7 +206,7 @@ impl Writer {
                 young = true;
                 return true;
             }
-            let facts = self.facts(key, &entry, proxies);
+            let facts = self.facts(key, &entry, everywhere);
             let ports = self.index.read(|world| shares::ports(world, key));
             let ports = ports.unwrap_or_else(|| entry.ports.clone());
             match conditions(&facts, &entry.conditions, now) {
@@ -178,7 +222,7 @@ impl Writer {
         due
     }
 
-    fn facts(&self, key: &ObjectKey, entry: &Entry, (proxies, current): (usize, usize)) -> Facts {
+    fn facts(&self, key: &ObjectKey, entry: &Entry, everywhere: Everywhere) -> Facts {
         let file = entry.watched.origin(&key.namespace, &key.name);
         let Said { written, found } = self.index.said(key, &file);
         let errors = written.iter().filter(|it| it.severity == Severity::Error);
@@ -187,8 +231,9 @@ impl Writer {
             generation: entry.generation,
             rejected: told(errors),
             unresolved: told(of(|it| it.code.is_reference()).map(|it| &it.problem)),
-            proxies,
-            current,
+            proxies: everywhere.proxies,
+            current: everywhere.current,
+            unheard: !everywhere.heard,
             unsupported: (key.kind == Kind::UdpRoute).then(|| NO_UDP.to_owned()),
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a source may take, less than a caller waits for an answer. Whoever wants more asks again.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether a watch has caught up.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Turns of the runtime until every stream to a proxy has seen what was just published: one to take in what the source sent, one
@@ -30,8 +30,6 @@ pub enum Fresh {
         /// What was seen.
         ledger: Arc<Ledger>,
     },
-    /// There is no source.
-    Nothing,
 }
 
 /// Asks a source of folders.
@@ -68,7 +66,6 @@ impl Fresh {
         let read = match self {
             Self::Folders(folders) => folders.read().await,
             Self::Kubernetes { client, ledger } => caught_up(client, ledger).await,
-            Self::Nothing => true,
         };
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
@@ -76,7 +73,7 @@ impl Fresh {
         read
     }
 
-    /// Whether every proxy of the mesh is connected to this controller.
+    /// Whether every proxy of the mesh is connected to this controller, where no other is named.
     pub fn is_alone(&self) -> bool {
         matches!(self, Self::Folders(_))
     }

@@ -9,7 +9,9 @@
 //! | `export` | `object` as Gateway API, or with `form=effective` as the policy that proxies have |
 //! | `sync` | [`sync::Standing`]: is the source read, is `object` in force, which proxies are behind |
 //!
-//! All but `sync` take `access` to ask what would be with another one. Before each answer the source is read anew ([`fresh`]).
+//! All but `sync` take `access` to ask what would be with another one. Before each answer the source is read anew ([`fresh`]);
+//! an answer says as `outdated` that this could not be done, and `analyze` has a finding of it. How many proxies there are is
+//! told of the whole mesh: other controllers are asked ([`crate::peers`]).
 
 pub mod cluster;
 pub mod fresh;
@@ -20,12 +22,12 @@ use crate::analyze;
 use crate::describe::{self, describe, effective};
 use crate::export::gateway_api;
 use crate::manifest::{Kind, ObjectKey, Severity};
+use crate::peers::Peers;
 use crate::serve::Shared;
 use crate::simulate::{Completed, Simulation, answered, question};
 use crate::traffic::Report;
 use crate::traffic::api::decoded;
 use crate::views::world::World;
-use fresh::Fresh;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -39,6 +41,9 @@ use weft_proxy_api::policy::Access;
 pub const MAX_BODY: usize = 32 << 20;
 /// Answers worked out at once; others wait.
 const AT_ONCE: usize = 2;
+/// Why an answer is perhaps of a state before.
+const OUTDATED: &str =
+    "what is written could not be read in time; this is of what the controller knows";
 
 /// Requests to answer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,14 +64,24 @@ pub struct Answers {
     pub answers: Vec<Value>,
     /// What is wrong within the objects that were written.
     pub problems: Vec<String>,
+    /// Why this is perhaps of a state before; absent: it is of what is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outdated: Option<String>,
 }
 
 /// What is asked.
 pub struct Live {
     overview: Arc<dyn Overview>,
     shared: Arc<Shared>,
-    fresh: Fresh,
+    peers: Peers,
     slots: Semaphore,
+}
+
+/// A copy of the state in force.
+struct State {
+    world: World,
+    /// Why it is perhaps one of before.
+    outdated: Option<String>,
 }
 
 /// Why there is no answer.
@@ -77,12 +92,12 @@ fn bad(why: impl Into<String>) -> Refused {
 }
 
 impl Live {
-    /// Of this state.
-    pub fn new(overview: Arc<dyn Overview>, shared: Arc<Shared>, fresh: Fresh) -> Self {
+    /// Of this state; the other controllers are asked about their proxies.
+    pub fn new(overview: Arc<dyn Overview>, peers: Peers) -> Self {
         Self {
             overview,
-            shared,
-            fresh,
+            shared: peers.shared().clone(),
+            peers,
             slots: Semaphore::new(AT_ONCE),
         }
     }
@@ -105,25 +120,31 @@ impl Live {
         }
         if path == "analyze" {
             let problems = self.overview.file_problems();
-            let found = move |world: World| Ok(json!(analyze::running(&world, problems)));
+            let found = move |State { world, outdated }: State| {
+                Ok(analyze::running(&world, problems, outdated))
+            };
             return self.work(asked.access, found).await;
         }
         let key = asked.object.ok_or_else(|| bad("object is missing"))?;
         let (form, object) = (asked.form, key.clone());
         let is_export = path == "export";
         let mut tree = self
-            .work(asked.access, move |world| {
+            .work(asked.access, move |State { world, outdated }| {
                 let sim = Simulation::of(Completed::of(world));
                 let tree = match (is_export, form.as_deref()) {
                     (false, _) => describe(&sim, &object),
                     (true, Some("effective")) => effective(&sim, &object),
                     (true, _) => gateway_api(&sim, &object).map(|it| json!(it)),
                 };
-                tree.map_err(|why| (StatusCode::NOT_FOUND, why))
+                let mut tree = tree.map_err(|why| (StatusCode::NOT_FOUND, why))?;
+                if let Some(why) = outdated {
+                    tree["outdated"] = why.into();
+                }
+                Ok(tree)
             })
             .await?;
         if !is_export {
-            tree["live"] = self.told_of(&describe::described(&tree, &key));
+            tree["live"] = self.told_of(&describe::described(&tree, &key)).await;
         }
         Ok(tree)
     }
@@ -136,12 +157,13 @@ impl Live {
         }
         let access = asked.access.as_deref().map(access).transpose();
         let access = access.map_err(bad)?;
-        let answers = self
-            .work(access, move |world| {
+        let (answers, outdated) = self
+            .work(access, move |State { world, outdated }| {
                 let sim = Simulation::of(Completed::of(world));
                 let ask = |request| question::read_one(request).map(|it| sim.ask(&it));
                 let one = |request| answered(&ask(request));
-                Ok(asked.requests.into_iter().map(one).collect::<Vec<_>>())
+                let answers = asked.requests.into_iter().map(one);
+                Ok((answers.collect::<Vec<_>>(), outdated))
             })
             .await?;
         let problems = self.overview.file_problems().into_iter();
@@ -149,35 +171,37 @@ impl Live {
         Ok(json!(Answers {
             answers,
             problems: problems.map(|it| it.to_string()).collect(),
+            outdated,
         }))
     }
 
-    /// Works on a copy of the state, where it holds nobody up.
+    /// Works on a copy of the state, where it holds nobody up. A source that cannot be read keeps nobody from an answer.
     async fn work<T: Send + 'static>(
         &self,
         access: Option<Access>,
-        work: impl FnOnce(World) -> Result<T, Refused> + Send + 'static,
+        work: impl FnOnce(State) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
         let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "no answer".to_owned());
         let Ok(_slot) = self.slots.acquire().await else {
             return Err((StatusCode::SERVICE_UNAVAILABLE, "stopping".to_owned()));
         };
-        self.fresh.read().await;
+        let outdated = (!self.shared.read().await).then(|| OUTDATED.to_owned());
         let world = self.overview.world();
         let world = match access {
             Some(access) => world.with_access(access),
             None => world,
         };
-        let done = tokio::task::spawn_blocking(move || work(world)).await;
+        let state = State { world, outdated };
+        let done = tokio::task::spawn_blocking(move || work(state)).await;
         done.unwrap_or_else(|error| Err(gone(error)))
     }
 
     /// What only the controller knows of an object: its proxy, or how many proxies have what it became.
-    fn told_of(&self, key: &ObjectKey) -> Value {
-        let standing = self.proxies();
+    async fn told_of(&self, key: &ObjectKey) -> Value {
+        let everybody = self.peers.everybody(false).await;
         let object = (key.namespace.as_str(), key.name.as_str());
-        let proxies = self.shared.proxies.list();
-        let own = proxies
+        let own = everybody
+            .proxies
             .iter()
             .find(|it| (&*it.pod.namespace, &*it.pod.name) == object);
         match own.filter(|_| key.kind == Kind::Pod) {
@@ -189,7 +213,7 @@ impl Live {
                 "lastRefusal": proxy.last_nack,
                 "certificateEnds": self.certificate_end(key),
             }),
-            None => json!({ "proxies": standing }),
+            None => json!({ "proxies": self.proxies(everybody) }),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Which proxies have what is in force.
 
 use super::Live;
+use crate::live::fresh::Fresh;
 use crate::manifest::{ObjectKey, Severity};
+use crate::peers::{Controllers, Everybody};
 use crate::serve::proxies::ProxyStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -33,12 +35,15 @@ pub struct ObjectStanding {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxiesStanding {
-    /// Connected to this controller.
+    /// Connected to a controller that answered.
     pub connected: usize,
     /// Of these, those that hold the current version of all they subscribed to.
     pub synced: usize,
     /// The others, and those that ought to be connected.
     pub behind: Vec<Behind>,
+    /// Which controllers had a say; absent: there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controllers: Option<Controllers>,
 }
 
 /// A proxy that has not what is in force.
@@ -52,13 +57,13 @@ pub struct Behind {
 }
 
 impl Live {
-    /// How things stand, once the source has been read.
+    /// How things stand, once the source has been read by each controller.
     pub(super) async fn standing(&self, key: Option<&ObjectKey>) -> Standing {
-        let up_to_date = self.fresh.read().await;
+        let everybody = self.peers.everybody(true).await;
         Standing {
-            up_to_date,
+            up_to_date: everybody.up_to_date,
             object: key.map(|key| self.object(key)),
-            proxies: self.proxies(),
+            proxies: self.proxies(everybody),
         }
     }
 
@@ -73,13 +78,15 @@ impl Live {
         }
     }
 
-    pub(super) fn proxies(&self) -> ProxiesStanding {
-        let expected = match self.fresh.is_alone() {
+    pub(super) fn proxies(&self, everybody: Everybody) -> ProxiesStanding {
+        let alone = self.shared.fresh.get().is_some_and(Fresh::is_alone);
+        // Whoever knows of no other controller knows nothing of the proxies that others have.
+        let expected = match alone || !self.peers.is_alone() {
             true => self.overview.expected(),
             false => BTreeSet::new(),
         };
         let expected = expected.iter().map(ToString::to_string).collect();
-        stand(&self.shared.proxies.list(), expected)
+        stand(everybody, expected)
     }
 }
 
@@ -92,9 +99,14 @@ pub fn state(proxy: &ProxyStatus) -> &'static str {
 }
 
 /// `expected`: pods (`namespace/name`) whose proxies ought to be connected.
-fn stand(proxies: &[ProxyStatus], mut expected: BTreeSet<String>) -> ProxiesStanding {
+fn stand(everybody: Everybody, mut expected: BTreeSet<String>) -> ProxiesStanding {
+    let Everybody {
+        proxies,
+        controllers,
+        ..
+    } = everybody;
     let mut behind = Vec::new();
-    for proxy in proxies {
+    for proxy in &proxies {
         let pod = proxy.pod.to_string();
         expected.remove(&pod);
         if let Some(since) = proxy.stale_since {
@@ -108,7 +120,11 @@ fn stand(proxies: &[ProxyStatus], mut expected: BTreeSet<String>) -> ProxiesStan
         }
     }
     let synced = proxies.len() - behind.len();
-    let why = "is not connected to the controller".to_owned();
+    let missing = controllers.as_ref().and_then(Controllers::missing);
+    let why = match missing {
+        None => "is not connected to the controller".to_owned(),
+        Some(missing) => format!("is not connected to a controller that answers: {missing}"),
+    };
     behind.extend(expected.into_iter().map(|pod| Behind {
         pod,
         why: why.clone(),
@@ -118,12 +134,14 @@ fn stand(proxies: &[ProxyStatus], mut expected: BTreeSet<String>) -> ProxiesStan
         connected: proxies.len(),
         synced,
         behind,
+        controllers,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::Silent;
     use crate::pod_ref::PodRef;
     use std::time::Instant;
 
@@ -139,11 +157,32 @@ mod tests {
             last_nack: stale.then(|| "no such field".to_owned()),
         };
         let expected = ["a/p", "a/q", "a/r"].map(str::to_owned).into();
-        let standing = stand(&[proxy("p", false), proxy("q", true)], expected);
+        let everybody = |proxies, controllers| Everybody {
+            proxies,
+            controllers,
+            up_to_date: true,
+        };
+        let two = vec![proxy("p", false), proxy("q", true)];
+        let standing = stand(everybody(two, None), expected);
         assert_eq!((standing.connected, standing.synced), (2, 1));
         let behind: Vec<_> = standing.behind.iter().map(|it| it.pod.as_str()).collect();
         assert_eq!(behind, ["a/q", "a/r"]);
         assert!(standing.behind[0].why.ends_with(": no such field"));
-        assert_eq!(stand(&[], BTreeSet::new()), ProxiesStanding::default());
+        let none = stand(everybody(vec![], None), BTreeSet::new());
+        assert_eq!(none, ProxiesStanding::default());
+        // A controller that is silent matters to those proxies only that it may have.
+        let silent = Controllers {
+            known: 2,
+            answered: 1,
+            silent: vec![Silent {
+                controller: "10.0.0.2:8086".into(),
+                why: "no answer".into(),
+            }],
+        };
+        let expected = || ["a/p"].map(str::to_owned).into();
+        let known = everybody(vec![proxy("p", false)], Some(silent.clone()));
+        assert!(stand(known, expected()).behind.is_empty());
+        let unknown = stand(everybody(vec![], Some(silent)), expected());
+        assert!(unknown.behind[0].why.contains("10.0.0.2:8086"));
     }
 }

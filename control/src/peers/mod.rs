@@ -23,8 +23,10 @@ pub mod wire;
 
 pub use heard::Heard;
 
+use crate::live::fresh::PATIENCE;
 use crate::pod_ref::PodRef;
 use crate::serve::Shared;
+use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
 use crate::traffic::tap::Passed;
 use channel::Link;
@@ -47,6 +49,8 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// Names the process that answered, in the head of an answer: by two addresses it is still one.
 pub const INSTANCE: &str = "weft-controller";
+/// There in the head of an answer: not all that is written could be taken in before.
+pub const OUTDATED: &str = "weft-outdated";
 
 /// The other controllers.
 #[derive(Clone)]
@@ -88,6 +92,26 @@ pub struct Question {
     pub fresh: bool,
     /// Only who is connected.
     pub proxies_only: bool,
+    /// First take in all that is written now.
+    pub up_to_date: bool,
+}
+
+impl Question {
+    /// Who is connected.
+    pub const PROXIES: Self = Self {
+        window: None,
+        fresh: false,
+        proxies_only: true,
+        up_to_date: false,
+    };
+
+    /// How long an answer may take.
+    fn limit(self) -> Duration {
+        match self.up_to_date {
+            true => ANSWER_LIMIT + PATIENCE,
+            false => ANSWER_LIMIT,
+        }
+    }
 }
 
 /// One controller's answer.
@@ -95,6 +119,7 @@ struct Told {
     at: SocketAddr,
     instance: String,
     heard: Heard,
+    up_to_date: bool,
 }
 
 /// What all of them said.
@@ -104,6 +129,18 @@ pub struct Gathered {
     pub heard: Vec<(SocketAddr, Heard)>,
     /// Who had a say; `None`: there are no others.
     pub controllers: Option<Controllers>,
+    /// Those that were to take in what is written, and could not.
+    pub outdated: Vec<SocketAddr>,
+}
+
+/// All proxies of the mesh.
+pub struct Everybody {
+    /// Each as the controller says that has it.
+    pub proxies: Vec<ProxyStatus>,
+    /// Who had a say; `None`: this controller is the only one.
+    pub controllers: Option<Controllers>,
+    /// All that is written has been read, by each controller that answered.
+    pub up_to_date: bool,
 }
 
 impl Controllers {
@@ -146,15 +183,20 @@ impl Peers {
         }
         let (addresses, mut silent) = self.addresses().await;
         let asked = addresses.into_iter().map(|at| async move {
-            let answer = timeout(ANSWER_LIMIT, self.ask_one(at, question)).await;
-            let late = || Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs()));
+            let limit = question.limit();
+            let answer = timeout(limit, self.ask_one(at, question)).await;
+            let late = || Err(format!("no answer within {} s", limit.as_secs()));
             (at, answer.unwrap_or_else(|_| late()))
         });
         let (mut heard, mut instances) = (Vec::new(), BTreeSet::new());
+        let mut outdated = Vec::new();
         for (at, answer) in join_all(asked).await {
             match answer {
                 Ok(None) => {} // this one
                 Ok(Some(told)) if instances.insert(told.instance.clone()) => {
+                    if !told.up_to_date {
+                        outdated.push(told.at);
+                    }
                     heard.push((told.at, told.heard));
                 }
                 Ok(Some(_)) => {}
@@ -175,7 +217,33 @@ impl Peers {
         Gathered {
             heard,
             controllers: Some(controllers),
+            outdated,
         }
+    }
+
+    /// Every proxy of the mesh. `up_to_date`: once each controller has taken in all that is written now.
+    pub async fn everybody(&self, up_to_date: bool) -> Everybody {
+        let question = Question {
+            up_to_date,
+            ..Question::PROXIES
+        };
+        let own = async { !up_to_date || self.shared.read().await };
+        let (own, others) = tokio::join!(own, self.ask(question));
+        let now = Instant::now();
+        let mut heard = Heard::of(&self.shared, question, now);
+        for (_, theirs) in others.heard {
+            heard.add(theirs, None);
+        }
+        Everybody {
+            proxies: heard.proxies,
+            controllers: others.controllers,
+            up_to_date: own && others.outdated.is_empty(),
+        }
+    }
+
+    /// Is no other controller known of?
+    pub fn is_alone(&self) -> bool {
+        self.names.is_empty()
     }
 
     /// Looks at requests of pods whose proxies are connected there.
@@ -233,6 +301,7 @@ impl Peers {
             window_ms: u32::try_from(window_ms).unwrap_or(u32::MAX),
             fresh: question.fresh,
             proxies_only: question.proxies_only,
+            up_to_date: question.up_to_date,
         };
         let mut link = self.link(at).await?;
         let answer = match link.client.traffic(asked).await {
@@ -242,6 +311,7 @@ impl Peers {
         };
         let instance = answer.metadata().get(INSTANCE);
         let instance = instance.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let up_to_date = answer.metadata().get(OUTDATED).is_none();
         let (instance, mut pods) = (instance.to_owned(), answer.into_inner());
         let (now, mut heard) = (Instant::now(), Heard::default());
         while let Some(pod) = pods.message().await.map_err(told)? {
@@ -251,6 +321,7 @@ impl Peers {
             at,
             instance,
             heard,
+            up_to_date,
         }))
     }
 

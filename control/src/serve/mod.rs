@@ -27,13 +27,14 @@ pub(crate) mod tests;
 pub mod tls;
 
 use crate::ca::{Ca, common_name};
+use crate::live::fresh::Fresh;
 use crate::pod_ref::PodRef;
 use crate::state::StateDir;
 use crate::traffic::TrafficTable;
 use crate::traffic::tap::Taps;
 use crate::traffic::tiers::TiersAsked;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -127,6 +128,8 @@ pub struct Shared {
     pub trust: watch::Sender<Arc<View>>,
     /// True once the controller stops.
     pub stopping: watch::Sender<bool>,
+    /// How to know that all that is written was read, once there is a source.
+    pub fresh: OnceLock<Fresh>,
 }
 
 impl Shared {
@@ -155,7 +158,16 @@ impl Shared {
             counters: counters::Counters::default(),
             trust: watch::Sender::new(trust),
             stopping: watch::Sender::new(false),
+            fresh: OnceLock::new(),
         })
+    }
+
+    /// Waits until all that is written now has been taken in; false: that is not known.
+    pub async fn read(&self) -> bool {
+        match self.fresh.get() {
+            Some(fresh) => fresh.read().await,
+            None => true,
+        }
     }
 
     /// Makes the proxies report often for a while; gives the time from which their reports answer this look.

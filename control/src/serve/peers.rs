@@ -3,7 +3,7 @@
 use super::tls::Peer;
 use super::{Shared, caller, own_identity, stopped};
 use crate::peers::channel::is_controller;
-use crate::peers::{Heard, INSTANCE, Question, wire};
+use crate::peers::{Heard, INSTANCE, OUTDATED, Question, wire};
 use crate::pod_ref::PodRef;
 use futures_util::stream::{BoxStream, StreamExt, iter};
 use std::collections::BTreeSet;
@@ -39,7 +39,9 @@ impl pb::peers_server::Peers for Answering {
             window: (!window.is_zero()).then_some(window),
             fresh: asked.fresh,
             proxies_only: asked.proxies_only,
+            up_to_date: asked.up_to_date,
         };
+        let is_read = !question.up_to_date || shared.read().await;
         if !question.proxies_only {
             let since = shared.look();
             if question.fresh {
@@ -51,6 +53,10 @@ impl pb::peers_server::Peers for Answering {
         let mut answer = Response::new(iter(pods.into_iter().map(Ok)).boxed());
         let instance = MetadataValue::from(shared.instance);
         answer.metadata_mut().insert(INSTANCE, instance);
+        if !is_read {
+            let outdated = MetadataValue::from_static("true");
+            answer.metadata_mut().insert(OUTDATED, outdated);
+        }
         Ok(answer)
     }
 

@@ -223,6 +223,7 @@ impl Api {
             window,
             fresh,
             proxies_only: false,
+            up_to_date: false,
         };
         let since = self.shared.look();
         let own = async {
@@ -244,11 +245,7 @@ impl Api {
 
     /// Who is connected to whom.
     async fn connected(&self) -> Connected {
-        let question = Question {
-            window: None,
-            fresh: false,
-            proxies_only: true,
-        };
+        let question = Question::PROXIES;
         let pods = |heard: Heard| heard.proxies.into_iter().map(|at| at.pod).collect();
         let others = self.peers.ask(question).await;
         let controllers = others.controllers.as_ref();

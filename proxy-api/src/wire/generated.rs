@@ -1057,6 +1057,9 @@ pub struct PeerTraffic {
     /// who is connected; no traffic
     #[prost(bool, tag = "4")]
     pub proxies_only: bool,
+    /// first take in all that is written now
+    #[prost(bool, tag = "5")]
+    pub up_to_date: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerPod {

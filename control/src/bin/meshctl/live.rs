@@ -20,7 +20,7 @@ use weft_control::simulate::{Answer, Completed, Files, Simulation, question};
 use weft_control::source::kube::once;
 use weft_control::traffic::api::{SIMULATE, encoded};
 use weft_control::views::Mesh;
-use weft_control::views::findings::Finding;
+use weft_control::views::findings::{Code, Finding};
 use weft_control::{analyze, describe};
 use weft_proxy_api::names::DEFAULT_TRUST_DOMAIN;
 
@@ -66,6 +66,16 @@ pub(crate) enum Place<'a> {
 
 /// A request that was read, and its answer; or why there is none.
 pub(crate) type Answered = Result<Answer, String>;
+
+/// What was answered.
+pub(crate) struct Told {
+    /// To each request.
+    pub(crate) answers: Vec<Answered>,
+    /// What is wrong with what was written, for people.
+    pub(crate) lines: Vec<String>,
+    /// Why this is perhaps of a state before.
+    pub(crate) outdated: Option<String>,
+}
 
 /// Something that answers.
 pub(crate) enum Source<'a> {
@@ -169,14 +179,18 @@ impl State {
 }
 
 impl Source<'_> {
-    /// Answers requests, each as it is written in a list; and says what is wrong with what was written.
-    pub(crate) fn ask(&self, requests: Vec<Value>) -> Result<(Vec<Answered>, Vec<String>)> {
+    /// Answers requests, each as it is written in a list.
+    pub(crate) fn ask(&self, requests: Vec<Value>) -> Result<Told> {
         let (target, access) = match self {
             Self::Here(simulation, problems, _) => {
                 let one = |it| question::read_one(it).map(|it| simulation.ask(&it));
                 let answers = requests.into_iter().map(one).collect();
                 let worth = problems.iter().filter(|it| it.severity > Severity::Info);
-                return Ok((answers, worth.map(ToString::to_string).collect()));
+                return Ok(Told {
+                    answers,
+                    lines: worth.map(ToString::to_string).collect(),
+                    outdated: None,
+                });
             }
             Self::Controller(target, access) => (target, access),
         };
@@ -195,18 +209,27 @@ impl Source<'_> {
             None => serde_json::from_value(it).map(Ok).context(UNREADABLE),
         };
         let answers = said.answers.into_iter().map(read).collect::<Result<_>>()?;
-        Ok((answers, said.problems))
+        let mut lines = said.problems;
+        lines.extend(said.outdated.as_deref().map(warning));
+        Ok(Told {
+            answers,
+            lines,
+            outdated: said.outdated,
+        })
     }
 
     /// Everything suspicious.
     pub(crate) fn findings(&self) -> Result<Vec<Finding>> {
         let said = match self {
             Self::Here(simulation, problems, _) => {
-                analyze::running(&simulation.state().world, problems.clone())
+                analyze::running(&simulation.state().world, problems.clone(), None)
             }
             Self::Controller(..) => self.get("analyze", &[])?,
         };
-        analyze::read(&said).context(UNREADABLE)
+        let findings = analyze::read(&said).context(UNREADABLE)?;
+        let outdated = findings.iter().filter(|it| it.code == Code::NotRead);
+        outdated.for_each(|it| eprintln!("{}", warning(&it.problem.message)));
+        Ok(findings)
     }
 
     /// One object.
@@ -269,8 +292,17 @@ impl Source<'_> {
             .map(|(name, value)| format!("{name}={}", encoded(&value)))
             .collect();
         let said = target.get(&format!("/api/v1/{path}?{}", fields.join("&")))?;
-        serde_json::from_str(&said).context(UNREADABLE)
+        let said: Value = serde_json::from_str(&said).context(UNREADABLE)?;
+        if let Some(why) = said["outdated"].as_str() {
+            eprintln!("{}", warning(why));
+        }
+        Ok(said)
     }
+}
+
+/// Said beside an answer that is perhaps of a state before.
+fn warning(why: &str) -> String {
+    format!("meshctl: {why}")
 }
 
 const UNREADABLE: &str = "the controller's answer cannot be read: is it of another version?";

@@ -1,6 +1,6 @@
 //! `meshctl simulate`: what would happen to this request?
 
-use crate::live::{Answered, Source, State, WHERE};
+use crate::live::{Answered, Source, State, Told, WHERE};
 use crate::manifests;
 use crate::observe::{UNREACHABLE, connect::Unreachable};
 use anyhow::{Result, bail};
@@ -103,9 +103,7 @@ enum ExpectArg {
 /// What is said about one state.
 struct Step {
     name: Option<String>,
-    answers: Vec<Answered>,
-    /// For people, where the state is told line by line.
-    lines: Vec<String>,
+    told: Told,
     problems: Vec<Problem>,
 }
 
@@ -148,11 +146,9 @@ fn steps(args: &SimulateArgs) -> Result<Vec<Step>> {
 }
 
 fn step(source: &Source<'_>, questions: Vec<Value>, name: Option<String>) -> Result<Step> {
-    let (answers, lines) = source.ask(questions)?;
     Ok(Step {
         name,
-        answers,
-        lines,
+        told: source.ask(questions)?,
         problems: source.problems().to_vec(),
     })
 }
@@ -194,7 +190,7 @@ impl SimulateArgs {
                 .as_ref()
                 .is_ok_and(|it| it.decision.verdict == expected)
         };
-        last.answers.iter().all(is)
+        last.told.answers.iter().all(is)
     }
 }
 
@@ -217,7 +213,7 @@ fn print_text(step: &Step) {
     if let Some(name) = &step.name {
         println!("after {name}");
     }
-    for answer in &step.answers {
+    for answer in &step.told.answers {
         match answer {
             Ok(answer) => print!("{}", text::render(answer)),
             Err(why) => println!("ERROR: {why}"),
@@ -226,14 +222,18 @@ fn print_text(step: &Step) {
 }
 
 fn print_problems(step: &Step) {
-    step.lines.iter().for_each(|line| eprintln!("{line}"));
+    let lines = &step.told.lines;
+    lines.iter().for_each(|line| eprintln!("{line}"));
 }
 
 fn as_json(args: &SimulateArgs, steps: &[Step]) -> Value {
-    let answers = |step: &Step| -> Vec<Value> { step.answers.iter().map(answered).collect() };
+    let answers = |step: &Step| -> Vec<Value> { step.told.answers.iter().map(answered).collect() };
     let single = |step: &Step| -> Value {
         let mut value = answers(step).pop().unwrap_or_default();
         value["problems"] = problems(step);
+        if let Some(why) = &step.told.outdated {
+            value["outdated"] = why.as_str().into();
+        }
         value
     };
     match (args.requests.is_some(), args.steps.is_empty(), steps) {

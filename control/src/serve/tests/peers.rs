@@ -1,12 +1,16 @@
 //! What controllers tell each other, and whom they tell nothing.
 
 use super::*;
+use crate::index::Index;
+use crate::live::fresh::Folders;
+use crate::live::{Live, Requests};
 use crate::peers::{Peers, Question};
 use crate::serve::proxies::ProxyStatus;
 use crate::traffic::counts::Counts;
 use crate::traffic::read::Summary;
 use crate::traffic::table::EdgeKey;
 use crate::traffic::tap::Shown;
+use crate::views::Mesh;
 use futures_util::StreamExt;
 use pb::peers_client::PeersClient;
 
@@ -14,6 +18,7 @@ const ALL: Question = Question {
     window: None,
     fresh: false,
     proxies_only: false,
+    up_to_date: false,
 };
 
 fn connected(name: &str) -> ProxyStatus {
@@ -155,6 +160,68 @@ fn controllers_of_one_folder_learn_whom_the_others_enrolled() {
     let token = state.observe_token(false).unwrap();
     assert_eq!(state.observe_token(true).unwrap(), token);
     assert_ne!(state.observe_token(false).unwrap(), token);
+}
+
+#[tokio::test]
+async fn the_proxies_of_all_controllers_count_and_one_that_cannot_read_is_found_out() {
+    let here = Controller::start().await;
+    let there = here.replica().await;
+    let _own = here.shared.proxies.enter(connected("web-1"));
+    let stale = ProxyStatus {
+        stale_since: Some(Instant::now()),
+        ..connected("web-2")
+    };
+    let _theirs = there.shared.proxies.enter(stale);
+    let names = [&here, &there].map(|at| at.address.to_string());
+    let peers = Peers::new(names.to_vec(), here.shared.clone(), here.own.clone());
+    let everybody = peers.everybody(true).await;
+    let synced: Vec<bool> = everybody.proxies.iter().map(ProxyStatus::synced).collect();
+    assert_eq!(synced, [true, false]);
+    let controllers = everybody.controllers.unwrap();
+    assert_eq!((controllers.known, controllers.answered), (2, 2));
+    assert!(everybody.up_to_date);
+    assert!(there.shared.fresh.set(unreadable()).is_ok());
+    assert!(!peers.everybody(true).await.up_to_date);
+    assert!(peers.everybody(false).await.up_to_date, "nobody asked");
+}
+
+/// A source that nobody reads any more.
+fn unreadable() -> Fresh {
+    let (asks, _) = mpsc::channel(1);
+    let index = Index::new(Mesh::default(), []);
+    Fresh::Folders(Folders::new(asks, &index))
+}
+
+#[tokio::test]
+async fn a_name_leads_to_a_controller_at_each_of_its_addresses() {
+    let here = Controller::start().await;
+    let there = here.replica().await;
+    let name = format!("localhost:{}", there.address.port());
+    let peers = Peers::new(vec![name], here.shared.clone(), here.own.clone());
+    let heard = peers.ask(ALL).await.heard;
+    let found: Vec<_> = heard.iter().map(|(at, _)| *at).collect();
+    assert_eq!(found, [there.address]);
+}
+
+#[tokio::test]
+async fn an_answer_of_what_may_be_outdated_says_so() {
+    let here = Controller::start().await;
+    let peers = Peers::new(vec![], here.shared.clone(), here.own.clone());
+    let index = Index::new(Mesh::default(), []);
+    let live = Live::new(Arc::new(index), peers);
+    let asked = async || {
+        let simulated = live.simulate(Requests::default()).await.unwrap();
+        let analyzed = live.get("analyze", "").await.unwrap().unwrap();
+        let sync = live.get("sync", "").await.unwrap().unwrap();
+        (
+            simulated["outdated"].is_string(),
+            analyzed[0]["code"] == "W171",
+            sync["upToDate"] == false,
+        )
+    };
+    assert_eq!(asked().await, (false, false, false));
+    assert!(here.shared.fresh.set(unreadable()).is_ok());
+    assert_eq!(asked().await, (true, true, true));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Every finding by code: what is meant, how bad it is, and what to do. `meshctl analyze` prints the codes, and
-//! `meshctl explain` this table; W170 is no finding in manifests, but what the controller logs of itself. Codes are never reused.
+//! `meshctl explain` this table; W170 and W171 are no findings in manifests, but what the controller says of itself. Codes are never reused.
 
 use crate::manifest::Severity;
 
@@ -168,6 +168,9 @@ table! {
     NoStatus "W170" "no-status" Error
         "No replica of the controller can hold the Lease of whoever writes status, so objects get neither conditions nor Events. Everything else goes on."
         "Create the controller's namespace (meshctl install has it), and give its account the rights to Leases there; meshctl check says which is missing."
+    NotRead "W171" "not-read" Warning
+        "The controller could not take in all that is written within five seconds: its answer is of the state that it knows."
+        "Ask again. If it stays so, the controller's log says what it cannot read."
 }
 
 #[cfg(test)]
