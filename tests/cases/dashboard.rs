@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// `meshctl dashboard`, until dropped.
-struct Dashboard {
+pub(crate) struct Dashboard {
     child: Child,
     /// As printed.
     url: String,
@@ -26,9 +26,15 @@ struct Dashboard {
 
 impl Dashboard {
     fn start(mesh: &Mesh) -> anyhow::Result<Self> {
-        let mut child = Command::new(program("meshctl")?)
-            .args(["dashboard", "--port", "0", "--state"])
-            .arg(mesh.client().state())
+        let meshctl = program("meshctl")?.display().to_string();
+        let state = mesh.client().state().display().to_string();
+        Self::start_by(&[&meshctl, "dashboard", "--port", "0", "--state", &state])
+    }
+
+    /// By this command.
+    pub(crate) fn start_by(words: &[&str]) -> anyhow::Result<Self> {
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .stdout(Stdio::piped())
             .spawn()?;
         let out = child.stdout.take().context("no output")?;
@@ -51,14 +57,14 @@ impl Dashboard {
         Ok(answer)
     }
 
-    fn host(&self) -> anyhow::Result<&str> {
+    pub(crate) fn host(&self) -> anyhow::Result<&str> {
         let (host, _) = self.url["http://".len()..]
             .split_once('/')
             .context("no path")?;
         Ok(host)
     }
 
-    fn key(&self) -> anyhow::Result<&str> {
+    pub(crate) fn key(&self) -> anyhow::Result<&str> {
         Ok(self.url.split_once("#key=").context("no key")?.1)
     }
 }

@@ -1,11 +1,13 @@
 //! The command line asked about a mesh whose objects are in an API server: by its controller, and by the API server alone.
 
 use super::mesh::{Node, node};
+use crate::dashboard::Dashboard;
 use anyhow::{Context, Result, ensure};
 use harness::kube::Kube;
 use harness::{Mesh, echo, eventually, program, split};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use weft_control::install::Install;
 use weft_proxy_api::names::{CONTROL_ACCOUNT, SYSTEM_NAMESPACE, VIEWER_ACCOUNT};
@@ -96,6 +98,27 @@ pub(super) fn asked() -> Result<()> {
     ensure!(served_by(mesh, &pods[0])? == 100, "the root serves");
     meshctl(there, 0, &["wait"])?;
     meshctl(there, 1, &["wait", "split/web", "--timeout", "2s"])?;
+    outdated(there)
+}
+
+/// Without its API server the controller answers from what it knows, and says so.
+fn outdated(node: &Node) -> Result<()> {
+    node.kube.kill_api();
+    let meshctl = program("meshctl")?.display().to_string();
+    let state = node.mesh.state().display().to_string();
+    let ask = ["--from-pod", "default/client", "--to", "web:8080"];
+    let words = [
+        &[&*meshctl, "simulate", "-o", "json", "--state", &*state],
+        &ask[..],
+    ]
+    .concat();
+    let (out, err) = said(0, &words)?;
+    let told: Value = serde_json::from_str(&out)?;
+    ensure!(
+        told["verdict"] == "allow" && told["outdated"].is_string(),
+        "{told:#}"
+    );
+    ensure!(err.contains("could not be read in time"), "{err}");
     Ok(())
 }
 
@@ -156,20 +179,26 @@ fn told(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// The controller as a pod, so that `meshctl check --proxy` finds it and asks it about the proxies.
-fn proxies(node: &Node) -> Result<()> {
-    let (mesh, kube) = (&node.mesh, &node.kube);
+/// The controller as a pod of this name.
+fn controller(node: &Node, name: &str) -> Result<()> {
+    let kube = &node.kube;
     let labels = json!({"app.kubernetes.io/component": CONTROL_ACCOUNT});
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "control", "namespace": SYSTEM_NAMESPACE, "labels": labels},
+        "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "control", "image": "none"}]},
     });
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": SYSTEM_NAMESPACE}});
     kube.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [account, pod]}).to_string())?;
-    let address = mesh.client().status()?.control_addr.ip().to_string();
+    let address = node.mesh.client().status()?.control_addr.ip().to_string();
     let status = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]});
-    kube.set_status(&["pod", "control", "-n", SYSTEM_NAMESPACE], &status)?;
+    kube.set_status(&["pod", name, "-n", SYSTEM_NAMESPACE], &status)?;
+    Ok(())
+}
+
+/// The controller as a pod, so that `meshctl check --proxy` finds it and asks it about the proxies.
+fn proxies(node: &Node) -> Result<()> {
+    controller(node, "control")?;
     let of_proxies = checks(node, &["check", "--proxy"], "weft-proxies")?;
     let fine = of_proxies.iter().all(|it| it["result"] == "success");
     ensure!(fine && of_proxies.len() == 3, "{of_proxies:#?}");
@@ -215,11 +244,68 @@ fn traffic(node: &Node) -> Result<()> {
     })?;
     let said = meshctl(node, 0, &["tap", "deploy/web-v1", "--seconds", "1"])?;
     ensure!(!said.contains("error"), "{said}");
+    let top = ["top", "deploy/web-v1", "--seconds", "1"];
+    eventually("top shows the requests that pass", || {
+        let over = AtomicBool::new(false);
+        let running = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = served_by(&node.mesh, "web-v1");
+                }
+            });
+            let said = meshctl(node, 0, &top);
+            over.store(true, Ordering::Relaxed);
+            said
+        });
+        let said = running?;
+        ensure!(
+            said.contains("default/web-v1") && said.contains("GET"),
+            "{said}"
+        );
+        Ok(())
+    })?;
+    dashboard(node)?;
     let said = meshctl(node, 0, &["identity"])?;
     ensure!(said.contains("client"), "{said}");
     meshctl(node, 1, &[&stat[..], &["--viewer", "default"]].concat())?;
     // There is no such account: nobody is reached.
     meshctl(node, 3, &[&stat[..], &["--viewer", "nobody"]].concat()).map(drop)
+}
+
+/// The page serves what the controller says, though it is reached through the API server alone; also while its pod is replaced.
+fn dashboard(node: &Node) -> Result<()> {
+    let (program, kube) = (program("meshctl")?.display().to_string(), &node.kube);
+    let kubeconfig = kube.kubeconfig().display().to_string();
+    let words = [
+        &*program,
+        "dashboard",
+        "--port",
+        "0",
+        "--kubeconfig",
+        &*kubeconfig,
+    ];
+    let prefix = node.prefix.iter().map(String::as_str);
+    let page = Dashboard::start_by(&prefix.clone().chain(words).collect::<Vec<_>>())?;
+    let (url, key) = (format!("http://{}", page.host()?), page.key()?);
+    let bearer = format!("authorization: Bearer {key}");
+    let get = |path: &str| -> Result<String> {
+        let url = format!("{url}{path}");
+        let curl = ["curl", "-sf", "--max-time", "30", "-H", &*bearer, &*url];
+        run(0, &prefix.clone().chain(curl).collect::<Vec<_>>())
+    };
+    ensure!(get("/")?.contains("<html"), "no page");
+    let shown = || -> Result<()> {
+        let told: Value = serde_json::from_str(&get("/api/v1/dashboard")?)?;
+        ensure!(told.to_string().contains("web-v1"), "{told:#}");
+        Ok(())
+    };
+    shown()?;
+    // Another pod takes the place of the first.
+    controller(node, "control-2")?;
+    let at_once = ["--force", "--grace-period=0"];
+    let delete = ["delete", "pod", "control", "-n", SYSTEM_NAMESPACE];
+    kube.kubectl(&[&delete[..], &at_once].concat())?;
+    eventually("the page goes on", shown)
 }
 
 /// An upgrade keeps what was chosen and says what changes; what was chosen is what the command line goes by.

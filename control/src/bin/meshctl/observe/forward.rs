@@ -30,6 +30,8 @@ use weft_proxy_api::names::{CONTROL_ACCOUNT, ports};
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
 /// A token that is older is not used for another request.
 const TOKEN_USE: Duration = Duration::from_secs(300);
+/// For how long a pod of the controller is taken to be there: a dashboard outlives it.
+const POD_USE: Duration = Duration::from_secs(5);
 /// How long the way may take to open.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a head may take.
@@ -71,8 +73,10 @@ pub(super) fn open(settings: &connect::Settings, account: &str) -> Result<(Socke
 
 struct Forward {
     client: Client,
-    /// Path of the controller's admin port below the API server's.
-    base: String,
+    /// Path of the pods of the controller's namespace below the API server's.
+    pods: String,
+    /// The pod that is asked, and when it was seen to run.
+    pod: Mutex<Option<(String, Instant)>>,
     /// Path where a token is made.
     account: String,
     token: Mutex<Option<(String, Instant)>>,
@@ -86,20 +90,17 @@ impl Forward {
     ) -> Result<(Self, TcpListener, SocketAddr)> {
         let client = connect::client(settings).await?;
         let namespace = &settings.namespace;
-        let selector = format!("app.kubernetes.io%2Fcomponent%3D{CONTROL_ACCOUNT}");
-        let url = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}");
-        let pods = Live::new(client.clone()).get(&url).await?;
-        let pod = running(&pods.unwrap_or_default())
-            .with_context(|| format!("no pod of the controller runs in {namespace}"))?;
-        let port = ports::CONTROL_ADMIN;
         let forward = Self {
             client,
-            base: format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy"),
+            pods: format!("/api/v1/namespaces/{namespace}/pods"),
+            pod: Mutex::default(),
             account: format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"),
             token: Mutex::new(None),
             key: key()?,
         };
-        forward.token().await?; // says at once what is missing
+        // Say at once what is missing.
+        forward.pod().await?;
+        forward.token().await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let at = listener.local_addr()?;
         Ok((forward, listener, at))
@@ -149,10 +150,11 @@ impl Forward {
         let body = Limited::new(body, MAX_BODY).collect().await;
         let body = body.map_err(|error| anyhow!(error))?.to_bytes();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let (pods, pod, port) = (&self.pods, self.pod().await?, ports::CONTROL_ADMIN);
         // The API server keeps `authorization` to itself.
         let mut on = Request::builder()
             .method(head.method)
-            .uri(format!("{}{path}", self.base))
+            .uri(format!("{pods}/{pod}:{port}/proxy{path}"))
             .header(FORWARDED, format!("Bearer {}", self.token().await?));
         if let Some(kind) = head.headers.get(header::CONTENT_TYPE) {
             on = on.header(header::CONTENT_TYPE, kind);
@@ -164,6 +166,24 @@ impl Forward {
         }
         let body = answer.into_body().map_err(Into::into);
         Ok(fresh.body(body.boxed_unsync())?)
+    }
+
+    /// The pod of the controller for the next request: the one that was asked before, as long as it is as good as another.
+    async fn pod(&self) -> Result<String> {
+        let known = self.pod.lock().clone();
+        if let Some((pod, since)) = &known
+            && since.elapsed() < POD_USE
+        {
+            return Ok(pod.clone());
+        }
+        let selector = format!("app.kubernetes.io%2Fcomponent%3D{CONTROL_ACCOUNT}");
+        let url = format!("{}?labelSelector={selector}", self.pods);
+        let pods = Live::new(self.client.clone()).get(&url).await?;
+        let before = known.as_ref().map(|(pod, _)| pod.as_str());
+        let pod = running(&pods.unwrap_or_default(), before)
+            .with_context(|| format!("no pod of the controller runs at {}", self.pods))?;
+        *self.pod.lock() = Some((pod.clone(), Instant::now()));
+        Ok(pod)
     }
 
     /// A token for the next request.
@@ -192,17 +212,22 @@ impl Forward {
     }
 }
 
-/// Name of a pod that runs and is ready, else of one that runs.
-fn running(pods: &Value) -> Option<String> {
+/// Name of a pod that runs and is ready, else of one that runs; of several the one `before`.
+fn running(pods: &Value, before: Option<&str>) -> Option<String> {
     let all = pods["items"].as_array()?;
     let runs = |pod: &&Value| pod["status"]["phase"] == "Running";
     let is_ready = |pod: &&Value| {
         let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
         conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
     };
-    let ready = all.iter().find(|pod| runs(pod) && is_ready(pod));
-    let pod = ready.or_else(|| all.iter().find(runs))?;
-    pod["metadata"]["name"].as_str().map(str::to_owned)
+    let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
+    let one_of = |all: Vec<&Value>| {
+        let same = all.iter().find(|pod| name(pod).as_deref() == before);
+        same.or(all.first()).copied().and_then(name)
+    };
+    let running: Vec<&Value> = all.iter().filter(runs).collect();
+    let ready = running.iter().copied().filter(|pod| is_ready(pod));
+    one_of(ready.collect()).or_else(|| one_of(running))
 }
 
 /// 128 bits that nobody can guess.
@@ -236,11 +261,14 @@ mod tests {
             })
         };
         let (gone, starting) = (pod("a", "Failed", "True"), pod("b", "Running", "False"));
-        let of = |all: &[&Value]| running(&json!({ "items": all }));
-        assert_eq!(
-            of(&[&gone, &starting, &pod("c", "Running", "True")]).as_deref(),
-            Some("c")
-        );
+        let of = |all: &[&Value]| running(&json!({ "items": all }), None);
+        let (ready, other) = (pod("c", "Running", "True"), pod("d", "Running", "True"));
+        let both = json!({"items": [&ready, &other, &starting]});
+        for (before, expected) in [("d", "d"), ("b", "c"), ("gone", "c")] {
+            let found = running(&both, Some(before));
+            assert_eq!(found.as_deref(), Some(expected), "{before}");
+        }
+        assert_eq!(of(&[&gone, &starting, &ready]).as_deref(), Some("c"));
         assert_eq!(of(&[&gone, &starting]).as_deref(), Some("b"));
         assert_eq!(of(&[&gone]), None);
     }
