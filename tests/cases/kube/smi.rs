@@ -8,26 +8,116 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs::default_provider;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use weft_control::crd;
 use weft_control::smi::convert::review;
 
-/// Every version of every kind is applied and read back in every other version.
+/// Every version of every kind is applied and read back in every other version: all objects at once, for each call of
+/// `kubectl` is a process of its own.
 pub(super) fn versions() -> Result<()> {
     let kube = Kube::up()?;
     define(&kube)?;
-    let mut seen = 0;
-    for (text, name) in examples()? {
-        kube.apply(&text).context(name)?;
-        for object in objects(&text)? {
-            read_back(&kube, &object)?;
-            seen += 1;
+    let written = write(&kube)?;
+    ensure!(written.len() > 80, "{} objects", written.len());
+    let first = as_written(&kube, &written)?;
+    for (group, kind, versions) in kinds(&written)? {
+        for version in versions {
+            let (resource, seen) = (resource(&kind, version, &group), format!("seen={version}"));
+            kube.kubectl(&["annotate", "--overwrite", "-A", "--all", &resource, &seen])
+                .with_context(|| format!("every {kind} written back as {version}"))?;
         }
-        kube.kubectl_with(&["delete", "-f", "-", "--wait"], &text)?;
     }
-    ensure!(seen > 80, "{seen} objects");
+    let last = as_written(&kube, &written)?;
+    for (object, first) in &first {
+        let last = last.get(object).context("it is there")?;
+        let first = settled(first.clone());
+        ensure!(*last == first, "{object:?}:\n{first}\n{last}");
+    }
     refusals(&kube)
+}
+
+/// An object: version, kind, namespace, name.
+type Written = (String, String, String, String);
+
+/// Each section of the examples in a namespace of its own.
+fn write(kube: &Kube) -> Result<Vec<Written>> {
+    let (mut all, mut text, mut namespaces) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, (section, title)) in examples()?.into_iter().enumerate() {
+        let namespace = format!("section-{at}");
+        for (api_version, kind, name) in objects(&section).context(title)? {
+            all.push((api_version, kind, namespace.clone(), name));
+        }
+        let own = format!("namespace: {namespace}");
+        text.push(section.replace("namespace: default", &own));
+        namespaces.push(
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        );
+    }
+    kube.apply(&json!({"apiVersion": "v1", "kind": "List", "items": namespaces}).to_string())?;
+    kube.apply(&text.join("\n---\n"))?;
+    Ok(all)
+}
+
+/// Every kind that was written, with its group and versions.
+fn kinds(written: &[Written]) -> Result<Vec<(String, String, &'static [&'static str])>> {
+    let group = |api_version: &str| Some(api_version.split_once('/')?.0.to_owned());
+    let kinds: Option<BTreeSet<_>> = written
+        .iter()
+        .map(|(api_version, kind, ..)| Some((group(api_version)?, kind.clone())))
+        .collect();
+    let with_versions = |(group, kind): (String, String)| {
+        let versions: &[&str] = match kind.as_str() {
+            "UDPRoute" | "IdentityBinding" => &["v1alpha4"],
+            _ => &["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"],
+        };
+        (group, kind, versions)
+    };
+    Ok(kinds
+        .context("no group")?
+        .into_iter()
+        .map(with_versions)
+        .collect())
+}
+
+fn resource(kind: &str, version: &str, group: &str) -> String {
+    format!("{}s.{version}.{group}", kind.to_lowercase())
+}
+
+/// The fields of every object in the version that it was written in, without what the server adds.
+fn as_written(kube: &Kube, written: &[Written]) -> Result<BTreeMap<Written, Value>> {
+    let mut lists = BTreeMap::new();
+    for (api_version, kind, ..) in written {
+        let key = (api_version.clone(), kind.clone());
+        if lists.contains_key(&key) {
+            continue;
+        }
+        let (group, version) = api_version.split_once('/').context("no group")?;
+        let mut list = kube.get(&[&resource(kind, version, group), "-A"])?;
+        let items = list["items"].as_array_mut().context("no list")?;
+        lists.insert(key, std::mem::take(items));
+    }
+    let mut found = BTreeMap::new();
+    for object in written {
+        let (api_version, kind, namespace, name) = object;
+        let list = lists.get(&(api_version.clone(), kind.clone()));
+        let is_it = |it: &&Value| {
+            let metadata = &it["metadata"];
+            metadata["namespace"] == **namespace && metadata["name"] == **name
+        };
+        let mut fields = list
+            .and_then(|list| list.iter().find(is_it))
+            .with_context(|| format!("{object:?} is not there"))?
+            .clone();
+        ensure!(fields["apiVersion"] == **api_version, "{fields}");
+        fields
+            .as_object_mut()
+            .context("no object")?
+            .remove("metadata");
+        found.insert(object.clone(), fields);
+    }
+    Ok(found)
 }
 
 /// The webhook of a controller, as far as conversion goes; its address and its certificate.
@@ -157,36 +247,6 @@ fn objects(text: &str) -> Result<Vec<(String, String, String)>> {
         ))
     };
     text.split("---\n").map(object).collect()
-}
-
-/// The fields of an object in a version, without what the server adds.
-fn fields(kube: &Kube, kind: &str, api_version: &str, name: &str) -> Result<Value> {
-    let (group, version) = api_version.split_once('/').context("no group")?;
-    let resource = format!("{}s.{version}.{group}", kind.to_lowercase());
-    let mut object = kube.get(&[&resource, name])?;
-    ensure!(object["apiVersion"] == api_version, "{object}");
-    let fields = object.as_object_mut().context("no object")?;
-    fields.remove("metadata");
-    Ok(object)
-}
-
-/// Written back in every version, one after the other, it is still what was written in its own.
-fn read_back(kube: &Kube, (api_version, kind, name): &(String, String, String)) -> Result<()> {
-    let first = settled(fields(kube, kind, api_version, name)?);
-    let (group, _) = api_version.split_once('/').context("no group")?;
-    let versions: &[&str] = match kind.as_str() {
-        "UDPRoute" | "IdentityBinding" => &["v1alpha4"],
-        _ => &["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"],
-    };
-    for version in versions {
-        let resource = format!("{}s.{version}.{group}", kind.to_lowercase());
-        let seen = format!("seen={version}");
-        kube.kubectl(&["annotate", "--overwrite", &resource, name, &seen])
-            .with_context(|| format!("{kind} {name} written back as {version}"))?;
-    }
-    let last = fields(kube, kind, api_version, name)?;
-    ensure!(last == first, "{kind} {name}:\n{first}\n{last}");
-    Ok(())
 }
 
 /// A group in the layout of an older version than it claims gets its own layout when it is converted.
