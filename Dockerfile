@@ -1,7 +1,8 @@
 # One small image with all four programs, linked statically, and nothing else: no shell, no libraries.
 #   docker build -t weft.mesh/weft:0.1.0 .
 FROM rust:1.95-alpine AS build
-RUN apk add --no-cache build-base cmake perl
+# The cryptography and the allocator are C, and include headers of the kernel, which Alpine keeps apart from its compiler.
+RUN apk add --no-cache build-base linux-headers
 WORKDIR /src
 COPY . .
 # Alpine's own target is musl; what is linked for it needs no library at run time, or there is no image.
