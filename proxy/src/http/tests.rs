@@ -25,6 +25,7 @@ use tower::{ServiceBuilder, service_fn};
 mod corpus;
 mod frames;
 mod kept;
+mod mixed;
 mod rest;
 mod serving;
 mod streams;
