@@ -8,10 +8,12 @@ use crate::manifest::{ObjectKey, Problem, Severity};
 use crate::pod_ref::PodRef;
 use crate::serve::Shared;
 use crate::serve::counters::{Counter, Counters};
+use crate::serve::places::Places;
 use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
 use crate::traffic::Inventory;
 use crate::traffic::api::{self, Api};
+use crate::traffic::gate::Caller;
 use crate::views::Mesh;
 use crate::views::world::World;
 use bytes::Bytes;
@@ -32,7 +34,9 @@ use tokio::task::JoinSet;
 use weft_proxy_api::names;
 
 /// Connections open at once.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 512;
+/// Of these, from one address: whoever asks whether we live must find a place.
+const MAX_OF_ADDRESS: usize = 64;
 /// How long a request's head may take, also between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a list of requests may take to arrive.
@@ -94,17 +98,22 @@ impl Admin {
     pub async fn run(self, listener: TcpListener) {
         let this = Arc::new(self);
         let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
+        let places = Places::new(MAX_OF_ADDRESS);
         loop {
             let Ok(slot) = slots.clone().acquire_owned().await else {
                 return;
             };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((tcp, _)) => {
+                Ok((tcp, from)) => {
+                    let Some(place) = places.take(from.ip().to_canonical()) else {
+                        this.shared.counters.connections_refused.add(1);
+                        continue;
+                    };
                     let this = this.clone();
                     connections.spawn(async move {
-                        this.connection(tcp).await;
-                        drop(slot);
+                        this.connection(tcp, Caller(place.address())).await;
+                        drop((slot, place));
                     });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // out of descriptors: not in a circle
@@ -112,8 +121,9 @@ impl Admin {
         }
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream) {
-        let service = service_fn(move |request| {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, caller: Caller) {
+        let service = service_fn(move |mut request: Request<_>| {
+            request.extensions_mut().insert(caller);
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.respond(request).await) }
         });

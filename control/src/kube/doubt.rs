@@ -1,5 +1,4 @@
-//! How many tokens that are worth nothing an address may have checked: what one pod makes up must not use up what all the
-//! others may ask.
+//! How much an address may ask an API server in vain: what one pod makes up must not use up what all the others may ask.
 //!
 //! A question is charged to its address before it is asked, and given back once the token turns out to be good, or where
 //! nothing was asked. So an address never has more questions under way than it may ask in vain.
@@ -7,13 +6,8 @@
 use crate::serve::rate::{Limiter, Rate};
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Enough for all pods of a node that are behind one address and start at once; then one a second.
-const RATE: Rate = Rate {
-    burst: 128,
-    interval: Duration::from_secs(1),
-};
 /// Addresses remembered. Where there are more, the others share what one may ask.
 const MOST: usize = 4_096;
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -29,13 +23,12 @@ pub(super) struct Charge<'a> {
     pub(super) stands: bool,
 }
 
-impl Default for Doubt {
-    fn default() -> Self {
-        Self(Mutex::new(Limiter::new(RATE)))
-    }
-}
-
 impl Doubt {
+    /// Each address may ask so much in vain.
+    pub(super) fn new(rate: Rate) -> Self {
+        Self(Mutex::new(Limiter::new(rate)))
+    }
+
     /// Charges one question; `None`: this address has asked too much in vain.
     pub(super) fn charge(&self, address: IpAddr, now: Instant) -> Option<Charge<'_>> {
         let mut known = self.0.lock();
@@ -64,6 +57,12 @@ impl Drop for Charge<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::time::Duration;
+
+    const RATE: Rate = Rate {
+        burst: 128,
+        interval: Duration::from_secs(1),
+    };
 
     fn address(n: u32) -> IpAddr {
         Ipv4Addr::from(0x0a00_0000 + n).into()
@@ -77,7 +76,7 @@ mod tests {
 
     #[test]
     fn an_address_uses_up_only_what_it_may_ask() {
-        let (doubt, now) = (Doubt::default(), Instant::now());
+        let (doubt, now) = (Doubt::new(RATE), Instant::now());
         assert_eq!(taken(&doubt, address(1), now), RATE.burst as usize);
         assert_eq!(taken(&doubt, address(1), now), 0);
         assert_eq!(taken(&doubt, address(2), now), RATE.burst as usize);
@@ -87,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_was_good_or_never_asked_costs_nothing() {
-        let (doubt, now) = (Doubt::default(), Instant::now());
+        let (doubt, now) = (Doubt::new(RATE), Instant::now());
         let held: Vec<_> = (0..RATE.burst)
             .map(|_| doubt.charge(address(1), now).unwrap())
             .collect();
@@ -98,7 +97,7 @@ mod tests {
 
     #[test]
     fn addresses_remembered_are_bounded_and_the_rest_share() {
-        let (doubt, now) = (Doubt::default(), Instant::now());
+        let (doubt, now) = (Doubt::new(RATE), Instant::now());
         for n in 0..10 * MOST as u32 {
             if let Some(mut charge) = doubt.charge(address(n), now) {
                 charge.stands = true;

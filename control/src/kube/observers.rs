@@ -9,6 +9,7 @@
 //!
 //! The last two are asked for in the namespace that is looked at; without one, in all of them.
 
+use super::doubt::Doubt;
 use super::remembered::Remembered;
 use super::review::{fingerprint, timed};
 use crate::policy::GROUP;
@@ -23,6 +24,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Client;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Longest name of a namespace (RFC 1123 label): what is remembered is bounded by it.
@@ -31,6 +33,12 @@ const MAX_NAMESPACE: usize = 63;
 const RATE: Rate = Rate {
     burst: 50,
     interval: Duration::from_millis(100),
+};
+
+/// Of this, what one address may ask in vain.
+const OF_ADDRESS: Rate = Rate {
+    burst: 20,
+    interval: Duration::from_secs(1),
 };
 
 type Verdict = Result<String, Refusal>;
@@ -43,6 +51,7 @@ pub struct Observers {
     access: Api<SubjectAccessReview>,
     remembered: Remembered<Question, Verdict>,
     rate: Mutex<Limiter<()>>,
+    doubt: Doubt,
 }
 
 impl Observers {
@@ -53,10 +62,11 @@ impl Observers {
             access: Api::all(client),
             remembered: Remembered::default(),
             rate: Mutex::new(Limiter::new(RATE)),
+            doubt: Doubt::new(OF_ADDRESS),
         }
     }
 
-    async fn judge(&self, token: &str, right: &Right) -> Verdict {
+    async fn judge(&self, token: &str, right: &Right, from: IpAddr) -> Verdict {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::Unknown);
         }
@@ -69,9 +79,15 @@ impl Observers {
         if let Some(verdict) = self.remembered.recall(&key, Instant::now()) {
             return verdict;
         }
+        let busy = |why: &str| Refusal::Unable(why.to_owned());
+        let charge = self.doubt.charge(from, Instant::now());
+        let mut charge = charge.ok_or_else(|| busy("too much was asked in vain from there"))?;
         let turn = self.rate.lock().check((), Instant::now());
-        turn.map_err(|_| Refusal::Unable("too many ask".to_owned()))?;
+        turn.map_err(|_| busy("too many ask"))?;
+        // Also for who does not wait for the answer.
+        charge.stands = true;
         let verdict = self.ask(token, right).await;
+        charge.stands = matches!(verdict, Err(Refusal::Unknown | Refusal::Forbidden(_)));
         // What could not be asked may be asked again at once.
         if !matches!(verdict, Err(Refusal::Unable(_))) {
             self.remembered.keep(key, verdict.clone(), Instant::now());
@@ -115,8 +131,13 @@ impl Observers {
 }
 
 impl Gate for Observers {
-    fn admit<'a>(&'a self, token: &'a str, right: &'a Right) -> BoxFuture<'a, Verdict> {
-        Box::pin(self.judge(token, right))
+    fn admit<'a>(
+        &'a self,
+        token: &'a str,
+        right: &'a Right,
+        from: IpAddr,
+    ) -> BoxFuture<'a, Verdict> {
+        Box::pin(self.judge(token, right, from))
     }
 }
 

@@ -5,7 +5,10 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Observers whose API server gives these answers, and the subjects it was asked about.
 fn observers(known: bool, allowed: bool) -> (Observers, Arc<Mutex<Vec<Value>>>) {
@@ -37,7 +40,7 @@ fn observers(known: bool, allowed: bool) -> (Observers, Arc<Mutex<Vec<Value>>>) 
 async fn a_token_may_what_its_user_may() {
     let (gate, asked) = observers(true, true);
     let tap = Right::Tap("shop".into());
-    assert_eq!(gate.admit("t", &tap).await, Ok("ann".into()));
+    assert_eq!(gate.admit("t", &tap, HERE).await, Ok("ann".into()));
     let expected = json!({
         "user": "ann", "groups": ["ops"], "extra": {"a": ["b"]},
         "resourceAttributes": {
@@ -46,9 +49,12 @@ async fn a_token_may_what_its_user_may() {
     });
     assert_eq!(*asked.lock(), [expected]);
     // Remembered, for this right alone.
-    assert_eq!(gate.admit("t", &tap).await, Ok("ann".into()));
+    assert_eq!(gate.admit("t", &tap, HERE).await, Ok("ann".into()));
     assert_eq!(asked.lock().len(), 1);
-    assert_eq!(gate.admit("t", &Right::Figures).await, Ok("ann".into()));
+    assert_eq!(
+        gate.admit("t", &Right::Figures, HERE).await,
+        Ok("ann".into())
+    );
     let last = asked.lock()[1]["resourceAttributes"].clone();
     assert_eq!(
         (&last["verb"], &last["resource"], &last["namespace"]),
@@ -59,25 +65,40 @@ async fn a_token_may_what_its_user_may() {
 #[tokio::test]
 async fn who_is_unknown_or_may_not_is_told_so() {
     let (gate, asked) = observers(false, true);
-    let refused = gate.admit("t", &Right::Figures).await;
+    let refused = gate.admit("t", &Right::Figures, HERE).await;
     assert_eq!(refused, Err(Refusal::Unknown));
     assert!(asked.lock().is_empty());
     let (gate, _) = observers(true, false);
-    let refused = gate.admit("t", &Right::Metrics(String::new())).await;
+    let refused = gate.admit("t", &Right::Metrics(String::new()), HERE).await;
     let text = "ann may not update pods/metrics of weft.mesh in all namespaces";
     assert_eq!(refused, Err(Refusal::Forbidden(text.into())));
     let long = "x".repeat(MAX_TOKEN + 1);
     assert_eq!(
-        gate.admit(&long, &Right::Figures).await,
+        gate.admit(&long, &Right::Figures, HERE).await,
         Err(Refusal::Unknown)
     );
     let (gate, asked) = observers(true, true);
-    let nowhere = gate.admit("t", &Right::Tap("n".repeat(64))).await;
+    let nowhere = gate.admit("t", &Right::Tap("n".repeat(64)), HERE).await;
     assert!(
         matches!(&nowhere, Err(Refusal::Forbidden(why)) if why.contains("63")),
         "{nowhere:?}"
     );
     assert!(asked.lock().is_empty());
-    let somewhere = gate.admit("t", &Right::Tap("n".repeat(63))).await;
+    let somewhere = gate.admit("t", &Right::Tap("n".repeat(63)), HERE).await;
     assert_eq!(somewhere, Ok("ann".into()));
+}
+
+#[tokio::test]
+async fn who_asks_in_vain_uses_up_what_its_own_address_may_ask() {
+    let (gate, _) = observers(false, true);
+    let mut refusals = Vec::new();
+    for n in 0..RATE.burst {
+        let right = Right::Figures;
+        refusals.push(gate.admit(&n.to_string(), &right, HERE).await.unwrap_err());
+    }
+    let unknown = refusals.iter().filter(|it| **it == Refusal::Unknown);
+    assert_eq!(unknown.count(), OF_ADDRESS.burst as usize);
+    let other = Ipv4Addr::new(10, 0, 0, 2).into();
+    let refused = gate.admit("t", &Right::Figures, other).await;
+    assert_eq!(refused, Err(Refusal::Unknown), "it was asked about");
 }

@@ -28,6 +28,11 @@ const RATE: Rate = Rate {
     burst: 400,
     interval: Duration::from_millis(10),
 };
+/// Of these, tokens of one address that are worth nothing: enough for all pods of a node that are behind it and start at once.
+const OF_ADDRESS: Rate = Rate {
+    burst: 128,
+    interval: Duration::from_secs(1),
+};
 
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -51,7 +56,7 @@ impl Reviewer {
             remembered: Remembered::default(),
             asking: Semaphore::new(MAX_ASKING),
             rate: Mutex::new(Limiter::new(RATE)),
-            doubt: Doubt::default(),
+            doubt: Doubt::new(OF_ADDRESS),
         }
     }
 

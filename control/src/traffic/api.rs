@@ -20,7 +20,7 @@ mod query;
 
 pub use query::{decoded, encoded, label, window};
 
-use super::gate::{Keys, Refusal, Right};
+use super::gate::{Caller, Keys, Refusal, Right};
 use super::report::API_VERSION;
 use super::rows::{self, Query};
 use super::show::{self, Shows};
@@ -35,7 +35,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -79,7 +79,10 @@ impl Api {
         let query = request.uri().query().unwrap_or_default();
         let path = request.uri().path().strip_prefix(PREFIX);
         let right = right(path, query);
-        let who = match self.admit(request.headers(), &right).await {
+        let who = match self
+            .admit(request.headers(), request.extensions(), &right)
+            .await
+        {
             Ok(who) => who,
             Err(refusal) => return refused(&refusal),
         };
@@ -133,7 +136,10 @@ impl Api {
         head: &Parts,
         list: impl Future<Output = Option<Bytes>>,
     ) -> Answer {
-        if let Err(refusal) = self.admit(&head.headers, &Right::Figures).await {
+        if let Err(refusal) = self
+            .admit(&head.headers, &head.extensions, &Right::Figures)
+            .await
+        {
             return refused(&refusal);
         }
         let Some(list) = list.await else {
@@ -260,11 +266,17 @@ impl Api {
         }
     }
 
-    async fn admit(&self, fields: &HeaderMap, right: &Right) -> Result<String, Refusal> {
+    async fn admit(
+        &self,
+        fields: &HeaderMap,
+        known: &Extensions,
+        right: &Right,
+    ) -> Result<String, Refusal> {
         let shown = fields.get(header::AUTHORIZATION);
         let shown = shown.or_else(|| fields.get(FORWARDED));
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        self.keys.admit(shown.unwrap_or_default(), right).await
+        let (shown, from) = (shown.unwrap_or_default(), Caller::of(known));
+        self.keys.admit(shown, right, from).await
     }
 }
 

@@ -3,7 +3,9 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use futures_util::future::BoxFuture;
+use http::Extensions;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// What one wants to see or do.
@@ -15,6 +17,18 @@ pub enum Right {
     Tap(String),
     /// Another detail of metrics, in this namespace; empty: all.
     Metrics(String),
+}
+
+/// Where a request comes from; among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller(pub IpAddr);
+
+impl Caller {
+    /// As the extensions of a request have it.
+    pub fn of(extensions: &Extensions) -> IpAddr {
+        let known = extensions.get::<Self>();
+        known.map_or(Ipv4Addr::UNSPECIFIED.into(), |from| from.0)
+    }
 }
 
 /// Why not.
@@ -30,11 +44,12 @@ pub enum Refusal {
 
 /// Knows whom a token stands for, and what they may.
 pub trait Gate: Send + Sync + 'static {
-    /// Who it is, if they have this right.
+    /// Who it is, if they have this right. `from`: where it is shown.
     fn admit<'a>(
         &'a self,
         token: &'a str,
         right: &'a Right,
+        from: IpAddr,
     ) -> BoxFuture<'a, Result<String, Refusal>>;
 }
 
@@ -49,13 +64,20 @@ pub struct Keys {
 
 impl Keys {
     /// Who shows this, if they have that right.
-    pub async fn admit(&self, shown: &[u8], right: &Right) -> Result<String, Refusal> {
+    pub async fn admit(
+        &self,
+        shown: &[u8],
+        right: &Right,
+        from: IpAddr,
+    ) -> Result<String, Refusal> {
         // In constant time: how much of it was right must not be told.
         if verify_slices_are_equal(shown, self.token.as_bytes()).is_ok() {
             return Ok("the holder of observe.token".to_owned());
         }
         match (&self.others, std::str::from_utf8(shown)) {
-            (Some(others), Ok(token)) if !token.is_empty() => others.admit(token, right).await,
+            (Some(others), Ok(token)) if !token.is_empty() => {
+                others.admit(token, right, from).await
+            }
             _ => Err(Refusal::Unknown),
         }
     }
