@@ -67,12 +67,12 @@ struct Work {
 }
 
 /// What is known of all proxies.
-#[derive(Debug, Clone, Copy)]
-struct Everywhere {
-    proxies: usize,
-    current: usize,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Everywhere {
+    pub(crate) proxies: usize,
+    pub(crate) current: usize,
     /// Every controller has read what is written, and said so.
-    heard: bool,
+    pub(crate) heard: bool,
 }
 
 /// The candidate of this process: replicas have host names of their own, and a restarted one is another.
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// The proxies of all controllers. While an own one is behind, nothing that others say changes anything.
-    async fn everywhere(&self) -> Everywhere {
+    pub(crate) async fn everywhere(&self) -> Everywhere {
         let (proxies, current) = self.peers.shared().proxies.count();
         let own = Everywhere {
             proxies,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::index::Index;
+use crate::kube::writer::{Everywhere, Writer, candidate};
 use crate::live::fresh::Folders;
 use crate::live::{Live, Requests};
 use crate::peers::{Peers, Question};
@@ -190,6 +191,41 @@ fn unreadable() -> Fresh {
     let (asks, _) = mpsc::channel(1);
     let index = Index::new(Mesh::default(), []);
     Fresh::Folders(Folders::new(asks, &index))
+}
+
+#[tokio::test]
+async fn status_counts_the_proxies_of_all_controllers_that_have_read_everything() {
+    let here = Controller::start().await;
+    let there = here.replica().await;
+    let names = vec![there.address.to_string()];
+    let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is asked"))
+    });
+    let writer = Writer {
+        client: kube::Client::new(nobody, "default"),
+        candidate: candidate("weft-system"),
+        index: Arc::new(Index::new(Mesh::default(), [])),
+        ledger: Arc::default(),
+        peers: Peers::new(names, here.shared.clone(), here.own.clone()),
+    };
+    let own = here.shared.proxies.enter(connected("web-1"));
+    let theirs = there.shared.proxies.enter(connected("web-2"));
+    let counted = |proxies, current, heard| Everywhere {
+        proxies,
+        current,
+        heard,
+    };
+    assert_eq!(writer.everywhere().await, counted(2, 2, true));
+    theirs.update(|status| status.stale_since = Some(Instant::now()));
+    assert_eq!(writer.everywhere().await, counted(2, 1, true));
+    own.update(|status| status.stale_since = Some(Instant::now()));
+    assert_eq!(writer.everywhere().await, counted(1, 0, true), "enough");
+    own.update(|status| status.stale_since = None);
+    theirs.update(|status| status.stale_since = None);
+    assert!(there.shared.fresh.set(unreadable()).is_ok());
+    assert_eq!(writer.everywhere().await, counted(2, 2, false));
+    drop(there);
+    assert!(!writer.everywhere().await.heard, "it is gone");
 }
 
 #[tokio::test]
