@@ -32,7 +32,11 @@ impl Doubt {
     /// Charges one question; `None`: this address has asked too much in vain.
     pub(super) fn charge(&self, address: IpAddr, now: Instant) -> Option<Charge<'_>> {
         let mut known = self.0.lock();
-        let address = match known.len() >= MOST && !known.knows(&address) {
+        let is_new = !known.knows(&address);
+        if is_new && known.len() >= MOST {
+            known.forget(now);
+        }
+        let address = match is_new && known.len() >= MOST {
             true => OTHERS,
             false => address,
         };
@@ -107,6 +111,14 @@ mod tests {
         assert!(
             doubt.charge(address(1), now).is_some(),
             "who is known is not of the rest"
+        );
+        let later = now + RATE.interval * RATE.burst;
+        let new = address(20 * MOST as u32);
+        assert_eq!(taken(&doubt, new, later), RATE.burst as usize);
+        assert_eq!(
+            doubt.0.lock().len(),
+            1,
+            "those that owe nothing are forgotten"
         );
     }
 }

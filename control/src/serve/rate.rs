@@ -72,10 +72,15 @@ impl<K: Eq + Hash> Limiter<K> {
         self.paid_off.is_empty()
     }
 
-    /// Keys that owe nothing are the same as unknown ones. The next sweep comes when the rest has doubled.
+    /// Keys that owe nothing are the same as unknown ones.
+    pub fn forget(&mut self, now: Instant) {
+        self.paid_off.retain(|_, at| *at > now);
+    }
+
+    /// The next sweep comes when what is left has doubled.
     fn sweep(&mut self, now: Instant) {
         if self.paid_off.len() >= self.sweep_at {
-            self.paid_off.retain(|_, at| *at > now);
+            self.forget(now);
             self.sweep_at = (self.paid_off.len() * 2).max(FIRST_SWEEP);
         }
     }
