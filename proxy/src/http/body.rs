@@ -2,9 +2,10 @@
 //! the request, tell the balancer, give the connection back. The end of a body is the end of the exchange, and gRPC says
 //! only there how it went.
 
+use super::h1::client::Answer;
 use super::h1::wire::Asked;
 use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status, late};
-use super::pool::Lease;
+use super::pool::Stream;
 use super::pushback;
 use super::replay::Reader;
 use super::watch::Watch;
@@ -68,7 +69,7 @@ struct AtEnd {
     attribution: Option<Attribution>,
     direction: Counting,
     flight: Option<Flight>,
-    lease: Option<Lease>,
+    lease: Option<Stream>,
     permit: Option<Permit>,
     backend: Option<Arc<BackendPlan>>,
     followed: Option<Box<Followed>>,
@@ -122,6 +123,11 @@ impl Body {
     /// A request's body, from a client's HTTP/2 connection.
     pub fn request(incoming: Incoming) -> Self {
         Self::incoming(incoming, ErrorKind::ClientGone)
+    }
+
+    /// A response's body, from an HTTP/1 connection to an endpoint.
+    pub(super) fn answer(answer: Box<Answer>) -> Self {
+        Self::of(Source::Answer(answer))
     }
 
     /// A response's body, from the connection to an endpoint.
@@ -289,8 +295,8 @@ impl Body {
         });
     }
 
-    /// Gives the connection back when the body has ended.
-    pub(super) fn lease(&mut self, lease: Lease) {
+    /// Counts the stream the body comes on as taken until it has ended.
+    pub(super) fn lease(&mut self, lease: Stream) {
         self.at_end().lease = Some(lease);
     }
 
@@ -350,9 +356,7 @@ impl Body {
         let at_end = *at_end;
         // Read once, for the balancer and for the latency.
         let now = Instant::now();
-        if let Some(lease) = at_end.lease {
-            lease.end(end);
-        }
+        drop(at_end.lease);
         if let Some(Flight {
             guard,
             latency,

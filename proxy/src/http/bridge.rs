@@ -1,10 +1,12 @@
 //! Two connections, or streams, that stopped speaking HTTP: bytes are copied between them until both sides are done.
 
+use super::h1::switched::Switched;
 use super::pool::Held;
 use crate::error::{Error, ErrorKind};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::task::JoinSet;
@@ -14,9 +16,18 @@ const HANDOVER: Duration = Duration::from_secs(10);
 
 /// The far end of an upgrade that was asked for and granted.
 pub(super) struct Upgrade {
-    pub(super) endpoint: OnUpgrade,
+    pub(super) endpoint: Far,
     /// The stream to the endpoint, if it is one: taken until the end.
     pub(super) stream: Option<Held>,
+}
+
+/// The endpoint's end, in the extensions of an answer that grants an upgrade.
+#[derive(Clone)]
+pub(super) enum Far {
+    /// A connection (HTTP/1): whoever comes first has it.
+    Connection(Arc<Mutex<Option<Switched>>>),
+    /// A stream, as soon as its codec hands it over (HTTP/2).
+    Stream(OnUpgrade),
 }
 
 /// The upgraded streams of one HTTP/2 connection; they end with this.
@@ -29,11 +40,27 @@ impl Upgrade {
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut endpoint = handed_over(self.endpoint).await?;
         // Resets end a tunnel as normally as closes do.
-        let _ = copy_bidirectional(&mut client, &mut endpoint).await;
+        match self.endpoint {
+            Far::Connection(endpoint) => {
+                let endpoint = endpoint.lock().take();
+                let mut endpoint = endpoint.ok_or(ErrorKind::Internal)?;
+                let _ = copy_bidirectional(&mut client, &mut endpoint).await;
+            }
+            Far::Stream(endpoint) => {
+                let mut endpoint = handed_over(endpoint).await?;
+                let _ = copy_bidirectional(&mut client, &mut endpoint).await;
+            }
+        }
         drop(self.stream);
         Ok(())
+    }
+}
+
+impl Far {
+    /// A connection.
+    pub(super) fn connection(switched: Switched) -> Self {
+        Self::Connection(Arc::new(Mutex::new(Some(switched))))
     }
 }
 

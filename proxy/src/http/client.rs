@@ -2,8 +2,10 @@
 //! worker, one for each endpoint in use.
 
 use super::body::Body;
+use super::bridge::Far;
+use super::h1::client::{self as h1, Conn, Rest};
 use super::kept::{Kept, MostKept};
-use super::pool::{Allows, Held, Lease, Pool};
+use super::pool::{Allows, Held, Pool};
 use super::service::ServiceFuture;
 use super::{HttpService, HttpVersion, Request, Response, validate};
 use crate::balance;
@@ -14,9 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::io::Io;
 use crate::metrics::Metrics;
 use crate::tls::Alpn;
-use http::StatusCode;
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,7 +48,6 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 /// How often a busy HTTP/2 connection is asked whether its peer still lives, and how long it may take to say so.
 pub const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 
-pub(super) type Http1Sender = http1::SendRequest<Body>;
 pub(super) type Http2Sender = http2::SendRequest<Body>;
 
 /// Where a pool's connections lead.
@@ -215,24 +214,10 @@ impl Target {
         }
     }
 
-    async fn dial_http1(&self) -> Result<Http1Sender, Error> {
-        let _waits = self.wait()?;
-        self.http1().await
-    }
-
     /// Opens an HTTP/1 connection.
-    async fn http1(&self) -> Result<Http1Sender, Error> {
-        let io = TokioIo::new(self.dial(Http1).await?);
-        let mut codec = http1::Builder::new();
-        codec.max_headers(MAX_FIELDS).max_buf_size(READ_BUFFER);
-        let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http1))?;
-        // Ends when the sender is dropped or the peer closes.
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "HTTP/1 connection to an endpoint ended");
-            }
-        });
-        Ok(sender)
+    async fn http1(&self) -> Result<Conn, Error> {
+        let _waits = self.wait()?;
+        Ok(Conn::new(self.dial(Http1).await?))
     }
 
     /// Opens an HTTP/2 connection. What its peer allows follows its settings.
@@ -247,7 +232,7 @@ impl Target {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1);
-        let (sender, connection) = codec.handshake(io).await.map_err(|e| failed(e, Http2))?;
+        let (sender, connection) = codec.handshake(io).await.map_err(failed)?;
         let allows = Arc::new(Allows::new(connection.current_max_send_streams()));
         let told = allows.clone();
         tokio::spawn(async move {
@@ -291,6 +276,11 @@ impl Client {
     }
 
     #[cfg(test)]
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.0
+    }
+
+    #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         self.0.counts()
     }
@@ -308,52 +298,26 @@ impl Client {
         }
     }
 
-    async fn send_http1(self, mut request: Request) -> Result<Response, Error> {
-        let upgrade = validate::asks_for_upgrade(request.headers());
-        *request.version_mut() = http::Version::HTTP_11;
-        // A connection that dies while it is idle is often found out only by using it. hyper gives the request back if
-        // nothing of it was written; then the next connection is tried, at last a new one.
-        while let Some(mut sender) = self.0.take_idle() {
-            match sender.try_send_request(request).await {
-                Ok(response) => return self.lend(sender, response, upgrade),
-                Err(mut error) => match error.take_message() {
-                    Some(untouched) => request = untouched,
-                    None => return Err(failed(error.into_error(), Http1).raced_with_close()),
-                },
-            }
-        }
-        let mut sender = match self.0.target.dial_http1().await {
-            Ok(sender) => sender,
-            Err(error) => return Err(error.with_request(request)),
+    async fn send_http1(self, request: Request) -> Result<Response, Error> {
+        let conn = match self.0.take_idle() {
+            Some(conn) => conn,
+            None => match self.open().await {
+                Ok(conn) => conn,
+                Err(error) => return Err(error.with_request(request)),
+            },
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => self.lend(sender, response, upgrade),
-            Err(error) => Err(give_back(error, Http1)),
-        }
+        h1::send(conn, request, &self.0).await
     }
 
-    fn lend(
-        &self,
-        sender: Http1Sender,
-        response: http::Response<Incoming>,
-        upgrade: bool,
-    ) -> Result<Response, Error> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
-            let detail = "the endpoint switched protocols although nobody asked for it";
-            return Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(detail));
-        }
-        validate::response(&response)?;
-        let ends = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let mut response = response.map(Body::response);
-        // Whatever version the endpoint speaks, the answer goes on in ours, and with framing of ours.
-        *response.version_mut() = http::Version::HTTP_11;
-        if !ends {
-            response.body_mut().lease(Lease::Http1 {
-                sender,
-                pool: self.0.clone(),
-            });
-        }
-        Ok(response)
+    /// A new connection that is still there: nothing was written to one that is not.
+    async fn open(&self) -> Result<Conn, Error> {
+        let mut conn = self.0.target.http1().await?;
+        let kind = match conn.look() {
+            Rest::Quiet => return Ok(conn),
+            Rest::Ended => ErrorKind::UpstreamReset,
+            Rest::Spoke => ErrorKind::UpstreamProtocol,
+        };
+        Err(Error::new(kind).never_processed())
     }
 
     async fn send_http2(self, mut request: Request) -> Result<Response, Error> {
@@ -371,19 +335,21 @@ impl Client {
             match stream.sender().try_send_request(request).await {
                 Ok(response) => {
                     let mut response = response.map(Body::response);
-                    if response.extensions().get::<OnUpgrade>().is_some() {
-                        response.extensions_mut().insert(Held::new(stream));
+                    let extensions = response.extensions_mut();
+                    if let Some(granted) = extensions.remove::<OnUpgrade>() {
+                        extensions.insert(Far::Stream(granted));
+                        extensions.insert(Held::new(stream));
                     } else {
-                        response.body_mut().lease(Lease::Http2(stream));
+                        response.body_mut().lease(stream);
                     }
                     return Ok(response);
                 }
                 Err(mut error) => match error.take_message() {
                     Some(untouched) if reused && !last => request = untouched,
                     Some(untouched) => {
-                        return Err(failed(error.into_error(), Http2).with_request(untouched));
+                        return Err(failed(error.into_error()).with_request(untouched));
                     }
-                    None => return Err(failed(error.into_error(), Http2)),
+                    None => return Err(failed(error.into_error())),
                 },
             }
         }
@@ -405,23 +371,14 @@ impl Service<Request> for Client {
     }
 }
 
-fn give_back(mut error: hyper::client::conn::TrySendError<Request>, version: HttpVersion) -> Error {
-    let untouched = error.take_message();
-    let error = failed(error.into_error(), version);
-    match untouched {
-        Some(request) => error.never_processed().with_request(request),
-        None => error,
-    }
-}
-
 /// What an error of the codec means.
-fn failed(error: hyper::Error, version: HttpVersion) -> Error {
+fn failed(error: hyper::Error) -> Error {
     let h2 = find_h2(&error);
     let refused = h2.is_some_and(|e| e.is_remote() && is_unprocessed(e));
     let kind = if error.is_user() {
         // The body we were sending broke: that was the client's.
         body_error(&error).map_or(ErrorKind::ClientGone, Error::kind)
-    } else if error.is_parse() || h2.is_some_and(|e| version == Http2 && e.is_library()) {
+    } else if error.is_parse() || h2.is_some_and(h2::Error::is_library) {
         ErrorKind::UpstreamProtocol
     } else {
         ErrorKind::UpstreamReset

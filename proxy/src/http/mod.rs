@@ -6,14 +6,16 @@
 //!
 //! # The seam of the codecs
 //!
-//! HTTP/2 is spoken by hyper and h2. HTTP/1.1 towards clients is spoken by our own codec ([`h1`]): a head is judged and taken
-//! over in one look, and an answer leaves from the task that got it. No layer, and nothing outside of this room, sees a type
-//! of a codec. What one has to bring:
+//! HTTP/2 is spoken by hyper and h2. HTTP/1.1 is spoken by our own codec ([`h1`]): a head is judged and taken over in one
+//! look, and one task reads a request, waits for its answer and writes it, with no channel and wake-up on the way. A
+//! connection at rest, in a pool as well, is next to nothing but its stream; what that costs: one that an endpoint has
+//! closed is found when it is taken or swept, not at that moment. No layer, and nothing outside of this room, sees a type of
+//! a codec. What one has to bring:
 //!
 //! | where | what it is asked for |
 //! |---|---|
 //! | `server.rs` | a future over an [`crate::io::Io`] that calls [`HttpService::send`] for each head with a [`Body`], and writes the answer; to be told to end with the last answer; to hold next to nothing between two requests; to give the stream back after a 101 |
-//! | `client.rs` | a sender: is it closed, is it ready, send a request and give it back untouched if nothing of it was written; HTTP/2: how many streams the peer allows |
+//! | `client.rs` | does a connection still live, send a request on it; HTTP/2: give it back untouched if nothing of it was written, how many streams the peer allows |
 //! | `body/source.rs` | frames of a body, their length where it is known, and whose fault a broken one is |
 //! | `bridge.rs` | the endpoint's stream after a 101 |
 //!

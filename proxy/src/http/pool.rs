@@ -2,8 +2,8 @@
 //! set of HTTP/2 connections, each filled up to what its peer allows before another one is opened. All pools together keep
 //! no more than [`super::kept`] allows.
 
-use super::body::End;
-use super::client::{Http1Sender, Http2Sender, Target};
+use super::client::{Http2Sender, Target};
+use super::h1::client::{Conn, Rest};
 use super::kept::{Asked, Kept};
 use crate::error::{Error, ErrorKind};
 use parking_lot::Mutex;
@@ -48,7 +48,7 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    sender: Http1Sender,
+    conn: Conn,
     since: u32,
 }
 
@@ -79,17 +79,6 @@ pub(super) struct Allows {
     extended: AtomicBool,
     opened: Instant,
     asked: Notify,
-}
-
-/// A connection lent to an exchange.
-pub(super) enum Lease {
-    /// All of it.
-    Http1 {
-        sender: Http1Sender,
-        pool: Arc<Pool>,
-    },
-    /// One stream.
-    Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
 }
 
 /// One stream counted on a connection.
@@ -165,28 +154,20 @@ impl Pool {
     }
 
     /// The idle HTTP/1 connection that was used last and still lives.
-    pub(super) fn take_idle(&self) -> Option<Http1Sender> {
+    pub(super) fn take_idle(&self) -> Option<Conn> {
         self.is_used();
         self.with_idle(|idle| {
-            let mut at = idle.len();
-            while at > 0 {
-                at -= 1;
-                let sender = &idle[at].sender;
-                if sender.is_closed() {
-                    idle.swap_remove_back(at);
-                } else if sender.is_ready() {
-                    return idle.remove(at).map(|found| found.sender);
+            while let Some(mut last) = idle.pop_back() {
+                if last.conn.look() == Rest::Quiet {
+                    return Some(last.conn);
                 }
-                // Otherwise the peer answered early and still reads the last request: look further.
             }
             None
         })
     }
 
-    fn put_idle(self: &Arc<Self>, sender: Http1Sender) {
-        if sender.is_closed() {
-            return;
-        }
+    /// Keeps an HTTP/1 connection whose exchange has ended.
+    pub(super) fn put_idle(self: &Arc<Self>, conn: Conn) {
         self.with_idle(|idle| {
             if self.retired.load(Relaxed) {
                 return;
@@ -195,7 +176,7 @@ impl Pool {
                 idle.pop_front();
             }
             idle.push_back(Idle {
-                sender,
+                conn,
                 since: self.sweep.load(Relaxed),
             });
         });
@@ -300,7 +281,7 @@ impl Pool {
         let now = self.sweep.fetch_add(1, Relaxed).wrapping_add(1);
         let stale = |since: u32| now.wrapping_sub(since) >= IDLE_SWEEPS;
         self.with_idle(|idle| {
-            idle.retain(|idle| !stale(idle.since) && !idle.sender.is_closed());
+            idle.retain_mut(|idle| !stale(idle.since) && idle.conn.look() == Rest::Quiet);
         });
         let open = self.with_http2(|http2| {
             http2.open.retain(|conn| {
@@ -404,14 +385,5 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Lease {
-    /// The exchange ended. A connection whose response was not read to its end cannot carry another one.
-    pub(super) fn end(self, end: End) {
-        if let (Lease::Http1 { sender, pool }, End::Complete) = (self, end) {
-            pool.put_idle(sender);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the requests of one accepted connection and hands them to its stack.
 
-use super::bridge::{Streams, Upgrade};
+use super::bridge::{Far, Streams, Upgrade};
 use super::client::{CONNECTION_WINDOW, PING, SEND_BUFFER, STREAM_WINDOW};
 use super::h1::server::{Served, Server};
 use super::heads::{self, Timed};
@@ -225,7 +225,7 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.inner.as_mut().poll(cx))?;
         if let Some((client, upgraded)) = self.wanted.take()
-            && let Some(endpoint) = response.extensions_mut().remove::<OnUpgrade>()
+            && let Some(endpoint) = response.extensions_mut().remove::<Far>()
         {
             let stream = response.extensions_mut().remove::<Held>();
             upgraded.run(Upgrade { endpoint, stream }, client);

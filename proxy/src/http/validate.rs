@@ -2,12 +2,11 @@
 //! are judged and forwarded. Pure; nothing is repaired.
 
 use super::Request;
-use super::client::MAX_HEAD;
 use super::strict::{self, Refusal};
 use crate::error::{Error, ErrorKind};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use hyper::ext::Protocol;
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -239,39 +238,6 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the path is not valid")?;
-    Ok(())
-}
-
-/// One way only to find the end of the body of an HTTP/1 answer. The codec would choose one, and both would go on.
-pub fn response<B>(response: &http::Response<B>) -> Result<(), Error> {
-    let wrong = |why| Err(Error::new(ErrorKind::UpstreamProtocol).with_detail(why));
-    // The codec reads larger pieces than a head may be.
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    if response.headers().iter().map(size).sum::<usize>() > MAX_HEAD {
-        return wrong("the endpoint sent too large a head");
-    }
-    let (fields, mut lengths) = (
-        response.headers(),
-        response.headers().get_all(CONTENT_LENGTH).iter(),
-    );
-    if let Some(length) = lengths.next() {
-        if lengths.next().is_some() {
-            return wrong("the endpoint sent more than one Content-Length");
-        }
-        if !is_length(length.as_bytes()) {
-            return wrong("the endpoint sent a Content-Length that is not a number");
-        }
-    }
-    let mut encodings = fields.get_all(TRANSFER_ENCODING).iter();
-    let Some(encoding) = encodings.next() else {
-        return Ok(());
-    };
-    if fields.contains_key(CONTENT_LENGTH) {
-        return wrong("the endpoint sent both Content-Length and Transfer-Encoding");
-    }
-    if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return wrong("the endpoint sent a Transfer-Encoding other than one `chunked`");
-    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Where the frames of a body come from.
 
 use crate::error::{Error, ErrorKind};
+use crate::http::h1::client::Answer;
 use crate::http::h1::wire::Asked;
 use crate::http::replay::Reader;
 use bytes::Bytes;
@@ -19,6 +20,8 @@ pub(super) enum Source {
     Full(Bytes),
     /// From a connection; the kind says whose fault it is when it breaks.
     Incoming(Incoming, ErrorKind),
+    /// From an HTTP/1 connection to an endpoint.
+    Answer(Box<Answer>),
     /// From a client's HTTP/1 connection.
     Asked(Asked),
     /// Kept for another try.
@@ -48,6 +51,7 @@ impl Source {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(|e| broken_body(*kind, e))))
             }
+            Source::Answer(answer) => answer.poll_frame(cx),
             Source::Asked(asked) => asked.poll_frame(cx),
             Source::Replay(reader) => reader.poll_frame(cx),
             Source::Ahead(_) => {
@@ -79,6 +83,7 @@ impl Source {
             Source::Empty => true,
             Source::Full(bytes) => bytes.is_empty(),
             Source::Incoming(incoming, _) => http_body::Body::is_end_stream(incoming),
+            Source::Answer(answer) => answer.is_end_stream(),
             Source::Asked(asked) => asked.is_end_stream(),
             Source::Replay(reader) => reader.is_end_stream(),
             Source::Ahead(_) => false,
@@ -94,6 +99,7 @@ impl Source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(incoming, _) => incoming.size_hint(),
+            Source::Answer(answer) => answer.size_hint(),
             Source::Asked(asked) => asked.size_hint(),
             Source::Replay(reader) => reader.size_hint(),
             Source::Ahead(_) => SizeHint::default(),
@@ -107,6 +113,7 @@ impl Source {
             Source::Empty => "empty",
             Source::Full(_) => "full",
             Source::Incoming(..) => "incoming",
+            Source::Answer(_) => "answer",
             Source::Asked(_) => "asked",
             Source::Replay(_) => "replay",
             Source::Ahead(_) => "ahead",

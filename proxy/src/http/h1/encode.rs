@@ -87,11 +87,6 @@ impl Encoder {
             }
         }
     }
-
-    /// Nothing is owed any more: the end needs no bytes.
-    pub(in crate::http) fn is_complete(&self) -> bool {
-        matches!(self, Encoder::Nothing | Encoder::Length(0))
-    }
 }
 
 impl Announced {

@@ -17,7 +17,7 @@ use super::request::{Head, Parser, Says};
 use super::switched::Switched;
 use super::wire::{Go, Upload, Wire};
 use crate::error::{Error, ErrorKind};
-use crate::http::bridge::Upgrade;
+use crate::http::bridge::{Far, Upgrade};
 use crate::http::pool::Held;
 use crate::http::strict::Refusal;
 use crate::http::{Body, HttpService, Request, Response, ServiceFuture};
@@ -25,7 +25,6 @@ use crate::io::Io;
 use crate::tasks::Ending;
 use http::StatusCode;
 use http_body::Body as _;
-use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
@@ -241,7 +240,7 @@ impl Server {
             return Ok(None);
         }
         // Another one would be taken for what comes before the answer.
-        let endpoint = answer.extensions_mut().remove::<OnUpgrade>();
+        let endpoint = answer.extensions_mut().remove::<Far>();
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS && self.form.upgrade;
         let endpoint = endpoint.filter(|_| switches);
         let endpoint = endpoint.ok_or_else(|| Error::new(ErrorKind::Internal))?;

@@ -1,11 +1,11 @@
 //! HTTP/2 as well-behaved clients and endpoints speak it: trailers, many streams, tunnels on one stream, and heads that
 //! come late or too large.
 
+use super::super::bridge::Far;
 use super::*;
 use http_body::Frame;
 use http_body_util::Empty;
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 #[tokio::test]
@@ -128,7 +128,9 @@ async fn extended_connect_makes_a_tunnel_of_one_stream() {
     for _ in 0..3 {
         let mut response = send(&client, websocket()).await.unwrap();
         assert_eq!(response.status(), 200);
-        let stream = response.extensions_mut().remove::<OnUpgrade>().unwrap();
+        let Some(Far::Stream(stream)) = response.extensions_mut().remove::<Far>() else {
+            panic!("no stream was granted");
+        };
         open.push(TokioIo::new(stream.await.unwrap()));
     }
     for (at, stream) in open.iter_mut().enumerate() {
