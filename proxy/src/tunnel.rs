@@ -53,6 +53,8 @@ use std::time::Duration;
 
 /// Streams of one tunnel.
 pub const MAX_STREAMS: usize = 100;
+/// Streams the serving side takes at once: the other side may believe one at its end that we still hold.
+const TAKEN: usize = 2 * MAX_STREAMS;
 /// Tunnels of one worker to one endpoint.
 pub const MAX_TUNNELS: usize = 64;
 /// Bytes that wait for a slow reader of one stream.

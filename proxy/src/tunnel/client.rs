@@ -2,7 +2,7 @@
 
 use super::{
     ANSWER, FRAME, Heartbeat, MAX_STREAMS, MAX_TUNNELS, Open, SEND_BUFFER, STREAM_WINDOW, Size,
-    Sizes, Stream, TICK, TUNNEL_WINDOW,
+    Sizes, Stream, TAKEN, TICK, TUNNEL_WINDOW,
 };
 use crate::connect::Connector;
 use crate::connection::Direction;
@@ -309,6 +309,8 @@ pub(super) fn settings() -> h2::client::Builder {
         .initial_connection_window_size(TUNNEL_WINDOW)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
+        // As at the serving side: an application that falls resets all of its streams at once.
+        .max_concurrent_reset_streams(TAKEN)
         .data_frame_budget(TUNNEL_WINDOW as usize);
     settings
 }

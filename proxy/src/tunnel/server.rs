@@ -1,7 +1,7 @@
 //! The side that serves: each stream of a tunnel becomes a connection to the application.
 
 use super::{
-    FRAME, Heartbeat, MAX_STREAMS, Open, SEND_BUFFER, STREAM_WINDOW, Stream, TICK, TUNNEL_WINDOW,
+    FRAME, Heartbeat, Open, SEND_BUFFER, STREAM_WINDOW, Stream, TAKEN, TICK, TUNNEL_WINDOW,
 };
 use crate::accept::Accepted;
 use crate::connect::HANDSHAKE_TIMEOUT;
@@ -22,9 +22,6 @@ use weft_proxy_api::identity::SpiffeId;
 
 /// Ticks without streams after which a tunnel is closed; long after the side that opened it should have.
 const IDLE_TICKS: u32 = 30;
-
-/// Streams taken at once: the other side may believe one at its end that we still hold.
-const TAKEN: usize = 2 * MAX_STREAMS;
 
 /// What is known about the other end of a tunnel.
 #[derive(Debug, Clone)]
@@ -101,6 +98,9 @@ pub(super) fn settings() -> h2::server::Builder {
         .max_frame_size(FRAME)
         .max_header_list_size(1024)
         .max_send_buffer_size(SEND_BUFFER)
+        // What is reset at once, because a peer or an application stood still or fell, ends no other stream.
+        .max_concurrent_reset_streams(TAKEN)
+        .max_pending_accept_reset_streams(TAKEN)
         .data_frame_budget(TUNNEL_WINDOW as usize);
     settings
 }

@@ -34,11 +34,8 @@ async fn streams_to(count: usize, serving: h2::server::Builder) -> Vec<(Stream, 
         tokio::spawn(connection);
         let mut opened = Vec::new();
         for _ in 0..count {
-            let mut request = Request::new(());
-            *request.method_mut() = Method::CONNECT;
-            *request.uri_mut() = "weft".parse().unwrap();
             let mut sender = sender.clone().ready().await.unwrap();
-            let (answer, send) = sender.send_request(request, false).unwrap();
+            let (answer, send) = sender.send_request(asked(), false).unwrap();
             opened.push(Stream::new(send, answer.await.unwrap().into_body(), None));
         }
         opened
@@ -183,6 +180,66 @@ async fn tiny_pieces_for_a_reader_that_waits_do_not_end_the_tunnel_of_others() {
     let mut heard = Vec::new();
     slow.read_to_end(&mut heard).await.unwrap();
     assert!(heard == said, "whole and in order");
+}
+
+/// A request for a stream.
+fn asked() -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = "weft".parse().unwrap();
+    request
+}
+
+/// Lets every task that can go on do so.
+async fn a_while() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn streams_given_up_while_their_peer_stood_still_end_no_other() {
+    let (near, far) = duplex(64 * 1024);
+    let (calling, serving) = (client::settings(), server::settings());
+    let (calling, serving) = tokio::join!(
+        calling.handshake::<_, Bytes>(near),
+        serving.handshake::<_, Bytes>(far)
+    );
+    let ((sender, calling), mut serving) = (calling.unwrap(), serving.unwrap());
+    tokio::spawn(calling);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let (request, mut respond) = serving.accept().await.unwrap().unwrap();
+        let send = respond.send_response(Response::new(()), false).unwrap();
+        let stream = Stream::new(send, request.into_body(), None);
+        tokio::spawn(async move {
+            let (mut r, mut w) = tokio::io::split(stream);
+            let _ = tokio::io::copy(&mut r, &mut w).await;
+        });
+        tokio::select! {
+            _ = serving.accept() => panic!("nobody else asks yet"),
+            _ = stopped => {}
+        }
+        goes_on.await.unwrap();
+        while let Some(Ok(_)) = serving.accept().await {}
+    });
+    let mut first = sender.clone().ready().await.unwrap();
+    let (answer, send) = first.send_request(asked(), false).unwrap();
+    let mut kept = Stream::new(send, answer.await.unwrap().into_body(), None);
+    stop.send(()).unwrap();
+    a_while().await;
+    let mut given_up = Vec::new();
+    for _ in 0..MAX_STREAMS / 2 {
+        let mut sender = sender.clone().ready().await.unwrap();
+        given_up.push(sender.send_request(asked(), false).unwrap());
+    }
+    a_while().await;
+    drop(given_up);
+    a_while().await;
+    go_on.send(()).unwrap();
+    kept.write_all(b"x").await.unwrap();
+    assert_eq!(kept.read_u8().await.unwrap(), b'x');
 }
 
 #[tokio::test]
