@@ -468,6 +468,11 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => frame,
         };
         if let Some(watch) = &this.watch {
+            // What is last is worth more than the limit.
+            if frame.is_data() && !this.source.is_end_stream() && watch.is_over() {
+                watch.late(ErrorKind::RequestTimeout);
+                return Poll::Ready(Some(this.too_late(ErrorKind::RequestTimeout)));
+            }
             watch.heard();
         }
         this.passed_frame(&mut frame);

@@ -142,6 +142,12 @@ impl Watch {
         }
     }
 
+    /// Is the time for everything up? Where bytes go by without a pause, or the reader makes the pauses, nobody waits for them,
+    /// and so nobody sees it.
+    pub(super) fn is_over(&self) -> bool {
+        self.limits.whole.is_some_and(|at| at <= Instant::now())
+    }
+
     /// A byte went by.
     pub(super) fn heard(&self) {
         if let Some(idle) = &self.limits.idle {

@@ -74,6 +74,23 @@ async fn a_body_ends_with_the_time_of_its_request_and_grpc_says_so_in_trailers()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_never_pauses_ends_with_the_time_of_its_request_too() {
+    let whole = Some(Instant::now() + Duration::from_secs(1));
+    let limits = Limits {
+        whole,
+        ..Limits::default()
+    };
+    let piece = || Ok(http_body::Frame::data("piece".into()));
+    let mut body = Body::frames([piece(), piece(), piece()]);
+    body.limit(Watch::new(limits, None, false));
+    assert!(body.frame().await.unwrap().is_ok());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RequestTimeout);
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_may_last_but_not_be_silent() {
     let began = Instant::now();
     let limits = Limits {
