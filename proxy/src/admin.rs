@@ -14,15 +14,19 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
+/// Of these, from one address: a neighbour that holds on to its own does not keep the orchestrator's probes out.
+const MAX_OF_ONE: usize = 16;
 /// Time for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body of an order.
@@ -55,7 +59,7 @@ impl Admin {
     /// Serves on every listener until dropped, or until another process does.
     pub async fn run(self: Arc<Self>, listeners: Vec<std::net::TcpListener>) {
         let tasks = Tasks::default();
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let slots = Slots::default();
         let accept = |listener| accept(self.clone(), listener, slots.clone(), tasks.clone());
         tokio::select! {
             _ = futures_util::future::join_all(listeners.into_iter().map(accept)) => {}
@@ -153,12 +157,44 @@ impl Admin {
     }
 }
 
-async fn accept(
-    admin: Arc<Admin>,
-    listener: std::net::TcpListener,
-    slots: Arc<Semaphore>,
-    tasks: Tasks,
-) {
+/// Connections now, by address.
+#[derive(Debug, Clone, Default)]
+struct Slots(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them, until it is dropped.
+struct Slot {
+    slots: Slots,
+    of: IpAddr,
+}
+
+impl Slots {
+    /// `None`: there are too many, of all or of this one.
+    fn take(&self, peer: SocketAddr) -> Option<Slot> {
+        let of = peer.ip().to_canonical();
+        let mut taken = self.0.lock();
+        let (all, own) = (taken.values().sum::<usize>(), taken.get(&of));
+        if all >= MAX_CONNECTIONS || own.is_some_and(|own| *own >= MAX_OF_ONE) {
+            return None;
+        }
+        *taken.entry(of).or_default() += 1;
+        let slots = self.clone();
+        Some(Slot { slots, of })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.0.lock();
+        if let Some(own) = taken.get_mut(&self.of) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.of);
+            }
+        }
+    }
+}
+
+async fn accept(admin: Arc<Admin>, listener: std::net::TcpListener, slots: Slots, tasks: Tasks) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return tracing::error!("no admin listener");
     };
@@ -166,7 +202,7 @@ async fn accept(
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 // Over the limit: closed at once, so that a flood does not queue up behind itself.
-                let Ok(slot) = slots.clone().try_acquire_owned() else {
+                let Some(slot) = slots.take(peer) else {
                     continue;
                 };
                 let admin = admin.clone();
@@ -327,6 +363,22 @@ mod tests {
             403
         );
         assert!(!admin.draining.is_leaving());
+    }
+
+    #[test]
+    fn nobody_takes_all_connections_and_those_that_end_come_back() {
+        let slots = Slots::default();
+        let peer = |n: u8| SocketAddr::from(([10, 0, 0, n], 9));
+        let hold = |n: u8| std::iter::from_fn(|| slots.take(peer(n))).collect::<Vec<_>>();
+        let mut held: Vec<_> = (1..5).map(hold).collect();
+        let counts: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(counts, [MAX_OF_ONE; 4]);
+        assert!(slots.take(peer(9)).is_none(), "that is all");
+        held.pop();
+        let alike: SocketAddr = "[::ffff:10.0.0.1]:9".parse().unwrap();
+        assert!(slots.take(alike).is_none() && slots.take(peer(9)).is_some());
+        drop(held);
+        assert!(slots.0.lock().is_empty());
     }
 
     #[test]
