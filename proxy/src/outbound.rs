@@ -184,11 +184,10 @@ async fn first_words(
         First::Client => LONG_SILENCE,
     };
     if let Some(opening) = client_within(silence, tcp, bytes).await? {
-        known.saw(if known.first() == First::Server {
-            First::Server
-        } else {
-            First::Client
-        });
+        // One that came and went without a word says nothing about the next.
+        if matches!(opening, Opening::Client(_)) && known.first() != First::Server {
+            known.saw(First::Client);
+        }
         return Ok(opening);
     }
     let Ok(upstream) = tcp::open(&worker.shared, &known.destination, client, None).await else {

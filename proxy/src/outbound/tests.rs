@@ -159,6 +159,26 @@ async fn the_application_does_not_reach_its_own_proxy_through_it() {
     }
 }
 
+#[tokio::test]
+async fn who_comes_and_goes_without_a_word_does_not_count_as_the_first_to_speak() {
+    let (worker, _drain, _driver) = lonely_worker();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let known = Known::new(crate::policy::Destination::new(address));
+    for (words, first) in [("", First::Unknown), ("\0", First::Client)] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(words.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        // However slow we are, the client has said all it will.
+        tcp.readable().await.unwrap();
+        let mut bytes = BytesMut::new();
+        let opening = first_words(&worker, &known, 0, &mut tcp, &mut bytes).await;
+        assert_eq!(opening.unwrap().label() == "silent", words.is_empty());
+        assert_eq!(known.first(), first);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wish_that_cannot_be_handed_over_can_be_made_again() {
     // Nobody takes wishes: more than may wait cannot be handed over.
