@@ -217,7 +217,11 @@ async fn a_valid_certificate_is_kept_while_renewal_fails_and_dropped_when_it_end
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_for_somebody_else_or_without_life_is_refused() {
-    for (name, seconds, why) in [("db", 1000, "we are"), ("web", -200, "expired")] {
+    for (name, seconds, why) in [
+        ("db", 1000, "we are"),
+        ("web", -200, "expired"),
+        ("web", -30, "clocks"),
+    ] {
         let mut stage = stage(name, Some(seconds));
         stage
             .until(|state| matches!(state, State::Asking(Some(reason)) if reason.contains(why)))
