@@ -158,7 +158,7 @@ impl Group {
             for _ in 0..DRAWS {
                 let at = self.at_random(random);
                 let drawn = self.check(at, ask, None);
-                if drawn.is_some() && self.has_grown(at, ask, random) {
+                if drawn.is_some_and(|(_, probe)| probe || self.has_grown(at, ask, random)) {
                     return drawn;
                 }
             }
@@ -182,7 +182,7 @@ impl Group {
                 }
                 let drawn = self.check(at, ask, Some(first.id));
                 if drawn.is_some() {
-                    return drawn.filter(|_| self.has_grown(at, ask, random));
+                    return drawn.filter(|(_, probe)| *probe || self.has_grown(at, ask, random));
                 }
             }
         }
@@ -223,15 +223,19 @@ impl Group {
                 None => turn,
             };
             let found = self.check(at, ask, None);
-            if found.is_some_and(|(endpoint, _)| !endpoint.is_pushed_back(ask.now))
-                && self.has_grown(at, ask, random)
-            {
+            let fits = |(endpoint, probe): Found<'_>| {
+                let left_alone = endpoint.is_pushed_back(ask.now);
+                probe || (!left_alone && self.has_grown(at, ask, random))
+            };
+            if found.is_some_and(fits) {
                 return found;
             }
         }
         self.walk(ask, None, random)
     }
 
+    /// The endpoint, if it may be taken. One that is to prove itself is told so once: whoever finds it takes it, or nobody
+    /// does for a while.
     fn check(&self, at: usize, ask: Ask<'_>, except: Option<u64>) -> Option<Found<'_>> {
         let endpoint = self.members.get(at)?;
         if except == Some(endpoint.id) || ask.tried.contains(&endpoint.id) {

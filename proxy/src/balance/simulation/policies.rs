@@ -68,6 +68,29 @@ fn round_robin_passes_over_who_is_set_aside() {
 }
 
 #[test]
+fn who_is_to_prove_itself_does_so_however_new_and_whatever_it_asked_for() {
+    let slow_start = Duration::from_secs(3600);
+    for policy in [BalancerPolicy::Ewma, BalancerPolicy::RoundRobin] {
+        let settings = Balancer {
+            slow_start,
+            ..by(policy.clone())
+        };
+        for seed in 0..20 {
+            let set = with(weighted(&[1, 1, 1]), &settings);
+            set.update_at(SECOND, weighted(&[1, 1, 1, 1]));
+            let new = set.endpoints()[3].clone();
+            eject(&new, 2 * SECOND);
+            new.push_back(2 * SECOND, Duration::from_secs(60));
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut pick = || set.pick_with(10 * SECOND, Wish::default(), &mut random);
+            let picks: Vec<_> = (0..100).map(|_| pick().unwrap()).collect();
+            let probes = picks.iter().filter(|pick| pick.in_flight.is_probe());
+            assert_eq!(probes.count(), 1, "{policy:?} {seed}");
+        }
+    }
+}
+
+#[test]
 fn least_request_looks_at_requests_under_way_and_not_at_latency() {
     let set = with(weighted(&[1, 1, 1]), &by(BalancerPolicy::LeastRequest));
     let mut simulation = Simulation::new(set.clone());
