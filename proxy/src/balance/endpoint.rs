@@ -5,7 +5,11 @@ use super::ewma::Ewma;
 use super::health::Health;
 use super::limits::{Limits, Permit};
 use crate::metrics::{EndpointMetrics, Group};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -232,10 +236,12 @@ impl Endpoint {
 
     /// Nobody routes here any more: its connections need not be kept.
     pub(crate) fn retire(&self) {
+        self.gone.store(true, Relaxed);
+        // Whoever sets it aside at this moment looks afterwards whether it is gone: one of us gives its place back.
+        fence(SeqCst);
         if self.breaker.close(0) {
             self.health.returned();
         }
-        self.gone.store(true, Relaxed);
         self.left.notify_waiters();
     }
 
@@ -275,6 +281,10 @@ impl Endpoint {
         if self.breaker.open(now, rules, fastrand::f64()) {
             self.health.metrics.ejection();
             self.health.changed();
+            fence(SeqCst);
+            if self.is_gone() {
+                self.readmit(now);
+            }
         } else {
             self.health.returned();
         }
