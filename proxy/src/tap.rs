@@ -11,6 +11,7 @@ use crate::connection::Direction;
 use crate::http::body::End;
 use crate::http::{Attribution, Request, Response, headers, outcome::ResponseHead};
 use crate::metrics::Metrics;
+use crate::tell::without_userinfo;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use std::sync::Arc;
@@ -26,13 +27,18 @@ const MAX_VALUE: usize = 512;
 /// Bytes of a path shown.
 const MAX_PATH: usize = 2048;
 /// Words in the names of fields whose values are shown only when that is asked for.
-const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 12] = [
     "authorization",
     "cookie",
     "token",
     "secret",
     "password",
+    "passwd",
+    "credential",
+    "session",
+    "jwt",
     "api-key",
+    "api_key",
     "apikey",
 ];
 
@@ -202,14 +208,15 @@ impl Taps {
         }
         let authority = request.uri().authority().map(|at| at.as_str().to_owned());
         let host = || request.headers().get(http::header::HOST);
+        let authority = authority
+            .unwrap_or_else(|| host().map_or_else(String::new, |host| text(host.as_bytes())));
         let shown = taps.iter().map(|tap| tap.fields).max_by_key(Fields::rank);
         let look = Look {
             exchange: self.exchanges.fetch_add(1, Relaxed) + 1,
             outbound: direction == Direction::Outbound,
             method: request.method().as_str().to_owned(),
             path: shortened(request.uri().path(), MAX_PATH),
-            authority: authority
-                .unwrap_or_else(|| host().map_or_else(String::new, |host| text(host.as_bytes()))),
+            authority: without_userinfo(&authority).to_owned(),
             request_fields: shown.map_or_else(Vec::new, |shown| shown.of(request.headers())),
             ..Look::default()
         };

@@ -81,11 +81,27 @@ fn secrets_are_blotted_out_unless_asked_for() {
 }
 
 #[test]
+fn a_password_before_the_host_is_not_shown() {
+    for uri in ["http://ann:secret@web:80/a", "/a"] {
+        let story = Story::new(Fields::Hidden, 8);
+        let request = http::Request::get(uri)
+            .header("host", "ann:secret@web:80")
+            .body(Body::empty())
+            .unwrap();
+        let begun = story.metrics.taps().begin(Direction::Inbound, &request);
+        assert_eq!(begun.unwrap().look.authority, "web:80", "{uri}");
+    }
+}
+
+#[test]
 fn whatever_is_called_a_secret_is_one() {
     for (name, secret) in [
         ("x-api-key", true),
         ("x-auth-token", true),
         ("proxy-authorization", true),
+        ("x_api_key", true),
+        ("x-session-id", true),
+        ("x-goog-iap-jwt-assertion", true),
         ("x-request-id", false),
         ("user-agent", false),
     ] {

@@ -176,10 +176,10 @@ impl Story {
 
     /// Host the client asked for, without what no host contains.
     pub fn host(&self) -> &str {
-        match self.uri.authority() {
+        without_userinfo(match self.uri.authority() {
             Some(authority) => authority.as_str(),
             None => text(self.host.as_ref()),
-        }
+        })
     }
 
     /// Lets go of the buffers that its texts are pieces of: what waits is to hold little more than is told of it.
@@ -225,6 +225,13 @@ pub(crate) fn share(value: &str) -> Result<f64, String> {
 /// As much of a text as is told.
 pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(LONGEST)]
+}
+
+/// An authority without what may stand before it, `user:password@`: a request with that is refused, but told about.
+pub(crate) fn without_userinfo(authority: &str) -> &str {
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host)
 }
 
 /// A field as text; what is not text is left out.

@@ -80,7 +80,12 @@ fn line(story: &Story, form: Form, query: bool) -> String {
 
 #[test]
 fn a_story_that_has_to_wait_holds_what_is_told_of_it_and_little_more() {
-    for uri in ["/cart?card=4111", "http://web.shop:80/cart?card=4111", "*"] {
+    for uri in [
+        "/cart?card=4111",
+        "http://web.shop:80/cart?card=4111",
+        "http://ann:4111@web.shop:80/cart",
+        "*",
+    ] {
         let mut story = story(403, 2, Some("E111 denied"));
         story.uri = uri.parse().unwrap();
         let before = line(&story, Form::Json, true);
@@ -119,6 +124,15 @@ fn a_line_says_what_happened_and_hides_queries() {
     assert_eq!(value["duration_us"], 2000);
     assert_eq!(value["error"], "E111 denied");
     assert!(!text.contains("4111"), "{text}");
+    let mut named = story(400, 2, Some("E101 bad-request"));
+    named.uri = "http://ann:4111@web.shop:80/cart".parse().unwrap();
+    for form in [Form::Json, Form::Common] {
+        let text = line(&named, form, false);
+        assert!(
+            text.contains("web.shop:80") && !text.contains("4111"),
+            "{text}"
+        );
+    }
 }
 
 /// Blocks until it is let go.
