@@ -46,12 +46,15 @@ impl fmt::Display for Backend {
 const ALL: [Backend; 3] = [Backend::IptablesNft, Backend::IptablesLegacy, Backend::Nft];
 
 impl Backend {
-    /// The one asked for, or the first that works; the error says why each one does not.
-    pub fn choose(choice: Choice) -> anyhow::Result<Self> {
+    /// The one asked for, or the first that works for all families; the error says why each one does not.
+    pub fn choose(choice: Choice, families: &[Family]) -> anyhow::Result<Self> {
         let candidates = ALL.into_iter().filter(|backend| backend.is(choice));
         let mut reasons = Vec::new();
         for backend in candidates {
-            match backend.probe() {
+            match families
+                .iter()
+                .try_for_each(|family| backend.probe(*family))
+            {
                 Ok(()) => return Ok(backend),
                 Err(error) => reasons.push(format!("{backend}: {error:#}")),
             }
@@ -73,12 +76,12 @@ impl Backend {
     }
 
     /// Asks for something harmless that needs everything the rules need, and changes nothing.
-    fn probe(self) -> anyhow::Result<()> {
+    fn probe(self, family: Family) -> anyhow::Result<()> {
         match self {
-            Backend::Nft => netlink::chain_exists(Family::V4, nft::TABLE, INBOUND_CHAIN).map(drop),
+            Backend::Nft => netlink::chain_exists(family, nft::TABLE, INBOUND_CHAIN).map(drop),
             _ => {
                 let trial = "*nat\n:WEFT_PROBE - [0:0]\n-A WEFT_PROBE -p tcp -j REDIRECT --to-ports 1\nCOMMIT\n";
-                self.restore(Family::V4, trial, &["--test"])
+                self.restore(family, trial, &["--test"])
             }
         }
     }
@@ -98,7 +101,7 @@ impl Backend {
         self.apply_families(plan, families)?;
         for other in ALL
             .into_iter()
-            .filter(|other| *other != self && other.probe().is_ok())
+            .filter(|other| *other != self && other.probe(Family::V4).is_ok())
         {
             for family in [Family::V4, Family::V6] {
                 other.remove(plan, family)?;
@@ -147,7 +150,7 @@ impl Backend {
         ]));
         let (mut removed, mut reasons, mut works) = (Vec::new(), Vec::new(), false);
         for backend in ALL.into_iter().filter(|backend| backend.is(choice)) {
-            if let Err(error) = backend.probe() {
+            if let Err(error) = backend.probe(Family::V4) {
                 reasons.push(format!("{backend}: {error:#}"));
                 continue;
             }

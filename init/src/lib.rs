@@ -40,9 +40,10 @@ pub fn run() -> ExitCode {
 pub fn execute(args: &Args) -> anyhow::Result<()> {
     let plan = Plan::from_args(args);
     if args.dry_run {
-        let backend = Backend::choose(args.backend).unwrap_or(Backend::Nft);
+        let families = families(args);
+        let backend = Backend::choose(args.backend, &families).unwrap_or(Backend::Nft);
         println!("# backend: {backend}");
-        print!("{}", backend.render(&plan, &families(args)));
+        print!("{}", backend.render(&plan, &families));
         return Ok(());
     }
     if args.remove {
@@ -51,7 +52,7 @@ pub fn execute(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let families = families(args);
-    let backend = Backend::choose(args.backend)?;
+    let backend = Backend::choose(args.backend, &families)?;
     backend.apply(&plan, &families)?;
     println!(
         "weft-init: redirection in place by {backend} for {}",
