@@ -3,7 +3,7 @@
 mod copy;
 mod relay;
 
-pub use copy::copy;
+pub use copy::{Broken, copy};
 pub use relay::Relay;
 
 use crate::balance::{self, EndpointSet, InFlight, Limit, Refusal, Wish};

@@ -54,8 +54,21 @@ impl Source for Io {
     }
 }
 
+/// A copy that failed.
+#[derive(Debug)]
+pub struct Broken {
+    /// At the client's end rather than at the server's.
+    pub at_client: bool,
+    /// How.
+    pub error: io::Error,
+}
+
 /// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it.
-pub async fn copy<C, S>(client: &mut C, server: &mut S, count: impl Fn(u64, u64)) -> io::Result<()>
+pub async fn copy<C, S>(
+    client: &mut C,
+    server: &mut S,
+    count: impl Fn(u64, u64),
+) -> Result<(), Broken>
 where
     C: Source + AsyncWrite,
     S: Source + AsyncWrite,
@@ -79,10 +92,10 @@ where
             if moved != (0, 0) {
                 count(moved.0, moved.1);
             }
+            let broken = |at_client, error| Poll::Ready(Err(Broken { at_client, error }));
             match (sent, received) {
-                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
-                    Poll::Ready(Err(error))
-                }
+                (Poll::Ready(Err(error)), _) => broken(up.reader_failed, error),
+                (_, Poll::Ready(Err(error))) => broken(!down.reader_failed, error),
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
                 _ => Poll::Pending,
             }
@@ -101,6 +114,8 @@ struct Half {
     /// Bytes moved since they were last counted.
     moved: u64,
     unflushed: bool,
+    /// It was the reader that failed, not the writer.
+    reader_failed: bool,
     state: State,
 }
 
@@ -120,6 +135,7 @@ impl Default for Half {
             want: 4 * SMALL,
             moved: 0,
             unflushed: false,
+            reader_failed: false,
             state: State::Open,
         }
     }
@@ -142,6 +158,7 @@ impl Half {
             match &mut self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ended(Err(error)) => {
+                    self.reader_failed = true;
                     return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::Other.into())));
                 }
                 State::Ended(Ok(())) => {
@@ -268,7 +285,7 @@ mod tests {
     async fn between<F>(
         size: usize,
         talk: impl FnOnce(DuplexStream, DuplexStream) -> F,
-    ) -> (io::Result<()>, (u64, u64))
+    ) -> (Result<(), Broken>, (u64, u64))
     where
         F: Future<Output = ()>,
     {
@@ -348,12 +365,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_that_is_gone_ends_the_copy() {
-        let (copied, _) = between(64, |mut client, server| async move {
-            drop(server);
-            let _ = client.write_all(&[0; 10]).await;
-        })
-        .await;
-        assert!(copied.is_err());
+    async fn a_writer_that_is_gone_ends_the_copy_and_is_named() {
+        for client_goes in [false, true] {
+            let (copied, _) = between(64, |client, server| async move {
+                let (gone, mut stays) = match client_goes {
+                    true => (client, server),
+                    false => (server, client),
+                };
+                drop(gone);
+                let _ = stays.write_all(&[0; 10]).await;
+            })
+            .await;
+            assert_eq!(copied.unwrap_err().at_client, client_goes);
+        }
+    }
+
+    /// Fails when it is read, and takes what is written.
+    struct Reset;
+
+    impl Source for Reset {}
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    impl AsyncWrite for Reset {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_resets_is_named() {
+        let (mut silent, _other) = duplex(64);
+        let broken = copy(&mut Reset, &mut silent, |_, _| ()).await.unwrap_err();
+        assert!(broken.at_client, "{broken:?}");
+        let broken = copy(&mut silent, &mut Reset, |_, _| ()).await.unwrap_err();
+        assert!(!broken.at_client, "{broken:?}");
     }
 }

@@ -55,9 +55,13 @@ impl Relay {
                 }
             };
             tokio::select! {
-                copied = copy(client, io, count) => {
-                    copied.map_err(|error| Error::new(ErrorKind::UpstreamReset).with_source(error))
-                }
+                copied = copy(client, io, count) => copied.map_err(|broken| {
+                    let whose = match broken.at_client {
+                        true => ErrorKind::ClientGone,
+                        false => ErrorKind::UpstreamReset,
+                    };
+                    Error::new(whose).with_source(broken.error)
+                }),
                 why = conn.closed.closed() => Err(Error::new(match why {
                     CloseReason::Withdrawn => ErrorKind::Denied,
                     CloseReason::Shutdown => ErrorKind::ShuttingDown,
