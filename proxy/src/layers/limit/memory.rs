@@ -137,13 +137,20 @@ fn has_passed(until: &AtomicU64, now: Duration, holds: Duration) -> bool {
 
 /// Resident memory of this process, bytes.
 fn used() -> Option<u64> {
-    resident(&std::fs::read_to_string("/proc/self/statm").ok()?)
+    resident(&std::fs::read_to_string("/proc/self/statm").ok()?, page())
 }
 
-/// The second number of `statm` is in pages; those of 4 KiB are the smallest there are.
-fn resident(statm: &str) -> Option<u64> {
+/// The second number of `statm` is in pages.
+fn resident(statm: &str, page: u64) -> Option<u64> {
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+    Some(pages * page)
+}
+
+/// Bytes of a page: 4 KiB, but 64 on some machines of ARM.
+fn page() -> u64 {
+    // SAFETY: takes a number, and may be called at any time.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
 }
 
 /// What our cgroup allows, of either version.
@@ -193,7 +200,8 @@ mod tests {
             assert_eq!(files(groups), [first, top], "{groups}");
         }
         assert!(files("nonsense\n").is_empty());
-        assert_eq!(resident("100 25 3 0 0\n"), Some(102_400));
+        assert_eq!(resident("100 25 3 0 0\n", 4096), Some(102_400));
+        assert!(page().is_power_of_two());
     }
 
     #[test]
