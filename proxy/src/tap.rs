@@ -24,6 +24,8 @@ pub const MAX_TAPS: usize = 16;
 /// Header fields shown of one message, and bytes of a name or value.
 const MAX_FIELDS: usize = 64;
 const MAX_VALUE: usize = 512;
+/// Bytes of all fields shown of one message: thousands of looks may wait for who reads them.
+const MAX_SHOWN: usize = 4096;
 /// Bytes of a path shown.
 const MAX_PATH: usize = 2048;
 /// Words in the names of fields whose values are shown only when that is asked for.
@@ -379,7 +381,12 @@ impl Fields {
             let value = shortened(&text(value.as_bytes()), MAX_VALUE);
             (shortened(name.as_str(), MAX_VALUE), value)
         });
-        let mut shown: Vec<_> = shown.collect();
+        let mut bytes = 0;
+        let fits = |(name, value): &(String, String)| {
+            bytes += name.len() + value.len();
+            bytes <= MAX_SHOWN
+        };
+        let mut shown: Vec<_> = shown.take_while(fits).collect();
         if self == Fields::Redacted {
             redact(&mut shown);
         }

@@ -113,6 +113,20 @@ fn whatever_is_called_a_secret_is_one() {
 }
 
 #[test]
+fn many_long_fields_are_not_all_kept() {
+    let mut fields = HeaderMap::new();
+    for n in 0..MAX_FIELDS {
+        let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+        let value = http::HeaderValue::try_from("v".repeat(2 * MAX_VALUE)).unwrap();
+        fields.insert(name, value);
+    }
+    let shown = Fields::Plain.of(&fields);
+    assert_eq!(shown.len(), 7);
+    let bytes = shown.iter().map(|(name, value)| name.len() + value.len());
+    assert!(bytes.sum::<usize>() <= MAX_SHOWN);
+}
+
+#[test]
 fn nobody_waits_for_who_does_not_read_and_losses_are_counted() {
     let mut story = Story::new(Fields::Hidden, 2);
     for _ in 0..3 {
