@@ -64,6 +64,19 @@ fn what_others_refer_to_comes_first_and_nothing_comes_twice() {
     assert_eq!(objects, with(&["podMonitor=true"]).render());
 }
 
+/// Dashboards and alerts tell proxies from controllers by it.
+#[test]
+fn what_is_monitored_has_its_job() {
+    let objects = with(&["podMonitor=true"]).render();
+    for job in ["weft-proxy", "weft-control"] {
+        let monitor = find(&objects, &format!("PodMonitor/weft-system/{job}"));
+        let relabelings = &monitor["spec"]["podMetricsEndpoints"][0]["relabelings"];
+        let named = json!({"targetLabel": "job", "replacement": job});
+        let all = relabelings.as_array().unwrap();
+        assert!(all.contains(&named), "{monitor}");
+    }
+}
+
 #[test]
 fn the_text_reads_as_the_objects() {
     for install in [Install::default(), with(&["podMonitor=true", "replicas=3"])] {

@@ -191,16 +191,20 @@ pub(super) fn monitors(source: &impl Source) -> Vec<Value> {
             "spec": {"namespaceSelector": {"any": true}, "selector": selector, "podMetricsEndpoints": [endpoint]},
         })
     };
-    let admin = |port: &str| json!({"port": port, "path": "/metrics", "interval": "15s"});
+    let admin = |port: &str, relabelings: Value| json!({"port": port, "path": "/metrics", "interval": "15s", "relabelings": relabelings});
+    // What the dashboards ask for; the operator would put the namespace in front.
+    let job = |name: &str| json!({"targetLabel": "job", "replacement": name});
     let meshed = json!({"action": "keep", "sourceLabels": ["__meta_kubernetes_pod_container_name"], "regex": "weft-proxy"});
-    let mut proxies = admin("weft-admin");
-    proxies["relabelings"] = json!([meshed]);
     vec![
         monitor(
             CONTROL_ACCOUNT,
             json!({"matchLabels": selector()}),
-            admin("admin"),
+            admin("admin", json!([job(CONTROL_ACCOUNT)])),
         ),
-        monitor("weft-proxy", json!({}), proxies),
+        monitor(
+            "weft-proxy",
+            json!({}),
+            admin("weft-admin", json!([meshed, job("weft-proxy")])),
+        ),
     ]
 }
