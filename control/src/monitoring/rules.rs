@@ -27,7 +27,7 @@ pub const RECORDS: &[(&str, &str)] = &[
     ),
     (
         "weft:success:ratio_rate5m",
-        r#"sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",classification="success"}[5m])) / (sum by (namespace, workload) (rate(weft_responses_total{direction="inbound"}[5m])) > 0)"#,
+        r#"(sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",classification="success"}[5m])) or sum by (namespace, workload) (rate(weft_responses_total{direction="inbound"}[5m])) * 0) / (sum by (namespace, workload) (rate(weft_responses_total{direction="inbound"}[5m])) > 0)"#,
     ),
     (
         "weft:latency_seconds:p95_rate5m",
@@ -63,7 +63,8 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "WeftCertificateExpiring",
-        expr: "weft_identity_expiry_timestamp_seconds - time() < 0.2 * weft_identity_lifetime_seconds and weft_identity_expiry_timestamp_seconds > 0",
+        // Both are 0 where there is no certificate, or none any more.
+        expr: "clamp_min(weft_identity_expiry_timestamp_seconds - time(), 0) <= 0.2 * weft_identity_lifetime_seconds",
         wait: "5m",
         severity: "critical",
         summary: "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }} and was not renewed.",

@@ -89,7 +89,10 @@ const PANELS: &[Panel] = &[
         empty: "",
         queries: &[
             ("views", "sum(weft_control_views)"),
-            ("subscriptions", "sum(weft_control_subscriptions)"),
+            (
+                "subscriptions",
+                r#"sum(weft_control_subscriptions{job="weft-control"})"#,
+            ),
         ],
     },
     Panel {

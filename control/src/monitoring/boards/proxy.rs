@@ -15,7 +15,7 @@ const PANELS: &[Panel] = &[
     Panel {
         title: "CPU",
         help: "Seconds of CPU time in a second.",
-        unit: "percentunit",
+        unit: "short",
         form: Form::Lines,
         empty: "",
         queries: &[(

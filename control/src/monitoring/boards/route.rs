@@ -22,7 +22,7 @@ const PANELS: &[Panel] = &[
     Panel {
         queries: &[(
             "{{route}}",
-            r#"sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) / (sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
+            r#"(sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) or sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) * 0) / (sum by (route) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
         )],
         ..SUCCESS
     },

@@ -86,7 +86,7 @@ const PANELS: &[Panel] = &[
         empty: "",
         queries: &[(
             "{{instance}}",
-            "(weft_identity_expiry_timestamp_seconds > 0) - time()",
+            "clamp_min(weft_identity_expiry_timestamp_seconds - time(), 0)",
         )],
     },
     Panel {

@@ -33,7 +33,7 @@ const PANELS: &[Panel] = &[
     Panel {
         queries: &[(
             "{{route}}: {{backend}}",
-            r#"sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*",classification="success"}[$__rate_interval])) / (sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval])) > 0)"#,
+            r#"(sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*",classification="success"}[$__rate_interval])) or sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval])) * 0) / (sum by (route, backend) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",route=~"TrafficSplit.*"}[$__rate_interval])) > 0)"#,
         )],
         ..SUCCESS
     },

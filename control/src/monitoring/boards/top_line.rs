@@ -27,7 +27,7 @@ const PANELS: &[Panel] = &[
         form: Form::Stat,
         queries: &[(
             "",
-            r#"sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",classification="success"}[$__rate_interval])) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) > 0)"#,
+            r#"(sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",classification="success"}[$__rate_interval])) or sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) * 0) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) > 0)"#,
         )],
         ..SUCCESS
     },
@@ -69,7 +69,7 @@ const PANELS: &[Panel] = &[
         empty: "",
         queries: &[(
             "{{namespace}}/{{workload}}",
-            r#"sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",classification="success"}[$__rate_interval])) / (sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) > 0)"#,
+            r#"(sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",classification="success"}[$__rate_interval])) or sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) * 0) / (sum by (namespace, workload) (rate(weft_responses_total{direction="inbound",namespace=~"$namespace"}[$__rate_interval])) > 0)"#,
         )],
     },
     Panel {

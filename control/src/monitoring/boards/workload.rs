@@ -24,7 +24,7 @@ const PANELS: &[Panel] = &[
         form: Form::Stat,
         queries: &[(
             "",
-            r#"sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
+            r#"(sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) or sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) * 0) / (sum (rate(weft_responses_total{direction="inbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
         )],
         ..SUCCESS
     },
@@ -90,7 +90,7 @@ const PANELS: &[Panel] = &[
         empty: "",
         queries: &[(
             "{{peer_namespace}}/{{peer_workload}}",
-            r#"sum by (peer_namespace, peer_workload) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) / (sum by (peer_namespace, peer_workload) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
+            r#"(sum by (peer_namespace, peer_workload) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",workload=~"$workload",classification="success"}[$__rate_interval])) or sum by (peer_namespace, peer_workload) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) * 0) / (sum by (peer_namespace, peer_workload) (rate(weft_responses_total{direction="outbound",namespace=~"$namespace",workload=~"$workload"}[$__rate_interval])) > 0)"#,
         )],
     },
     Panel {
