@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
 
-use crate::manifest::{self, ObjectKey, Severity};
+use crate::manifest::{self, Loaded, ObjectKey, Severity};
 
 /// Most files that can be applied.
 const MAX_FILES: usize = 2000;
@@ -41,11 +43,17 @@ impl Applied {
             bail!("{MAX_FILES} files are applied already");
         }
         let keys: BTreeSet<_> = loaded.iter().map(|l| l.key.clone()).collect();
-        write(&file, text)?;
+        let mut others = Vec::new();
         for other in self.files()? {
-            if other != file {
-                take_out(&other, &keys)?;
+            if other != file
+                && let Some(rest) = without(&other, &keys)?
+            {
+                others.push((other, rest));
             }
+        }
+        write(&file, text)?;
+        for (other, rest) in others {
+            put(&other, &rest)?;
         }
         Ok(said)
     }
@@ -69,7 +77,10 @@ impl Applied {
         let keys = BTreeSet::from([key.clone()]);
         let mut found = false;
         for file in self.files()? {
-            found |= take_out(&file, &keys)?;
+            if let Some(rest) = without(&file, &keys)? {
+                put(&file, &rest)?;
+                found = true;
+            }
         }
         Ok(found)
     }
@@ -82,28 +93,52 @@ impl Applied {
     }
 }
 
-/// Remove the documents that hold these objects. `false`: none did.
-fn take_out(file: &Path, keys: &BTreeSet<ObjectKey>) -> Result<bool> {
+/// What a file says without these objects; `None`: it holds none of them.
+fn without(file: &Path, keys: &BTreeSet<ObjectKey>) -> Result<Option<String>> {
     let text = fs::read_to_string(file)?;
-    let holds = |text: &str| {
-        manifest::parse("applied", text)
-            .0
-            .iter()
-            .any(|l| keys.contains(&l.key))
-    };
-    if !holds(&text) {
-        return Ok(false);
+    let goes = |l: &Loaded| keys.contains(&l.key);
+    if !manifest::parse("applied", &text).0.iter().any(goes) {
+        return Ok(None);
     }
-    let kept: Vec<_> = documents(&text)
-        .into_iter()
-        .filter(|document| !holds(document))
-        .collect();
-    if kept.iter().all(|document| document.trim().is_empty()) {
-        fs::remove_file(file)?;
-    } else {
-        write(file, &kept.join("---\n"))?;
+    let mut kept = Vec::new();
+    for document in documents(&text) {
+        let (held, _) = manifest::parse("applied", &document);
+        match held.iter().filter(|l| goes(l)).count() {
+            0 => kept.push(document),
+            all if all == held.len() => {}
+            _ => kept.push(
+                list_without(&document, goes)
+                    .with_context(|| format!("what is applied as {}", file.display()))?,
+            ),
+        }
     }
-    Ok(true)
+    Ok(Some(kept.join("---\n")))
+}
+
+/// A list without some of its items: the others stay.
+fn list_without(document: &str, goes: impl Fn(&Loaded) -> bool) -> Result<String> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let read = serde_saphyr::from_str_with_options(document, options);
+    let mut list: Value = read.map_err(|error| anyhow!("{error}"))?;
+    let (version, kind) = (list["apiVersion"].clone(), list["kind"].clone());
+    let items = list.get_mut("items").and_then(Value::as_array_mut);
+    items
+        .context("several objects in one document are no list")?
+        .retain(|item| {
+            // What the list says of its items counts for one alone, too.
+            let alone = json!({"apiVersion": version, "kind": kind, "items": [item]});
+            let (held, _) = manifest::parse("applied", &alone.to_string());
+            !held.iter().any(&goes)
+        });
+    Ok(format!("{list:#}\n"))
+}
+
+/// Writes what is left of a file; nothing: it goes.
+fn put(file: &Path, text: &str) -> Result<()> {
+    match text.split("---\n").all(|part| part.trim().is_empty()) {
+        true => Ok(fs::remove_file(file)?),
+        false => write(file, text),
+    }
 }
 
 /// The documents of a YAML text. A line `---` inside a block scalar would be indented.
@@ -133,7 +168,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// A file name from any text.
+/// A file name from any text; other texts have other names.
 fn safe(name: &str) -> String {
     let plain = name
         .trim_end_matches(".yaml")
@@ -151,14 +186,17 @@ fn safe(name: &str) -> String {
         .collect();
     // The end of a path tells files apart better than its beginning.
     safe = safe.split_off(safe.len().saturating_sub(120));
-    format!(
-        "{}.yaml",
-        if safe.is_empty() {
-            "unnamed"
-        } else {
-            safe.trim_start_matches('_')
-        }
-    )
+    let safe = match safe.trim_start_matches('_') {
+        "" => "unnamed",
+        some => some,
+    };
+    // `web.yml` is another file than `web.yaml`, and `a_b` than `a/b`.
+    if format!("{safe}.yaml") == name {
+        return name.to_owned();
+    }
+    let mut hash = DefaultHasher::new();
+    name.hash(&mut hash);
+    format!("{safe}-{:016x}.yaml", hash.finish())
 }
 
 #[cfg(test)]
@@ -168,10 +206,18 @@ mod tests {
 
     #[test]
     fn names_are_made_safe() {
-        assert_eq!(safe("../../etc/passwd"), "etc_passwd.yaml");
+        assert!(safe("../../etc/passwd").starts_with("etc_passwd-"));
         assert_eq!(safe("web.yaml"), "web.yaml");
-        assert!(safe(&"x".repeat(70_000)).len() < 130);
-        assert_eq!(safe(""), "unnamed.yaml");
+        assert!(safe(&"x".repeat(70_000)).len() < 150);
+        assert!(safe("").starts_with("unnamed-"));
+        assert!(safe("\u{65e5}.yaml").starts_with("unnamed-"));
+        for (one, other) in [
+            ("/a/web.yaml", "/a/web.yml"),
+            ("/a/b.yaml", "/a_b.yaml"),
+            ("/\u{65e5}\u{672c}.yaml", "/\u{4e2d}\u{56fd}.yaml"),
+        ] {
+            assert_ne!(safe(one), safe(other));
+        }
     }
 
     #[test]
@@ -190,9 +236,12 @@ mod tests {
             format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n")
         };
         applied
-            .keep("two", &format!("{}---\n{}", account("a"), account("b")))
+            .keep(
+                "two.yaml",
+                &format!("{}---\n{}", account("a"), account("b")),
+            )
             .unwrap();
-        applied.keep("one", &account("a")).unwrap();
+        applied.keep("one.yaml", &account("a")).unwrap();
         assert_eq!(
             fs::read_to_string(dir.path().join("two.yaml")).unwrap(),
             account("b")
@@ -201,5 +250,30 @@ mod tests {
         assert!(applied.forget(&key).unwrap() && !applied.forget(&key).unwrap());
         assert!(!dir.path().join("two.yaml").exists());
         assert!(applied.keep("bad", "kind: [").is_err());
+    }
+
+    #[test]
+    fn the_others_of_a_list_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let applied = Applied::new(dir.path().into());
+        let item = |name: &str| format!("- metadata: {{ name: {name} }}\n");
+        let list = format!(
+            "apiVersion: v1\nkind: ServiceAccountList\nitems:\n{}{}{}",
+            item("a"),
+            item("b"),
+            item("c")
+        );
+        applied.keep("list.yaml", &list).unwrap();
+        let alone = "apiVersion: v1\nkind: ServiceAccount\nmetadata: { name: a }\n";
+        applied.keep("alone.yaml", alone).unwrap();
+        let key = |name: &str| ObjectKey::new(manifest::Kind::ServiceAccount, "default", name);
+        assert!(applied.forget(&key("b")).unwrap());
+        let left = fs::read_to_string(dir.path().join("list.yaml")).unwrap();
+        let left: Vec<_> = manifest::parse("left", &left).0;
+        let left: Vec<_> = left.into_iter().map(|l| l.key).collect();
+        assert_eq!(left, [key("c")]);
+        assert!(applied.forget(&key("c")).unwrap());
+        assert!(!dir.path().join("list.yaml").exists());
+        assert!(dir.path().join("alone.yaml").exists());
     }
 }
