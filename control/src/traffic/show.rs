@@ -305,7 +305,10 @@ fn field(text: &str) -> Result<pb::Field, String> {
 /// `404`, `5xx` or `400-499`.
 fn status(text: &str) -> Result<(u32, u32), String> {
     let range = match (text.strip_suffix("xx"), text.split_once('-')) {
-        (Some(class), _) => class.parse().ok().map(|at: u32| (at * 100, at * 100 + 99)),
+        (Some(class), _) => {
+            let class = class.parse().ok().filter(|at: &u32| *at < 6);
+            class.map(|at| (at * 100, at * 100 + 99))
+        }
         (_, Some((from, to))) => from.parse().ok().zip(to.parse().ok()),
         _ => text.parse().ok().map(|at| (at, at)),
     };

@@ -54,10 +54,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// 0 if everything works, warnings or not; 1 if something does not.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let end = args.wait.map(|time| Instant::now() + time);
+    // A time that no clock reaches is no end.
+    let end = args.wait.map(|time| Instant::now().checked_add(time));
     let report = loop {
         let report = args.report()?;
-        if report.works() || end.is_none_or(|end| Instant::now() + PAUSE > end) {
+        let over = |end: Option<Instant>| end.is_some_and(|end| Instant::now() + PAUSE > end);
+        if report.works() || end.is_none_or(over) {
             break report;
         }
         std::thread::sleep(PAUSE);

@@ -103,7 +103,7 @@ enum Command {
     /// Wait until all pods are ready
     Wait {
         /// Seconds to wait at most
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
         timeout: u64,
     },
 }

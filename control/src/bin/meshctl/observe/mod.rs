@@ -19,7 +19,7 @@ use connect::Unreachable;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weft_control::traffic::edges::Edge;
 use weft_control::traffic::table::LONGEST;
 
@@ -112,6 +112,11 @@ pub(crate) fn no_traffic(only: Option<&String>, all: &[Edge]) -> String {
         n => format!("; {n} edges in other namespaces: -A"),
     };
     format!("no traffic{place}{hint}")
+}
+
+/// So many seconds from now; `None`: later than anybody waits.
+pub(crate) fn later(seconds: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(seconds))
 }
 
 /// Prints a document for programs.

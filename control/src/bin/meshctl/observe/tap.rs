@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use weft_control::terminal::plain;
 use weft_control::traffic::api::encoded;
@@ -15,6 +16,8 @@ use weft_control::traffic::show::{Exchange, Line, Tally};
 
 /// After so long without a match it is said what did not match.
 const QUIET: Duration = Duration::from_secs(5);
+/// Lines read and not yet shown, at most.
+const AHEAD: usize = 1024;
 
 /// What to look at
 #[derive(Debug, Args)]
@@ -116,13 +119,14 @@ pub(crate) fn run(args: &TapArgs) -> Result<ExitCode> {
     if args.show_secrets {
         path.push_str("&secrets");
     }
-    let lines = args.filters.target.lines(&path)?;
+    let mut lines = args.filters.target.lines(&path)?;
+    // Read aside: the time is over whether or not another line comes.
+    let (sender, receiver) = sync_channel(AHEAD);
+    std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
     let mut out = std::io::stdout().lock();
     let mut progress = Progress::new();
-    let deadline = args
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    for line in lines {
+    let deadline = args.seconds.and_then(super::later);
+    while let Some(line) = next(&receiver, deadline) {
         let line = line?;
         if let Line::Connected { pods, .. } = &line {
             eprint!("{}", connected(&line));
@@ -152,6 +156,17 @@ pub(crate) fn run(args: &TapArgs) -> Result<ExitCode> {
     }
     eprintln!("{}", progress.summary());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The next line; `None`: the time is over, or the controller has ended the stream.
+fn next(lines: &Receiver<Result<Line>>, deadline: Option<Instant>) -> Option<Result<Line>> {
+    match deadline {
+        None => lines.recv().ok(),
+        Some(at) => {
+            let left = at.saturating_duration_since(Instant::now());
+            lines.recv_timeout(left).ok()
+        }
+    }
 }
 
 /// To whom it is connected.
@@ -366,6 +381,20 @@ rsp id=shop/web-1:7 :status=200 latency=1504µs
         let steers = |letter: char| letter.is_control() && letter != '\n';
         assert!(!shown.contains(steers), "{shown:?}");
         assert!(shown.contains(":path=/\\u{1b}[2J\\r\\n"), "{shown}");
+    }
+
+    #[test]
+    fn the_time_ends_without_another_line() {
+        let (sender, receiver) = sync_channel(1);
+        let soon = Some(Instant::now());
+        assert!(next(&receiver, soon).is_none(), "nobody says anything");
+        let state = Line::ControllerGone {
+            controller: "10.0.0.7:8086".into(),
+        };
+        assert!(sender.send(Ok(state)).is_ok());
+        assert!(next(&receiver, None).is_some());
+        drop(sender);
+        assert!(next(&receiver, None).is_none(), "the stream has ended");
     }
 
     #[test]

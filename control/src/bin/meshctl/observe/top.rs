@@ -94,9 +94,7 @@ pub(crate) fn run(args: &TopArgs) -> Result<ExitCode> {
         routes: args.routes,
         order: args.sort,
     };
-    let deadline = args
-        .seconds
-        .map(|at| Instant::now() + Duration::from_secs(at));
+    let deadline = args.seconds.and_then(super::later);
     if std::io::stdout().is_terminal() {
         live(top, &receiver, &about, deadline)?;
     } else {

@@ -212,10 +212,10 @@ pub(crate) fn drawn(args: &GraphArgs) -> Result<ExitCode> {
 pub(crate) fn identities(args: &IdentityArgs) -> Result<ExitCode> {
     let common = &args.common;
     let only = common.scope.only();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut ended = false;
     super::shown(common.watch, || {
         let report = common.target.report(common.time_window)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let all = report.pods.iter();
         let pods: Vec<&PodReport> = all
             .filter(|pod| only.as_ref().is_none_or(|at| *at == pod.facts.namespace))
