@@ -182,7 +182,7 @@ fn write_chart(folder: &Path) -> Result<ExitCode> {
 /// Reads the values of the installation that is there.
 pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
     let namespace = &args.chosen.namespace;
-    block_on(async {
+    let objects = block_on(async {
         let live = install::live::Live::open(&args.cluster.settings(namespace)).await?;
         let had = live.values(namespace).await?;
         let before = had.clone();
@@ -194,8 +194,9 @@ pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
         for (object, change) in live.changes(&objects).await? {
             eprintln!("{object}: {change}");
         }
-        print(&text::yaml(&objects))
-    })
+        Ok(objects)
+    })?;
+    print(&text::yaml(&objects))
 }
 
 /// Prints what is there, or all that could be where no API server answers.
@@ -246,11 +247,19 @@ fn print(text: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs what talks to an API server.
+/// Runs what talks to an API server. One that hangs up is an error to be told; only a reader that leaves ends us quietly.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread()
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("no runtime")?
-        .block_on(work)
+        .context("no runtime")?;
+    // SAFETY: to ignore a signal runs no code of ours.
+    let before = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    let done = runtime.block_on(work);
+    if let Ok(before) = before {
+        // SAFETY: what was there before is the default action, or to ignore it.
+        let _ = unsafe { signal(Signal::SIGPIPE, before) };
+    }
+    done
 }
