@@ -119,7 +119,10 @@ pub(super) async fn in_cluster(asked: &Asked) -> Section {
 /// What each replica of the controller says of itself and its proxies, and the injected pods that run.
 pub(crate) async fn ask(asked: &Asked) -> Result<(Vec<Value>, BTreeSet<String>)> {
     let namespace = &asked.namespace;
-    let selector = format!("app.kubernetes.io%2Fcomponent%3D{CONTROL_ACCOUNT}");
+    // A pod that was evicted stays for a long time, and has nothing to say.
+    let selector = format!(
+        "app.kubernetes.io%2Fcomponent%3D{CONTROL_ACCOUNT}&fieldSelector=status.phase%3DRunning"
+    );
     let url = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}");
     let controllers = asked.get(&url).await?.unwrap_or_default();
     let mut statuses = Vec::new();

@@ -77,8 +77,12 @@ impl Live {
             )
         })?;
         let text = map["data"][CONFIG_KEY].as_str().unwrap_or("{}");
-        let tree = serde_json::from_str(text)
+        let mut tree: Value = serde_json::from_str(text)
             .with_context(|| format!("{CONFIG_MAP}: {CONFIG_KEY} is not JSON"))?;
+        // Helm writes there, too, what a chart around ours says for all charts in it.
+        if let Some(values) = tree.as_object_mut() {
+            values.remove("global");
+        }
         let mut values = Values::default();
         if let Err(mistakes) = values.set_tree(&tree) {
             bail!("{CONFIG_MAP}: {}", mistakes.join("; "));
