@@ -68,7 +68,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["caller", "called"])]
     requests: Option<PathBuf>,
     /// Complete states to apply one after the other (files or folders); the answer is given after each
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["kubeconfig", "context", "control"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["state", "kubeconfig", "context", "control"])]
     steps: Vec<PathBuf>,
     /// Exit with 1 unless this is the verdict of every request (after the last step)
     #[arg(long, value_name = "VERDICT")]

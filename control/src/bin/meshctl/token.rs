@@ -1,8 +1,9 @@
 //! `meshctl token`: a token with which the proxy of one pod proves who it is, for folders of manifests.
 
+use crate::manifests;
 use anyhow::{Context, bail};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use weft_control::manifest::{self, Object};
 use weft_control::pod_ref::PodRef;
@@ -55,18 +56,13 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
 /// Service account of the pod, as its manifest says.
 fn account(dirs: &[PathBuf], namespace: &str, name: &str) -> anyhow::Result<String> {
     let mut found = None;
-    for dir in dirs {
-        for file in files(dir)? {
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            let (objects, _) = manifest::parse(&file.display().to_string(), &text);
-            for loaded in objects {
-                if let Object::Pod(pod) = loaded.object
-                    && (loaded.key.namespace.as_str(), loaded.key.name.as_str())
-                        == (namespace, name)
-                {
-                    found = Some(pod.spec.account().to_owned());
-                }
+    for file in manifests::read(dirs)? {
+        let (objects, _) = manifest::parse(&file.shown, &file.text);
+        for loaded in objects {
+            if let Object::Pod(pod) = loaded.object
+                && (loaded.key.namespace.as_str(), loaded.key.name.as_str()) == (namespace, name)
+            {
+                found = Some(pod.spec.account().to_owned());
             }
         }
     }
@@ -78,25 +74,4 @@ fn shown(dirs: &[PathBuf]) -> String {
         .map(|dir| dir.display().to_string())
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Manifests below a folder, as the controller finds them.
-fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let kind = path
-            .extension()
-            .is_some_and(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known));
-        match path.is_dir() {
-            true if !hidden => files.extend(self::files(&path)?),
-            false if !hidden && kind => files.push(path),
-            _ => {}
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -65,6 +65,11 @@ pub(crate) fn run(args: DashboardArgs) -> Result<ExitCode> {
         let at = listener.local_addr()?;
         let mut hosts = args.allow_host;
         hosts.extend([at.to_string(), format!("localhost:{}", at.port())]);
+        if at.port() == 80 {
+            // Browsers leave it out.
+            let plain = at.to_string();
+            hosts.extend([plain.trim_end_matches(":80").to_owned(), "localhost".into()]);
+        }
         let site = Site {
             target: args.target,
             key: key()?,
