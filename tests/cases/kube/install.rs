@@ -242,6 +242,11 @@ fn gone(kube: &Kube, controller: Controller) -> Result<()> {
         }
         Ok(text)
     })?;
+    let elsewhere = [&uninstall[..], &["-n", "elsewhere"]].concat();
+    ensure!(
+        meshctl(&elsewhere).is_err(),
+        "who mistakes the namespace takes nothing away"
+    );
     drop(controller);
     // Nothing here takes a namespace's finalizer away, so it is not waited for.
     kube.kubectl_with(&["delete", "--wait=false", "-f", "-"], &text)?;

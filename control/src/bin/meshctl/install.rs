@@ -217,6 +217,11 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
             live.present(objects.clone()).await
         });
         match present {
+            Ok(present) if is_elsewhere(&present, &args.namespace) => bail!(
+                "nothing of the mesh is in the namespace {}, and what belongs to the whole cluster is there: name the \
+                 controller's namespace with -n, or take all away that could be there with --all",
+                args.namespace
+            ),
             Ok(present) => objects = present,
             Err(error) => eprintln!(
                 "meshctl: all that could be there is printed, because the API server does not say: {error:#}"
@@ -233,6 +238,13 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     print(&text::yaml(&objects))
+}
+
+/// Is what was found only what serves an installation in any namespace? Whoever mistook the namespace must not take it away.
+fn is_elsewhere(found: &[Value], namespace: &str) -> bool {
+    let is_own = |object: &Value| object["metadata"]["namespace"] == namespace;
+    let is_shared = |object: &Value| object["kind"] != "Namespace";
+    found.iter().any(is_shared) && !found.iter().any(is_own)
 }
 
 fn is_definition(object: &Value) -> bool {
@@ -262,4 +274,29 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         let _ = unsafe { signal(Signal::SIGPIPE, before) };
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_serves_another_namespace_is_not_taken_away() {
+        let object = |kind: &str, metadata: Value| json!({"kind": kind, "metadata": metadata});
+        let shared = object("ClusterRole", json!({"name": "weft-control"}));
+        let own = object(
+            "Service",
+            json!({"name": "weft-control", "namespace": "mesh"}),
+        );
+        let namespace = object("Namespace", json!({"name": "mesh"}));
+        for (found, namespace, expected) in [
+            (vec![shared.clone(), own, namespace.clone()], "mesh", false),
+            (vec![shared, namespace.clone()], "mesh", true),
+            (vec![namespace], "mesh", false),
+            (vec![], "mesh", false),
+        ] {
+            assert_eq!(is_elsewhere(&found, namespace), expected, "{found:?}");
+        }
+    }
 }
