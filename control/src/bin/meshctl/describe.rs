@@ -15,7 +15,7 @@ use weft_control::manifest::ObjectKey;
 pub(crate) struct DescribeArgs {
     /// svc, pod, split, target, servicepolicy, httproutegroup, tcproute or udproute
     kind: String,
-    /// The object
+    /// The object; it stands before -f, which takes all that follows for files
     #[arg(value_name = "NAMESPACE/NAME")]
     name: String,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(crate) struct DescribeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = WHERE)]
 pub(crate) struct ExportArgs {
-    /// E.g. trafficsplit/web
+    /// E.g. trafficsplit/web; it stands before -f, which takes all that follows for files
     #[arg(value_name = "KIND/NAME")]
     object: String,
     /// Namespace

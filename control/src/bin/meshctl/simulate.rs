@@ -157,6 +157,10 @@ impl SimulateArgs {
     /// Each as in a list of requests.
     fn questions(&self) -> Result<Vec<Value>> {
         if let Some(file) = &self.requests {
+            let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+            if is_stdin(file) && self.state.filename.iter().any(is_stdin) {
+                bail!("stdin has either manifests (-f -) or requests (--requests -)");
+            }
             let list = question::raw_list(&manifests::open(file)?);
             return list.map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
         }
