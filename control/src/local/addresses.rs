@@ -163,6 +163,16 @@ impl Numbers {
         number <= self.last && self.used.entry(number).or_insert_with(|| owner.to_owned()) == owner
     }
 
+    /// Is it that owner's?
+    pub(crate) fn is_of(&self, number: u16, owner: &str) -> bool {
+        self.used.get(&number).is_some_and(|by| by == owner)
+    }
+
+    /// Give back everything of owners that are there no more.
+    pub(crate) fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.used.retain(|_, by| is_there(by));
+    }
+
     /// Give back everything of that owner.
     pub(crate) fn release(&mut self, owner: &str) {
         self.used.retain(|_, by| by != owner);
@@ -201,6 +211,8 @@ mod tests {
         assert!(numbers.reserve(300, "d"));
         assert!(numbers.reserve(300, "d"));
         assert!(!numbers.reserve(300, "e"));
+        numbers.keep(|owner| owner != "d");
+        assert!(numbers.reserve(300, "e"), "whoever named it is gone");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod resolved;
 mod told;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +24,13 @@ use crate::source::Event;
 
 /// Most pods on one machine.
 const MAX_PODS: usize = 1000;
+
+/// Where problems of making pods begin.
+const PODS_OF: &str = "pods of ";
+
+fn pods_of(owner: &ObjectKey) -> String {
+    format!("{PODS_OF}{owner}")
+}
 
 /// A pod that was made.
 pub(crate) struct Entry {
@@ -148,6 +155,9 @@ impl Cluster {
         let desired = self.desired();
         self.resolve_services();
         self.orphans(&desired);
+        let kept: BTreeSet<String> = desired.iter().map(|it| pods_of(&it.key)).collect();
+        self.own_problems
+            .retain(|about, _| !about.starts_with(PODS_OF) || kept.contains(about));
         for wanted in &desired {
             self.step(wanted);
         }
@@ -166,16 +176,12 @@ impl Cluster {
     /// Everything that makes pods, injected.
     pub(crate) fn desired(&mut self) -> Vec<Desired> {
         let mut all = Vec::new();
-        let mut problems = Vec::new();
+        let mut problems = BTreeMap::new();
+        let about = |key: &ObjectKey| format!("inject {key}");
         for (key, loaded) in &self.objects {
             if matches!(loaded.object, Object::CronJob(_)) {
-                problems.push((
-                    key.to_string(),
-                    Some(format!(
-                        "{}: {key}: CronJobs are not run on this node; a Job is",
-                        loaded.origin
-                    )),
-                ));
+                let why = "CronJobs are not run on this node; a Job is";
+                problems.insert(about(key), format!("{}: {key}: {why}", loaded.origin));
                 continue;
             }
             let stamp = self.stamps.get(key).copied().unwrap_or(0);
@@ -184,19 +190,12 @@ impl Cluster {
             }
             match self.injected.of(loaded, &self.objects) {
                 Ok(object) => all.extend(workloads::desired(key, &object, stamp)),
-                Err(why) => problems.push((
-                    key.to_string(),
-                    Some(format!("{}: {key}: {why}", loaded.origin)),
-                )),
+                Err(why) => {
+                    problems.insert(about(key), format!("{}: {key}: {why}", loaded.origin));
+                }
             }
         }
-        self.own_problems
-            .retain(|key, _| !key.starts_with("inject "));
-        for (key, why) in problems {
-            if let Some(why) = why {
-                self.problem(&format!("inject {key}"), &why);
-            }
-        }
+        self.problems("inject ", problems);
         all
     }
 
@@ -259,6 +258,16 @@ impl Cluster {
         self.own_problems.insert(about.to_owned(), why.to_owned());
     }
 
+    /// All that is wrong with one sort of things, by what it is about, which begins with the sort. What is wrong no more goes,
+    /// and what was said is not said again.
+    fn problems(&mut self, sort: &str, now: BTreeMap<String, String>) {
+        self.own_problems
+            .retain(|about, _| !about.starts_with(sort) || now.contains_key(about));
+        for (about, why) in now {
+            self.problem(&about, &why);
+        }
+    }
+
     fn bury(&mut self) {
         let gone: Vec<_> = self
             .pods
@@ -285,7 +294,7 @@ impl Cluster {
         for action in workloads::plan(wanted, &pods) {
             match action {
                 Action::Create(number) => {
-                    let about = format!("pods of {}", wanted.key);
+                    let about = pods_of(&wanted.key);
                     match self.create(wanted, number) {
                         Ok(()) => drop(self.own_problems.remove(&about)),
                         Err(error) => {

@@ -28,6 +28,9 @@ use weft_proxy_api::names::inject::PROXY_CONTAINER;
 /// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy, on a busy machine too.
 pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
+/// No time of a manifest is waited for longer than this: clocks end somewhere.
+pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// How to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -98,7 +101,8 @@ impl Shared {
     }
 
     pub(crate) fn grace(&self) -> Duration {
-        Duration::from_secs(self.pod.spec.termination_grace_period_seconds.unwrap_or(30))
+        let grace = self.pod.spec.termination_grace_period_seconds;
+        Duration::from_secs(grace.unwrap_or(30)).min(LONGEST)
     }
 
     pub(crate) fn resolve(&self, container: &Container) -> Result<Run, String> {

@@ -62,17 +62,26 @@ pub(crate) fn cluster_ips(
         known.insert(owner, ip);
         return Ok(vec![ip]);
     }
-    let mut ips = Vec::new();
+    let mut wanted = Vec::new();
     for wish in wishes {
         let ip: IpAddr = wish
             .parse()
             .map_err(|_| format!("clusterIP {wish} is not an address"))?;
         let number = addresses::service_number(ip)
             .ok_or_else(|| format!("clusterIP {wish} is outside of 10.43.0.0/16 and fd43::/112, the networks of this node"))?;
+        wanted.push((wish, number, ip.is_ipv6()));
+    }
+    if !wanted.iter().all(|it| numbers.is_of(it.1, &owner)) {
+        // What it had, or wished for, until now is free for others.
+        numbers.release(&owner);
+        known.remove(&owner);
+    }
+    let mut ips = Vec::new();
+    for (wish, number, v6) in wanted {
         if !numbers.reserve(number, &owner) {
             return Err(format!("clusterIP {wish} is taken by another Service"));
         }
-        ips.push(space.service(number, ip.is_ipv6()));
+        ips.push(space.service(number, v6));
     }
     ips.dedup();
     Ok(ips)
@@ -392,6 +401,9 @@ mod tests {
         );
         other.metadata.name = "third".into();
         assert!(ask(&other).unwrap_err().contains("taken"));
+        let mut moved = service(Some("10.43.9.10"));
+        moved.metadata.name = "other".into();
+        assert!(ask(&moved).is_ok() && ask(&other).is_ok());
         assert!(
             ask(&service(Some("10.0.0.1")))
                 .unwrap_err()

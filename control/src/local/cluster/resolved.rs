@@ -29,7 +29,7 @@ impl Cluster {
             })
             .collect();
         let mut resolved = Vec::new();
-        let mut problems = Vec::new();
+        let mut problems = BTreeMap::new();
         for loaded in self.objects.values() {
             let Object::Service(service) = &loaded.object else {
                 continue;
@@ -42,7 +42,6 @@ impl Cluster {
                 &mut self.service_ips,
             ) {
                 Ok(ips) => {
-                    problems.push((about, None));
                     let slices = slices(&self.objects, service);
                     let given = Given {
                         endpoints: endpoints(&self.objects, service),
@@ -50,36 +49,22 @@ impl Cluster {
                     };
                     resolved.push(services::resolve(service, ips, &members, given));
                 }
-                Err(why) => problems.push((
-                    about,
-                    Some(format!("{}: {}: {why}", loaded.origin, loaded.key)),
-                )),
+                Err(why) => {
+                    problems.insert(about, format!("{}: {}: {why}", loaded.origin, loaded.key));
+                }
             }
         }
         self.services = resolved;
         self.publish_services();
-        for (about, why) in problems {
-            match why {
-                Some(why) => self.problem(&about, &why),
-                None => drop(self.own_problems.remove(&about)),
-            }
-        }
+        self.problems("service ", problems);
         let objects = &self.objects;
         let there = |owner: &str| {
             owner.split_once('/').is_some_and(|(ns, name)| {
                 objects.contains_key(&ObjectKey::new(Kind::Service, ns, name))
             })
         };
-        let gone: Vec<_> = self
-            .service_ips
-            .keys()
-            .filter(|owner| !there(owner))
-            .cloned()
-            .collect();
-        for owner in gone {
-            self.service_ips.remove(&owner);
-            self.service_numbers.release(&owner);
-        }
+        self.service_ips.retain(|owner, _| there(owner));
+        self.service_numbers.keep(there);
     }
 
     pub(super) async fn load_rules(&mut self) {

@@ -128,9 +128,7 @@ impl Cluster {
 
     /// Proxies that nothing is redirected to learn at their start what to listen for.
     pub(super) fn find_outdated_proxies(&mut self) {
-        self.own_problems
-            .retain(|about, _| !about.starts_with("proxy of "));
-        let mut late = Vec::new();
+        let mut late = BTreeMap::new();
         for entry in self.pods.values().filter(|e| e.deleting.is_none()) {
             let meta = &entry.pod.metadata;
             let state = entry.handle.state.borrow();
@@ -144,7 +142,7 @@ impl Cluster {
             let missing = place.targets(&entry.pod).without(then);
             if !missing.is_empty() {
                 let what: Vec<_> = missing.meant().iter().map(|at| self.called(*at)).collect();
-                late.push((
+                late.insert(
                     format!("proxy of {}/{}", meta.namespace, meta.name),
                     format!(
                         "pod {}/{} started before {} existed, and its proxy does not listen for it: restart the pod \
@@ -153,12 +151,10 @@ impl Cluster {
                         meta.name,
                         what.join(", ")
                     ),
-                ));
+                );
             }
         }
-        for (about, why) in late {
-            self.problem(&about, &why);
-        }
+        self.problems("proxy of ", late);
     }
 
     /// An address, said by the name of its Service where it is one's.

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::local::children::Child;
 use crate::local::enter::Enter;
-use crate::local::kubelet::Shared;
+use crate::local::kubelet::{LONGEST, Shared};
 use crate::local::options::Rung;
 use crate::local::probes::{self, Pace, Streak};
 use crate::local::spec::{self, Run};
@@ -107,7 +107,7 @@ impl Probed<'_> {
         let pace = Pace::of(probe);
         sleep(pace.delay).await;
         // Quick tries cost nothing of the patience that was asked for.
-        let deadline = Instant::now() + pace.period * pace.bad;
+        let deadline = Instant::now() + pace.period.saturating_mul(pace.bad).min(LONGEST);
         let mut tries = 0;
         loop {
             match self.check(probe, &pace).await {
