@@ -98,10 +98,13 @@ impl Exported {
             false => ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         };
         if bytes && !route.matches.is_empty() {
-            self.lost.push(format!(
-                "port {}: it carries bytes, which fit no condition",
-                name.port
-            ));
+            let why = match service.protocol {
+                Protocol::Tls => {
+                    "conditions of its server name would be a TLSRoute, which is not written"
+                }
+                _ => "it carries bytes, which fit no condition",
+            };
+            self.lost.push(format!("port {}: {why}", name.port));
             return;
         }
         let mut rules = vec![self.rule(route)];
