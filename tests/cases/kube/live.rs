@@ -336,6 +336,11 @@ pub(super) fn upgraded() -> Result<()> {
     );
     let deployment = kube.get(&["deployment", CONTROL_ACCOUNT, "-n", SYSTEM_NAMESPACE])?;
     ensure!(deployment["spec"]["replicas"] == 3, "{deployment}");
+    let (_, changes) = meshctl(0, &["upgrade", "--set", "metricsApi=false"])?;
+    ensure!(
+        changes.contains("APIService v1alpha1.metrics.smi-spec.io: no part of it any more"),
+        "{changes}"
+    );
 
     let labels = json!({"app": "web"});
     let injected = json!({"weft.mesh/injected-at-version": "0.1.0"});

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use weft_control::install::live::path;
 use weft_control::install::removal::{Keep, objects_to_delete};
 use weft_control::install::{self, Install, Values, chart, text, values};
 use weft_control::kube::connect;
@@ -194,9 +195,24 @@ pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<ExitCode> {
         for (object, change) in live.changes(&objects).await? {
             eprintln!("{object}: {change}");
         }
+        let old = Install {
+            namespace: namespace.clone(),
+            values: before,
+        };
+        for left in live.present(dropped(&old, &objects)).await? {
+            let title = install::live::title(&left);
+            eprintln!("{title}: no part of it any more, and there until somebody deletes it");
+        }
         Ok(objects)
     })?;
     print(&text::yaml(&objects))
+}
+
+/// What was installed and is not among these objects.
+fn dropped(old: &Install, objects: &[Value]) -> Vec<Value> {
+    let mut all = old.render();
+    all.retain(|it| objects.iter().all(|new| path(new) != path(it)));
+    all
 }
 
 /// Prints what is there, or all that could be where no API server answers.
@@ -280,6 +296,17 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_switched_off_is_dropped() {
+        let old = Install::default();
+        assert!(dropped(&old, &old.render()).is_empty());
+        let mut new = Install::default();
+        assert!(new.values.set("metricsApi", "false").is_ok());
+        let kinds = dropped(&old, &new.render());
+        let kinds: Vec<_> = kinds.iter().map(|it| &it["kind"]).collect();
+        assert_eq!(kinds, ["RoleBinding", "APIService", "APIService"]);
+    }
 
     #[test]
     fn what_serves_another_namespace_is_not_taken_away() {
