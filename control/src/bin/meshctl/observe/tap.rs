@@ -125,7 +125,7 @@ pub(crate) fn run(args: &TapArgs) -> Result<ExitCode> {
     std::thread::spawn(move || lines.try_for_each(|line| sender.send(line)));
     let mut out = std::io::stdout().lock();
     let mut progress = Progress::new();
-    let deadline = args.seconds.and_then(super::later);
+    let mut deadline = None;
     while let Some(line) = next(&receiver, deadline) {
         let line = line?;
         if let Line::Connected { pods, .. } = &line {
@@ -133,6 +133,8 @@ pub(crate) fn run(args: &TapArgs) -> Result<ExitCode> {
             if pods.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
+            // The time counts from when it has begun.
+            deadline = args.seconds.and_then(super::later);
         }
         if let Line::ControllerGone { controller } = &line {
             eprintln!("meshctl: the controller {controller} answers no more");
