@@ -397,6 +397,7 @@ mod tests {
         assert!(!wanted.take("window", "10").unwrap());
         for (key, value) in [
             ("status", "9xx"),
+            ("status", "42949674xx"),
             ("status", "x"),
             ("header", ":a"),
             ("max-rps", "-1"),
