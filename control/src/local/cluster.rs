@@ -122,7 +122,7 @@ impl Cluster {
                     self.objects.insert(loaded.key.clone(), loaded);
                 }
                 Event::Delete(key) => {
-                    self.injected.changed(&key);
+                    self.injected.forget(&key);
                     self.objects.remove(&key);
                     self.stamps.remove(&key);
                 }
@@ -188,11 +188,10 @@ impl Cluster {
             if workloads::desired(key, &loaded.object, 0).is_none() {
                 continue;
             }
-            match self.injected.of(loaded, &self.objects) {
-                Ok(object) => all.extend(workloads::desired(key, &object, stamp)),
-                Err(why) => {
-                    problems.insert(about(key), format!("{}: {key}: {why}", loaded.origin));
-                }
+            let (object, mistake) = self.injected.of(loaded, &self.objects);
+            all.extend(object.and_then(|it| workloads::desired(key, &it, stamp)));
+            if let Some(why) = mistake {
+                problems.insert(about(key), format!("{}: {key}: {why}", loaded.origin));
             }
         }
         self.problems("inject ", problems);

@@ -11,36 +11,56 @@ use weft_proxy_api::names::keys;
 /// Objects as they came, and as they are after injection.
 #[derive(Default)]
 pub(crate) struct Injected {
-    done: HashMap<ObjectKey, Result<Object, String>>,
+    done: HashMap<ObjectKey, Done>,
     settings: inject::Settings,
 }
 
+/// What was made of an object.
+#[derive(Default)]
+struct Done {
+    /// Is it of the object as it is now?
+    fresh: bool,
+    /// The last that could be injected: what runs goes on while there is a mistake.
+    last: Option<Object>,
+    mistake: Option<String>,
+}
+
 impl Injected {
-    /// Forget what was made of an object, or of everything when a Namespace changed.
+    /// What was made of an object is old, or of everything when a Namespace changed.
     pub(crate) fn changed(&mut self, key: &ObjectKey) {
         if key.kind == Kind::Namespace {
-            self.done.clear();
-        } else {
-            self.done.remove(key);
+            self.done.values_mut().for_each(|done| done.fresh = false);
+        } else if let Some(done) = self.done.get_mut(key) {
+            done.fresh = false;
         }
     }
 
-    /// The object with its sidecar, if it or its namespace asks for one.
+    /// An object is gone.
+    pub(crate) fn forget(&mut self, key: &ObjectKey) {
+        self.changed(key);
+        self.done.remove(key);
+    }
+
+    /// The object with its sidecar, if it or its namespace asks for one: as it is now, or as it was before a mistake; and
+    /// that mistake.
     pub(crate) fn of(
         &mut self,
         loaded: &Loaded,
         objects: &BTreeMap<ObjectKey, Loaded>,
-    ) -> Result<Object, String> {
-        if let Some(done) = self.done.get(&loaded.key) {
-            return done.clone();
+    ) -> (Option<Object>, Option<String>) {
+        let done = self.done.entry(loaded.key.clone()).or_default();
+        if !done.fresh {
+            let asks = namespace_asks(&loaded.key.namespace, objects);
+            done.mistake = match with_sidecar(loaded, asks, &self.settings) {
+                Ok(object) => {
+                    done.last = Some(object);
+                    None
+                }
+                Err(why) => Some(why),
+            };
+            done.fresh = true;
         }
-        let done = with_sidecar(
-            loaded,
-            namespace_asks(&loaded.key.namespace, objects),
-            &self.settings,
-        );
-        self.done.insert(loaded.key.clone(), done.clone());
-        done
+        (done.last.clone(), done.mistake.clone())
     }
 }
 
@@ -183,7 +203,7 @@ spec:
             .map(|l| (l.key.clone(), l))
             .collect();
         let key = ObjectKey::new(Kind::Deployment, "shop", "web");
-        match Injected::default().of(&objects[&key], &objects).unwrap() {
+        match Injected::default().of(&objects[&key], &objects).0.unwrap() {
             Object::Deployment(o) => {
                 let spec = &o.spec.template.spec;
                 spec.init_containers
@@ -206,6 +226,26 @@ spec:
             ["app"]
         );
         assert_eq!(containers(None, "{}"), ["app"]);
+    }
+
+    #[test]
+    fn what_runs_goes_on_while_there_is_a_mistake() {
+        let objects = |text: &str| -> BTreeMap<ObjectKey, Loaded> {
+            let (all, _) = crate::manifest::parse("f", text);
+            all.into_iter().map(|l| (l.key.clone(), l)).collect()
+        };
+        let wrong = "enabled, config.weft.mesh/opaque-ports: many}";
+        let (good, bad) = (objects(POD), objects(&POD.replace("enabled}", wrong)));
+        let key = ObjectKey::new(Kind::Deployment, "shop", "web");
+        let mut injected = Injected::default();
+        let (before, mistake) = injected.of(&good[&key], &good);
+        assert!(before.is_some() && mistake.is_none());
+        injected.changed(&key);
+        let (now, mistake) = injected.of(&bad[&key], &bad);
+        assert!(mistake.unwrap().contains("opaque-ports"));
+        assert_eq!(now, before);
+        injected.forget(&key);
+        assert_eq!(injected.of(&bad[&key], &bad).0, None);
     }
 
     #[test]
