@@ -5,7 +5,7 @@
 //! * [`observers`]: who may look at the traffic.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
-//! * [`status`], `shares`, [`writer`]: what users read of their objects.
+//! * [`status`], `shares`, [`writer`], `retries`: what users read of their objects.
 //! * [`metrics_api`]: traffic as objects of `metrics.smi-spec.io`, by the API server's aggregator.
 //! * [`rbac`]: what all of it may do, and no more.
 
@@ -16,6 +16,7 @@ pub mod metrics_api;
 pub mod observers;
 pub mod rbac;
 mod remembered;
+mod retries;
 pub mod review;
 pub mod secret;
 mod shares;

@@ -3,6 +3,7 @@
 
 use super::lease::{Candidate, give_back, stand};
 use super::rbac::STATUS_LEASE;
+use super::retries::Retries;
 use super::shares;
 use super::status::{ACCEPTED, Facts, conditions, is_settled};
 use crate::index::{Index, Said};
@@ -35,6 +36,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest message in a status.
 const MAX_MESSAGE: usize = 1024;
+/// Told once, when an object was refused so often in a row: then it is not for a moment only.
+const TELL_AFTER: u32 = 3;
 
 /// An object whose status is not right: as it is known, its conditions, and what it should say of ports.
 type Due = (ObjectKey, Entry, Vec<Condition>, Value);
@@ -56,6 +59,8 @@ pub struct Writer {
 /// What is left to do.
 #[derive(Debug, Default)]
 struct Work {
+    /// Objects whose status was refused.
+    retries: Retries,
     /// Objects whose status may have to change.
     open: BTreeSet<ObjectKey>,
     /// Our own proxies, and current ones, when they were last looked at.
@@ -148,8 +153,14 @@ impl Writer {
             let written = timeout(CALL_LIMIT, self.put(&key, &entry, &after, &ports)).await;
             match written {
                 Ok(Ok(())) => {
+                    work.retries.taken(&key);
                     report(recorder, &key, &entry, &after).await;
                     self.ledger.wrote(&key, &entry.uid, after, ports);
+                }
+                Ok(Err(error)) if is_refusal(&error) => {
+                    if work.retries.refused(&key, Instant::now()) == TELL_AFTER {
+                        tracing::warn!("the status of {key} cannot be written: {error:#}");
+                    }
                 }
                 Ok(Err(error)) => tracing::debug!("status of {key}: {error:#}"),
                 Err(_) => tracing::debug!("status of {key}: no answer"),
@@ -198,11 +209,12 @@ impl Writer {
     fn due(&self, work: &mut Work, everywhere: Everywhere) -> Vec<Due> {
         let now = Timestamp::now();
         let (mut due, mut young) = (Vec::new(), false);
+        let retries = &work.retries;
         work.open.retain(|key| {
             let Some(entry) = self.ledger.entry(key) else {
                 return false;
             };
-            if entry.seen.elapsed() < SETTLE {
+            if entry.seen.elapsed() < SETTLE || retries.waits(key, Instant::now()) {
                 young = true;
                 return true;
             }
@@ -218,6 +230,8 @@ impl Writer {
                 }
             }
         });
+        work.retries.keep(&work.open);
+        due.sort_by_key(|(key, ..)| work.retries.times(key));
         work.restless = young || !due.is_empty();
         due
     }
@@ -264,6 +278,16 @@ impl Writer {
         api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
         Ok(())
+    }
+}
+
+/// Was it refused for what it is, rather than not taken now?
+fn is_refusal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => {
+            (400..500).contains(&status.code) && ![409, 429].contains(&status.code)
+        }
+        _ => false,
     }
 }
 
