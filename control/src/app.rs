@@ -124,7 +124,7 @@ async fn run_and_tell(
 ) -> Result<()> {
     let client = match &config.source {
         Source::Folders(_) => None,
-        Source::Kubernetes(settings) => Some(connect::client(settings).await?),
+        Source::Kubernetes(settings) => Some(connect::lasting_client(settings).await?),
     };
     let state = state_of(&config, client.as_ref()).await?;
     let (index, shared, own) = open(&config, &state.dir, client.clone())?;

@@ -5,6 +5,7 @@
 //! there ([`change`]), and names the version that was read, so that of two who do it at once one begins anew.
 
 use crate::ca::Ca;
+use crate::source::kube::WATCH_SECONDS;
 use crate::source::kube::pause::Pause;
 use crate::state::{CA_CERT, CA_KEY, CA_NEXT_CERT, CA_NEXT_KEY, Secrecy, StateDir, TRUST_ANCHORS};
 use anyhow::{Context, Result, anyhow, bail};
@@ -33,8 +34,6 @@ const NEXT: [(&str, Secrecy); 2] = [
     (CA_NEXT_KEY, Secrecy::Private),
     (CA_NEXT_CERT, Secrecy::Public),
 ];
-/// A watch is asked for anew after this time.
-const WATCH_SECONDS: u32 = 60;
 
 /// Fills a state folder with the authority of the Secret, which is made where there is none.
 pub async fn fill(

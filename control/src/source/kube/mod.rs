@@ -37,8 +37,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// A watch is asked for anew after this time; a connection that is dead but says nothing is found out a little later.
-const WATCH_SECONDS: u32 = 60;
+/// A watch is asked for anew after this time; a connection that is dead but says nothing is found out a little later
+/// ([`lasting_client`](crate::kube::connect::lasting_client)).
+pub const WATCH_SECONDS: u32 = 60;
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 /// Between two looks for a kind that the server does not serve: doubled each time, up to the second.
