@@ -37,6 +37,7 @@ use review::{Request, Review};
 use server::{Answer, Handler};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use weft_proxy_api::names::webhook_paths;
 
@@ -44,6 +45,8 @@ use weft_proxy_api::names::webhook_paths;
 const MAX_REVIEW: usize = 3 << 20;
 /// Largest ConversionReview: a page of a list comes in one.
 const MAX_CONVERSION: usize = 16 << 20;
+/// Bodies worked on at once, KiB: read, one may take thirty times its length, and anybody in the cluster can send some.
+const MAX_WORKED: usize = MAX_CONVERSION >> 10;
 /// How long the API server may take to tell about a namespace that the index does not know yet.
 const NAMESPACE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -55,6 +58,7 @@ pub struct Webhook {
     state: StateDir,
     injection: Injection,
     own_namespace: String,
+    working: Arc<Semaphore>,
 }
 
 impl Webhook {
@@ -74,6 +78,7 @@ impl Webhook {
             state,
             injection,
             own_namespace,
+            working: Arc::new(Semaphore::new(MAX_WORKED)),
         }
     }
 
@@ -88,9 +93,11 @@ impl Webhook {
     }
 
     async fn inject(self: Arc<Self>, body: Vec<u8>, asked: Asked) -> Answer {
-        let review = match Review::read(&body) {
-            Ok(review) => review,
-            Err(error) => return Answer::refused(&error.to_string()),
+        let turn = self.turn(&body).await;
+        let (review, turn) = match aside(move || (Review::read(&body), turn)).await {
+            Some((Ok(review), turn)) => (review, turn),
+            Some((Err(error), _)) => return Answer::refused(&error.to_string()),
+            None => return not_computed(),
         };
         let settings = match self.settings() {
             Ok(settings) => settings,
@@ -105,26 +112,35 @@ impl Webhook {
             Ok(namespace) => namespace,
             Err(reason) => return Answer::failed(&format!("namespace {name}: {reason}")),
         };
-        compute(move || {
+        compute(turn, move || {
             review.answer(|request: &Request| inject::answer(request, &namespace, asked, &settings))
         })
         .await
     }
 
-    async fn validate(body: Vec<u8>) -> Answer {
-        compute(move || match Review::read(&body) {
+    async fn validate(&self, body: Vec<u8>) -> Answer {
+        let turn = self.turn(&body).await;
+        compute(turn, move || match Review::read(&body) {
             Ok(review) => review.answer(validate::answer),
             Err(error) => Answer::refused(&error.to_string()),
         })
         .await
     }
 
-    async fn convert(body: Vec<u8>) -> Answer {
-        compute(move || match convert::review(&body) {
+    async fn convert(&self, body: Vec<u8>) -> Answer {
+        let turn = self.turn(&body).await;
+        compute(turn, move || match convert::review(&body) {
             Ok(json) => Answer::json(json, "converted"),
             Err(error) => Answer::refused(&error.to_string()),
         })
         .await
+    }
+
+    /// Waits until a body may be worked on. Kept until that is done, which may be after whoever asked has left.
+    async fn turn(&self, body: &[u8]) -> Turn {
+        let kib = body.len().div_ceil(1024).clamp(1, MAX_WORKED);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        self.working.clone().acquire_many_owned(kib).await.ok()
     }
 
     /// What a namespace says. One that was made a moment ago may not have been watched yet: then the API server is asked.
@@ -153,11 +169,25 @@ impl Webhook {
     }
 }
 
-/// Aside: the control API goes on meanwhile, and a panic ends nothing but this answer.
-async fn compute(answer: impl FnOnce() -> Answer + Send + 'static) -> Answer {
-    tokio::task::spawn_blocking(answer)
-        .await
-        .unwrap_or_else(|_| Answer::failed("it could not be computed"))
+/// The right to work on a body.
+type Turn = Option<OwnedSemaphorePermit>;
+
+/// Aside: the control API goes on meanwhile, and a panic (`None`) ends nothing but this answer.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+async fn compute(turn: Turn, answer: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    let computed = aside(move || {
+        let answer = answer();
+        drop(turn);
+        answer
+    });
+    computed.await.unwrap_or_else(not_computed)
+}
+
+fn not_computed() -> Answer {
+    Answer::failed("it could not be computed")
 }
 
 impl Handler for Webhook {
@@ -176,8 +206,8 @@ impl Handler for Webhook {
         let answer = match path {
             webhook_paths::INJECT => self.inject(body, Asked::ByAnnotation).await,
             webhook_paths::INJECT_NAMESPACE => self.inject(body, Asked::ByLabel).await,
-            webhook_paths::VALIDATE => Self::validate(body).await,
-            _ => Self::convert(body).await,
+            webhook_paths::VALIDATE => self.validate(body).await,
+            _ => self.convert(body).await,
         };
         shared.counters.webhook_answered(answer.outcome);
         answer

@@ -5,13 +5,14 @@ use super::inject::{Asked, Namespace, answer, is_excluded};
 use super::review::{Request, Review};
 use super::server::Answer;
 use super::validate;
-use super::{Client, Index, Shared, StateDir, Webhook};
+use super::{Client, Index, MAX_CONVERSION, Shared, StateDir, Webhook};
 use crate::ca::Ca;
 use crate::inject::Settings;
 use crate::manifest::k8s::Labels;
 use crate::serve::identity::Enrolled;
 use crate::token::TokenKey;
 use crate::views::Mesh;
+use futures_util::FutureExt;
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -301,4 +302,20 @@ async fn a_namespace_that_cannot_be_read_may_have_asked_for_injection() {
         let is = (answer.code.as_u16(), answer.outcome);
         assert_eq!(is, (code, outcome), "{namespace}");
     }
+}
+
+#[tokio::test]
+async fn long_bodies_are_worked_on_one_after_the_other() {
+    let (webhook, _dir) = webhook(404);
+    let long = vec![b' '; MAX_CONVERSION];
+    let turn = webhook.turn(&long).await;
+    let mut next = Box::pin(webhook.turn(b"{}"));
+    assert!(next.as_mut().now_or_never().is_none(), "it has to wait");
+    drop(turn);
+    let next = next.await;
+    assert!(next.is_some());
+    let mut long = Box::pin(webhook.turn(&long));
+    assert!(long.as_mut().now_or_never().is_none(), "not beside another");
+    drop(next);
+    assert!(long.await.is_some());
 }
