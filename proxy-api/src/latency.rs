@@ -11,7 +11,7 @@ pub const BUCKETS: usize = BOUNDS_US.len() + 1;
 /// Seconds that a share `q` (0 to 1) of the samples stayed below, by straight lines within a bucket, as Prometheus'
 /// `histogram_quantile` does. The unbounded bucket counts as its lower bound. `None`: no samples.
 pub fn quantile(buckets: &[u64], q: f64) -> Option<f64> {
-    let total: u64 = buckets.iter().sum();
+    let total = buckets.iter().copied().fold(0, u64::saturating_add);
     if total == 0 {
         return None;
     }

@@ -108,7 +108,8 @@ fn denied(report: &Report) -> Vec<AuthzRow> {
             );
             let row = rows.entry(at).or_default();
             for (reason, count) in &edge.counts.denied_by {
-                *row.denied_by.entry(reason.clone()).or_default() += count;
+                let known = row.denied_by.entry(reason.clone()).or_default();
+                *known = known.saturating_add(*count);
             }
             row.sum.add(&edge.counts, pod.seconds);
         }

@@ -280,7 +280,8 @@ fn splits(report: &Report, query: &Query) -> Vec<Row> {
     };
     for split in report.splits.iter().filter(wanted) {
         let object = format!("TrafficSplit {}/{}", split.namespace, split.name);
-        let all: u64 = split.backends.iter().map(|at| at.weight).sum();
+        // Each may be as large as half of what 64 bits hold.
+        let all: u128 = split.backends.iter().map(|at| u128::from(at.weight)).sum();
         let from = rows.len();
         for share in &split.backends {
             let mut row = Row::new(Kind::Split, split.namespace.clone(), split.name.clone());
@@ -302,7 +303,8 @@ fn splits(report: &Report, query: &Query) -> Vec<Row> {
             }
             rows.push(row);
         }
-        let requests: u64 = rows[from..].iter().map(|row| row.sum.counts.requests).sum();
+        let requests = rows[from..].iter().map(|row| row.sum.counts.requests);
+        let requests = requests.fold(0, u64::saturating_add);
         for row in &mut rows[from..] {
             let share = row.sum.counts.requests as f64 / requests.max(1) as f64;
             if let Some(at) = row.share.as_mut().filter(|_| requests > 0) {
@@ -379,8 +381,10 @@ impl Row {
             .connections
             .iter()
             .filter(|at| at.key.direction == Direction::Inbound && !at.key.opened_by_proxy);
-        let open: u64 = open.map(|at| at.counts.open).sum();
-        *self.open_connections.get_or_insert(0) += open;
+        // A proxy says what it wants: nothing may overflow.
+        let known = self.open_connections.unwrap_or(0);
+        let open = open.map(|at| at.counts.open);
+        self.open_connections = Some(open.fold(known, u64::saturating_add));
     }
 
     fn add_edges(&mut self, pod: &PodReport, wanted: impl Fn(&EdgeReport) -> bool) {

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::traffic::inventory::{PodFacts, Share, SplitFacts};
-use crate::traffic::table::EdgeKey;
+use crate::traffic::report::ConnectionReport;
+use crate::traffic::table::{Connections, EdgeKey};
 
 /// `load` calls `web` through a split over `web-v1` and `web-v2`; each side counts.
 pub(crate) fn story() -> Report {
@@ -197,4 +198,42 @@ fn what_cannot_be_asked_is_said() {
         ..query("pod")
     };
     assert!(stat(&story(), &from).is_err());
+}
+
+#[test]
+fn the_largest_numbers_are_added_up_without_harm() {
+    let mut report = story();
+    let largest = |service: &str| Share {
+        service: service.into(),
+        weight: i64::MAX as u64,
+    };
+    report.splits[0].backends = ["web-v1", "web-v2", "web-v3"].map(largest).into();
+    let open = ConnectionReport {
+        counts: Connections {
+            open: u64::MAX,
+            ..Connections::default()
+        },
+        ..ConnectionReport::default()
+    };
+    for pod in &mut report.pods {
+        pod.connections = vec![open.clone(), open.clone()];
+        for edge in &mut pod.edges {
+            edge.counts = Counts {
+                requests: u64::MAX,
+                connections: u64::MAX,
+                denied_by: [("not_a_source".to_owned(), u64::MAX)].into(),
+                latency: vec![u64::MAX; 3],
+                ..Counts::default()
+            };
+        }
+    }
+    let splits = stat(&report, &Query::all(Kind::Split)).unwrap();
+    for row in splits {
+        let share = row.share.unwrap();
+        assert!((share.wanted - 1.0 / 3.0).abs() < 1e-9, "{}", share.wanted);
+    }
+    let services = stat(&report, &Query::all(Kind::Service)).unwrap();
+    assert_eq!(services[0].open_connections, Some(u64::MAX));
+    crate::traffic::authz::authz(&report);
+    assert!(crate::traffic::why::why(&report, "shop", "web").is_some());
 }

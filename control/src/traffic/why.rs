@@ -115,7 +115,10 @@ fn legs(sums: BTreeMap<String, Sum>) -> Vec<Leg> {
             Leg { name, sum }
         })
         .collect();
-    let weight = |leg: &Leg| leg.sum.counts.requests + leg.sum.counts.connections;
+    let weight = |leg: &Leg| {
+        let counts = &leg.sum.counts;
+        counts.requests.saturating_add(counts.connections)
+    };
     legs.sort_by_key(|leg| std::cmp::Reverse(weight(leg)));
     legs
 }

@@ -161,7 +161,8 @@ fn denials(pods: &[&PodReport]) -> Vec<String> {
                 account => format!("{account} of {}", edge.key.peer_namespace),
             };
             for (reason, count) in &edge.counts.denied_by {
-                *denied.entry((caller.clone(), reason.clone())).or_default() += count;
+                let known = denied.entry((caller.clone(), reason.clone())).or_default();
+                *known = u64::saturating_add(*known, *count);
             }
         }
     }
@@ -202,10 +203,11 @@ fn amplification(report: &Report, pods: &[&PodReport]) -> Vec<String> {
                 namespace: edge.key.peer_namespace.clone(),
                 workload: edge.key.peer_workload.clone(),
             };
-            *sent.entry(peer).or_default() += edge.counts.requests;
+            let known = sent.entry(peer).or_default();
+            *known = known.saturating_add(edge.counts.requests);
         }
         for (peer, sent) in sent.into_iter().filter(|(_, sent)| *sent >= ENOUGH) {
-            let arrived: u64 = report
+            let arrived = report
                 .pods
                 .iter()
                 .filter(|pod| node(pod) == peer)
@@ -215,7 +217,7 @@ fn amplification(report: &Report, pods: &[&PodReport]) -> Vec<String> {
                         && accounts.contains(&edge.key.peer_workload)
                 })
                 .map(|edge| edge.counts.requests)
-                .sum();
+                .fold(0, u64::saturating_add);
             let factor = arrived as f64 / sent as f64;
             if factor >= AMPLIFIED {
                 said.push(format!(
