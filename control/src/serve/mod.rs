@@ -180,11 +180,17 @@ impl Shared {
     /// Waits until every connected proxy has reported after `since`, or patience ends.
     pub async fn reported_after(&self, since: Instant) {
         let deadline = since + REPORT_LIMIT;
-        let late = |proxy: &proxies::ProxyStatus| {
-            let reported = self.traffic.reported(&proxy.pod);
-            reported.is_none_or(|at| at < since)
+        let is_late = |pod: &PodRef| {
+            let reported = self.traffic.reported(pod);
+            self.proxies.streams_of(pod) > 0 && reported.is_none_or(|at| at < since)
         };
-        while Instant::now() < deadline && self.proxies.list().iter().any(late) {
+        let connected = self.proxies.list().into_iter();
+        let mut awaited: Vec<PodRef> = connected.map(|proxy| proxy.pod).collect();
+        loop {
+            awaited.retain(is_late);
+            if awaited.is_empty() || Instant::now() >= deadline {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
