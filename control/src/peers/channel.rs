@@ -8,7 +8,7 @@ use crate::ca::Ca;
 use crate::serve::tls::{OwnIdentity, Peer, peer, roots};
 use anyhow::{Context as _, Result};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -31,6 +32,8 @@ use weft_proxy_api::wire::generated::peers_client::PeersClient;
 
 /// Largest message taken: what is known of one pod.
 const MAX_MESSAGE: usize = 8 << 20;
+/// How often one asks whether the other is still there, and how long it may think: a tap says nothing where nothing passes.
+const KEEP_ALIVE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
 /// An open connection; it ends when this is dropped.
 pub struct Link {
@@ -48,7 +51,11 @@ impl Link {
         let name = ServerName::IpAddress(at.ip().into());
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp);
         let tls = tls.await.context("no TLS")?;
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE[0])
+            .keep_alive_timeout(KEEP_ALIVE[1]);
+        let handshake = http.handshake(TokioIo::new(tls));
         let (sender, connection) = handshake.await.context("no HTTP/2")?;
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
