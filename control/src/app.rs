@@ -237,6 +237,8 @@ async fn renew(own: Arc<OwnIdentity>) {
 /// Takes up what whoever rotates the roots writes into the state folder.
 async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: StateDir) {
     let (mut last, mut refused) = (None, None);
+    // The controller's own certificate is of the issuer before.
+    let mut is_old = false;
     loop {
         tokio::time::sleep(AUTHORITY_POLL).await;
         // Whom another controller of the same folder gave a certificate is meshed here as well.
@@ -249,10 +251,12 @@ async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: Sta
             continue;
         }
         let reloaded = shared.reload_authority(&state);
+        is_old |= matches!(reloaded, Ok(true));
         let renewed = match reloaded {
-            Ok(true) => own.renew(std::time::SystemTime::now()).map(|()| true),
+            Ok(_) if is_old => own.renew(std::time::SystemTime::now()).map(|()| true),
             other => other,
         };
+        is_old &= renewed.is_err();
         match renewed {
             // Said once, and tried again: perhaps it could not be read for a moment only.
             Err(error) if refused != Some(now) => {
