@@ -114,6 +114,8 @@ pub struct Shared {
     pub instance: u64,
     /// Who is connected.
     pub proxies: Arc<proxies::Proxies>,
+    /// How often a pod may report.
+    pub summaries: parking_lot::Mutex<rate::Limiter<PodRef>>,
     /// Traffic that proxies reported.
     pub traffic: TrafficTable,
     /// What single requests somebody wants to see.
@@ -151,6 +153,7 @@ impl Shared {
             cert_ttl,
             instance: fastrand::u64(1..),
             proxies: Arc::default(),
+            summaries: parking_lot::Mutex::new(rate::Limiter::new(observe::SUMMARIES)),
             traffic: TrafficTable::default(),
             taps: Arc::default(),
             tiers: TiersAsked::default(),

@@ -1,6 +1,7 @@
 //! `Observe.Attach`: proxies report their traffic into the traffic table, slowly as long as nobody looks, and show the
 //! single requests that somebody wants to see.
 
+use super::rate::Rate;
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
 use crate::pod_ref::PodRef;
@@ -26,6 +27,11 @@ const FAST_MS: u32 = 1_000;
 const LOOKING: Duration = Duration::from_secs(15);
 /// No proxy is asked more often than this, however often somebody looks.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Summaries of one pod: far more than a proxy is ever asked for, and little to take in.
+pub(super) const SUMMARIES: Rate = Rate {
+    burst: 50,
+    interval: Duration::from_millis(100),
+};
 /// Largest look at a request that is handed on.
 const MAX_LOOK: usize = 256 << 10;
 
@@ -180,9 +186,12 @@ impl Listener {
     fn take_in(&self, pod: &PodRef, event: pb::ObserveEvent) -> Result<(), Status> {
         match event.event {
             Some(Event::Summary(summary)) => {
+                let now = Instant::now();
+                let turn = self.shared.summaries.lock().check(pod.clone(), now);
+                turn.map_err(|_| Status::resource_exhausted("summaries come without a pause"))?;
                 self.shared.counters.summaries.add(1);
                 let summary = read::summary(&summary).map_err(Status::invalid_argument)?;
-                self.shared.traffic.record(pod, summary, Instant::now());
+                self.shared.traffic.record(pod, summary, now);
                 Ok(())
             }
             Some(Event::Tap(look)) if look.encoded_len() <= MAX_LOOK => {

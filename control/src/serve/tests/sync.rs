@@ -309,25 +309,48 @@ async fn a_stopping_controller_says_so_and_ends() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn summaries_fill_the_edge_table() {
-    let controller = Controller::start().await;
+/// A stream on which `web-1` reports.
+async fn reporting(
+    controller: &Controller,
+) -> (
+    mpsc::Sender<pb::ObserveEvent>,
+    Streaming<pb::ObserveCommand>,
+) {
     let channel = controller
         .channel(Some(controller.certificate("web", "web-1")))
         .await;
     let (events, outgoing) = mpsc::channel(10);
-    let mut commands = ObserveClient::new(channel)
+    let commands = ObserveClient::new(channel)
         .attach(ReceiverStream::new(outgoing))
         .await
         .unwrap()
         .into_inner();
-    let say = |event| events.send(pb::ObserveEvent { event: Some(event) });
     let hello = pb::Hello {
         namespace: "default".into(),
         pod: "web-1".into(),
         ..Default::default()
     };
-    say(pb::observe_event::Event::Hello(hello)).await.unwrap();
+    let event = Some(pb::observe_event::Event::Hello(hello));
+    events.send(pb::ObserveEvent { event }).await.unwrap();
+    (events, commands)
+}
+
+/// How a stream ends, whatever is asked on it before.
+async fn end(commands: &mut Streaming<pb::ObserveCommand>) -> Code {
+    loop {
+        match commands.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Code::Ok,
+            Err(status) => return status.code(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn summaries_fill_the_edge_table() {
+    let controller = Controller::start().await;
+    let (events, mut commands) = reporting(&controller).await;
+    let say = |event| events.send(pb::ObserveEvent { event: Some(event) });
     let asked = commands.message().await.unwrap().unwrap().command;
     assert!(
         matches!(asked, Some(pb::observe_command::Command::Summary(every)) if every.interval_ms == 5000)
@@ -356,4 +379,22 @@ async fn summaries_fill_the_edge_table() {
         commands.message().await.unwrap_err().code(),
         Code::InvalidArgument
     );
+}
+
+#[tokio::test]
+async fn who_reports_without_a_pause_is_ended() {
+    let controller = Controller::start().await;
+    let (events, mut commands) = reporting(&controller).await;
+    let summary = || pb::ObserveEvent {
+        event: Some(pb::observe_event::Event::Summary(pb::Summary::default())),
+    };
+    let flood = async {
+        while events.send(summary()).await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        code = end(&mut commands) => code,
+        () = flood => Code::Ok,
+    };
+    assert_eq!(ended, Code::ResourceExhausted);
 }
