@@ -249,9 +249,13 @@ impl Burst {
                 }
                 None => break,
             }
+            // Before the stream is asked: what it gives is nobody's but ours.
+            if events.len() >= BATCH {
+                break;
+            }
             next = match stream.next().now_or_never() {
-                Some(further) if events.len() < BATCH => further,
-                _ => break,
+                Some(further) => further,
+                None => break,
             };
         }
         Self {

@@ -287,3 +287,14 @@ async fn a_list_that_fails_is_asked_for_less_and_less() {
         assert!(begun.elapsed() > QUIET + Duration::from_secs(20), "{code}");
     }
 }
+
+#[tokio::test]
+async fn nothing_of_a_long_burst_is_lost() {
+    let all = (0..2 * BATCH + 1).map(|_| Ok(watcher::Event::<DynamicObject>::Init));
+    let mut stream = futures_util::stream::iter(all);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(Burst::next(&mut stream).await.events.len());
+    }
+    assert_eq!(told, [BATCH, BATCH, 1, 0]);
+}
