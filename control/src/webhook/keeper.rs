@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
+use weft_proxy_api::names::CONTROL_ACCOUNT;
 
 /// The Secret with the authority.
 pub const WEBHOOK_CA_SECRET: &str = "weft-webhook-ca";
@@ -142,7 +143,7 @@ impl Keeper {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let mut patch = place.patch(&object, bundle);
+        let mut patch = place.patch(&object, &self.namespace, bundle);
         if patch.is_empty() {
             return Ok(());
         }
@@ -163,8 +164,9 @@ impl Keeper {
 }
 
 impl Place {
-    /// Operations of a JSON patch that put the bundle in; none where it is, or where no webhook of ours is asked.
-    fn patch(&self, object: &Value, bundle: &Value) -> Vec<Value> {
+    /// Operations of a JSON patch that put the bundle in; none where it is, or where it is not we who are asked: another
+    /// product may have made definitions of the same names.
+    fn patch(&self, object: &Value, namespace: &str, bundle: &Value) -> Vec<Value> {
         let roots: Vec<String> = match self.list {
             None => vec![String::new()],
             Some(list) => {
@@ -172,13 +174,16 @@ impl Place {
                 (0..items).map(|at| format!("/{list}/{at}")).collect()
             }
         };
+        let is_ours = |service: &Value| {
+            service["name"] == CONTROL_ACCOUNT && service["namespace"] == namespace
+        };
         let way: String = self.bundle.iter().map(|key| format!("/{key}")).collect();
         let mut patch = Vec::new();
         for parent in roots.iter().map(|root| format!("{root}{way}")) {
             let Some(config) = object.pointer(&parent) else {
                 continue;
             };
-            if config["service"].is_object() && config.get("caBundle") != Some(bundle) {
+            if is_ours(&config["service"]) && config.get("caBundle") != Some(bundle) {
                 let path = format!("{parent}/caBundle");
                 patch.push(json!({"op": "add", "path": path, "value": bundle}));
             }
@@ -237,13 +242,17 @@ mod tests {
 
     #[test]
     fn only_what_is_wrong_is_written() {
-        let ours = json!({"service": {"name": "weft-control"}, "caBundle": "b"});
-        let stale = json!({"service": {"name": "weft-control"}, "caBundle": "a"});
-        let absent = json!({"service": {"name": "weft-control"}});
+        let service = json!({"name": "weft-control", "namespace": "mesh"});
+        let ours = json!({"service": service, "caBundle": "b"});
+        let stale = json!({"service": service, "caBundle": "a"});
+        let absent = json!({"service": service});
         let url = json!({"url": "https://elsewhere"});
-        let list = [&ours, &stale, &absent, &url].map(|config| json!({"clientConfig": config}));
+        let other = json!({"service": {"name": "other", "namespace": "mesh"}, "caBundle": "o"});
+        let elsewhere = json!({"service": {"name": "weft-control", "namespace": "other"}});
+        let list = [&ours, &stale, &absent, &url, &other, &elsewhere];
+        let list = list.map(|config| json!({"clientConfig": config}));
         let place = &places()[0];
-        let patch = place.patch(&json!({"webhooks": list}), &json!("b"));
+        let patch = place.patch(&json!({"webhooks": list}), "mesh", &json!("b"));
         let paths: Vec<&str> = patch.iter().filter_map(|it| it["path"].as_str()).collect();
         let expected = [
             "/webhooks/1/clientConfig/caBundle",
@@ -251,7 +260,7 @@ mod tests {
         ];
         assert_eq!(paths, expected);
         for odd in [json!({}), json!({"webhooks": 3}), json!({"webhooks": [1]})] {
-            assert!(place.patch(&odd, &json!("b")).is_empty(), "{odd}");
+            assert!(place.patch(&odd, "mesh", &json!("b")).is_empty(), "{odd}");
         }
     }
 
@@ -270,7 +279,7 @@ mod tests {
         assert!(
             places()
                 .iter()
-                .all(|place| place.patch(&definition, &json!("b")).is_empty())
+                .all(|place| place.patch(&definition, "mesh", &json!("b")).is_empty())
         );
     }
 }
