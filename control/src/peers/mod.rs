@@ -41,7 +41,7 @@ use tokio::time::timeout;
 use tonic::Code;
 use weft_proxy_api::wire::generated as pb;
 
-/// Controllers asked; addresses beyond are not.
+/// Controllers asked; addresses beyond are told of as silent.
 const MAX_PEERS: usize = 16;
 /// How long a name may take to become addresses.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(2);
@@ -330,9 +330,9 @@ impl Peers {
         link.map_err(|error| format!("{error:#}"))
     }
 
-    /// Addresses of all names, and the names that have none.
+    /// Addresses of all names; the names that have none, and addresses beyond what is asked.
     async fn addresses(&self) -> (BTreeSet<SocketAddr>, Vec<Silent>) {
-        let (mut all, mut silent) = (BTreeSet::new(), Vec::new());
+        let (mut all, mut silent) = (BTreeSet::<SocketAddr>::new(), Vec::new());
         let looked_up = self.names.iter().map(|name| async move {
             let found = timeout(RESOLVE_LIMIT, tokio::net::lookup_host(name)).await;
             (name, found)
@@ -351,7 +351,13 @@ impl Peers {
                 why,
             });
         }
-        (all.into_iter().take(MAX_PEERS).collect(), silent)
+        let beyond = all.iter().nth(MAX_PEERS).copied();
+        let beyond = beyond.map_or_else(BTreeSet::new, |first| all.split_off(&first));
+        silent.extend(beyond.into_iter().map(|at| Silent {
+            controller: at.to_string(),
+            why: format!("only {MAX_PEERS} addresses are asked"),
+        }));
+        (all, silent)
     }
 }
 
