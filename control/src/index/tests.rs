@@ -428,6 +428,8 @@ fn a_service_concerns_the_pods_it_selects() {
         200,
         "the first to select by these labels"
     );
+    let ported = by_two.replace("port: 80", "port: 81");
+    assert_eq!(computed(events(&ported)), 0, "the last one as well");
     let again = by_two.replace("name: s7,", "name: s8,").replace("a8", "a9");
     assert_eq!(
         computed(events(&again)),

@@ -117,8 +117,9 @@ impl World {
             self.objects.insert(key, loaded); // it may have moved in its file
             return;
         }
-        self.delete(&key, touched);
+        // In this order a shape that stays is never gone in between, and none of the pods it does not select is touched.
         self.count_shape(&loaded.object, touched);
+        self.delete(&key, touched);
         for topic in topics(&loaded) {
             self.members
                 .entry(topic.clone())
