@@ -1,6 +1,7 @@
 //! `Observe.Attach`: proxies report their traffic into the traffic table, slowly as long as nobody looks, and show the
 //! single requests that somebody wants to see.
 
+use super::proxies::{MAX_OF_POD, Reporting};
 use super::rate::Rate;
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
@@ -48,7 +49,10 @@ impl pb::observe_server::Observe for Attach {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = caller(&request)?;
         let (shared, events) = (self.0.clone(), request.into_inner());
+        let open = shared.proxies.report(&caller.common_name);
+        let too_many = || Status::resource_exhausted(format!("{MAX_OF_POD} streams are open"));
         let listener = Listener {
+            _open: open.ok_or_else(too_many)?,
             stopping: shared.stopping.subscribe(),
             looked_at: shared.looked_at.subscribe(),
             tapped: shared.taps.changes(),
@@ -75,6 +79,7 @@ impl pb::observe_server::Observe for Attach {
 }
 
 struct Listener {
+    _open: Reporting,
     shared: Arc<Shared>,
     caller: Peer,
     expiry: Pin<Box<Sleep>>,

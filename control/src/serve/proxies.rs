@@ -47,6 +47,8 @@ struct Streams {
     open: BTreeMap<u64, ProxyStatus>,
     /// How many of them are of each pod.
     of_pod: HashMap<PodRef, usize>,
+    /// How many are open on which it reports, by the pod that its certificate names.
+    reporting: HashMap<String, usize>,
 }
 
 impl Proxies {
@@ -82,6 +84,21 @@ impl Proxies {
         streams.of_pod.get(pod).copied().unwrap_or(0)
     }
 
+    /// A stream on which the pod that a certificate names reports; `None`: it has [`MAX_OF_POD`]. Asked before anything is
+    /// read of it: what is read may be long.
+    pub fn report(self: &Arc<Self>, certificate: &str) -> Option<Reporting> {
+        let mut streams = self.streams.lock();
+        let open = streams.reporting.entry(certificate.to_owned()).or_default();
+        if *open >= MAX_OF_POD {
+            return None;
+        }
+        *open += 1;
+        Some(Reporting {
+            proxies: self.clone(),
+            certificate: certificate.to_owned(),
+        })
+    }
+
     /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].
     pub fn count(&self) -> (usize, usize) {
         let streams = self.streams.lock();
@@ -107,6 +124,26 @@ impl Entry {
     pub fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
         if let Some(status) = self.proxies.streams.lock().open.get_mut(&self.stream) {
             change(status);
+        }
+    }
+}
+
+/// A stream on which a pod reports, as long as this is held.
+#[derive(Debug)]
+pub struct Reporting {
+    proxies: Arc<Proxies>,
+    certificate: String,
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        let mut streams = self.proxies.streams.lock();
+        let Some(open) = streams.reporting.get_mut(&self.certificate) else {
+            return;
+        };
+        *open -= 1;
+        if *open == 0 {
+            streams.reporting.remove(&self.certificate);
         }
     }
 }
@@ -168,5 +205,20 @@ mod tests {
         drop(old);
         assert_eq!(of("a"), 0);
         assert_eq!(versions(&proxies), ["0"]);
+    }
+
+    #[test]
+    fn one_pod_reports_on_so_many_streams_and_leaves_nothing() {
+        let proxies = Arc::new(Proxies::default());
+        let mut open: Vec<_> = (0..MAX_OF_POD)
+            .filter_map(|_| proxies.report("default/a"))
+            .collect();
+        assert_eq!(open.len(), MAX_OF_POD);
+        assert!(proxies.report("default/a").is_none());
+        assert!(proxies.report("default/b").is_some());
+        open.pop();
+        assert!(proxies.report("default/a").is_some());
+        open.clear();
+        assert!(proxies.streams.lock().reporting.is_empty());
     }
 }
