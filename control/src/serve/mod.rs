@@ -47,16 +47,18 @@ use weft_proxy_api::wire::generated::peers_server::PeersServer;
 use weft_proxy_api::wire::generated::policy_server::PolicyServer;
 use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
 
-/// Largest message of a Sync stream or a Certify taken from a proxy: a hello, a subscription, a signing request.
+/// Largest message of a Sync stream taken from a proxy: a hello, a subscription.
 const MAX_REQUEST: usize = 64 << 10;
+/// Largest Certify: a token and a signing request, with some room. Anybody may send one.
+const MAX_CERTIFY: usize = 32 << 10;
 /// Largest traffic summary taken from a proxy.
 const MAX_SUMMARY: usize = 4 << 20;
 /// Largest message taken from another controller: the names of many pods.
 const MAX_ORDER: usize = 1 << 20;
 /// How long fresh reports of the proxies are waited for.
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
-/// Streams on one connection: Sync, Attach, a Certify now and then.
-const MAX_STREAMS: u32 = 32;
+/// Streams on one connection: Sync, Attach, a Certify now and then. Each may hold a message that is not complete.
+const MAX_STREAMS: u32 = 8;
 /// How long a proxy may keep us waiting for its hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How long a pod that is not there yet is waited for: its manifest and its proxy start in any order.
@@ -297,7 +299,7 @@ pub async fn run(
         )
         .add_service(
             IdentityServer::new(identity::Certify(shared.clone()))
-                .max_decoding_message_size(MAX_REQUEST),
+                .max_decoding_message_size(MAX_CERTIFY),
         )
         .add_service(
             ObserveServer::new(observe::Attach(shared.clone()))
