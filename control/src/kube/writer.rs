@@ -30,6 +30,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const MAX_WRITES: usize = 20;
 /// How long a generation must be known before anything is said of it: the index takes it in meanwhile, and the proxies are told.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How much longer the index may take where there is much to take in; something is said of it then all the same.
+const LAG: Duration = Duration::from_secs(10);
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long what other controllers said of their proxies counts, while nothing happens here.
@@ -214,7 +216,8 @@ impl Writer {
             let Some(entry) = self.ledger.entry(key) else {
                 return false;
             };
-            if entry.seen.elapsed() < SETTLE || retries.waits(key, Instant::now()) {
+            let waits = retries.waits(key, Instant::now());
+            if waits || entry.seen.elapsed() < SETTLE || self.is_behind(key, &entry) {
                 young = true;
                 return true;
             }
@@ -250,6 +253,24 @@ impl Writer {
             unheard: !everywhere.heard,
             unsupported: (key.kind == Kind::UdpRoute).then(|| NO_UDP.to_owned()),
         }
+    }
+
+    /// Has the index not taken in yet what is known of an object? The proxies are not told before, so that none of them
+    /// lacks anything. What is rejected it never takes in.
+    fn is_behind(&self, key: &ObjectKey, entry: &Entry) -> bool {
+        let is_known = self.index.read(|world| {
+            let object = world.object(key).map(|loaded| &loaded.object);
+            object.and_then(|it| it.metadata()).is_some_and(|known| {
+                let (uid, generation) = (known.uid.as_deref(), known.generation);
+                uid == Some(&*entry.uid) && generation == Some(entry.generation)
+            })
+        });
+        if is_known || entry.seen.elapsed() >= LAG {
+            return false;
+        }
+        let file = entry.watched.origin(&key.namespace, &key.name);
+        let Said { written, .. } = self.index.said(key, &file);
+        written.iter().all(|it| it.severity != Severity::Error)
     }
 
     async fn put(

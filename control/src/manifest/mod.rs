@@ -254,6 +254,22 @@ impl Kind {
     }
 }
 
+impl Object {
+    /// Metadata of an object of SMI, or of a ServicePolicy.
+    pub fn metadata(&self) -> Option<&k8s::ObjectMeta> {
+        Some(match self {
+            Self::TrafficSplit(it) => &it.metadata,
+            Self::TrafficTarget(it) => &it.metadata,
+            Self::IdentityBinding(it) => &it.metadata,
+            Self::HttpRouteGroup(it) => &it.metadata,
+            Self::TcpRoute(it) => &it.metadata,
+            Self::UdpRoute(it) => &it.metadata,
+            Self::ServicePolicy(it) => &it.metadata,
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
