@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::manifest::{Severity, parse};
+use crate::smi::convert::convert;
 use crate::views::fixtures::*;
+use serde_json::{Value, json};
 
 /// A controller that starts with these manifests, broken ones among them.
 fn start(manifests: &[String]) -> Index {
@@ -104,4 +106,31 @@ fn d37_a_split_that_cannot_be_read_leaves_the_roots_own_endpoints() {
     assert_eq!(backends(), ["web"]);
     tell(&index, &sound);
     assert_eq!(backends(), ["v1"]);
+}
+
+/// Read as a mistake of the version that is stored, the last valid state would stay in force (D37).
+#[test]
+fn d15_who_empties_a_list_in_an_old_version_takes_the_access_back() {
+    let account = |name: &str| json!({"kind": "ServiceAccount", "name": name});
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "api"}]);
+    let stored = |sources: Value, rules: Value| {
+        let written = json!({
+            "apiVersion": "access.smi-spec.io/v1alpha2", "kind": "TrafficTarget",
+            "metadata": {"name": "t", "namespace": "default"},
+            "spec": {"destination": account("web"), "sources": sources, "rules": rules},
+        });
+        let stored = convert(written, "access.smi-spec.io/v1alpha4").unwrap();
+        format!("{stored}\n---\n")
+    };
+    let sound = stored(json!([account("front")]), rules.clone());
+    for emptied in [
+        stored(json!([]), rules),
+        stored(json!([account("front")]), json!([])),
+    ] {
+        let group = group("api", "[{name: m, pathRegex: /api}]");
+        let index = start(&[web_1(), group, sound.clone()]);
+        assert!(lets_in(&index, "default/front"));
+        tell(&index, &emptied);
+        assert!(errors(&index).is_empty() && !lets_in(&index, "default/front"));
+    }
 }

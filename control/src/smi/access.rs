@@ -1,9 +1,11 @@
 //! TrafficTarget: who may send what to the pods of a service account.
 
+use super::convert::preserved::is_empty_on_purpose;
 use super::{ACCESS_GROUP, TOP, Version};
 use crate::manifest::k8s::ObjectMeta;
 use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
+use weft_proxy_api::names::keys::SMI_PRESERVED;
 
 /// A TrafficTarget.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,9 +14,9 @@ pub struct TrafficTarget {
     pub metadata: ObjectMeta,
     /// Whose pods are opened.
     pub destination: Destination,
-    /// Who may call. Never empty from v1alpha3 on (D15).
+    /// Who may call. Empty only where an older version than v1alpha3 allowed it (D15).
     pub sources: Vec<Subject>,
-    /// What they may call. Never empty from v1alpha3 on (D15).
+    /// What they may call. Empty only where an older version than v1alpha3 allowed it (D15).
     pub rules: Vec<Rule>,
 }
 
@@ -88,11 +90,18 @@ pub fn read(
     let (parts, rules) = layout(root, version, report)?;
     let namespace = &metadata.namespace;
     let destination = read_destination(&parts.get("destination"), namespace, version, report);
-    let sources = read_list(&parts.get("sources"), version, report, |item, report| {
+    let preserved = metadata.annotations.get(SMI_PRESERVED);
+    // From v1alpha3 on, forgetting a list must not look like a decision; in what was written before, it is one (D15).
+    let may_be_empty = |list: &str| {
+        version < Version::V1Alpha3 || preserved.is_some_and(|it| is_empty_on_purpose(it, list))
+    };
+    let field = parts.get("sources");
+    let sources = read_list(&field, may_be_empty("sources"), report, |item, report| {
         item.reject_unknown(&["kind", "name", "namespace", "group"], report);
         read_subject(item, namespace, version, report)
     });
-    let rules = read_list(&parts.get(rules), version, report, |item, report| {
+    let field = parts.get(rules);
+    let rules = read_list(&field, may_be_empty("rules"), report, |item, report| {
         read_rule(item, version, report)
     });
     Some(TrafficTarget {
@@ -144,15 +153,14 @@ fn layout<'a>(
     Some((parts, rules))
 }
 
-/// From v1alpha3 on, a list must not be empty (D15): forgetting it must not look like a decision.
 fn read_list<T>(
     field: &Field<'_>,
-    version: Version,
+    may_be_empty: bool,
     report: &mut Report,
     mut read: impl FnMut(&Field<'_>, &mut Report) -> Option<T>,
 ) -> Option<Vec<T>> {
     let items = field.items(report)?;
-    if items.is_empty() && version >= Version::V1Alpha3 {
+    if items.is_empty() && !may_be_empty {
         report.error(field, "must have at least one entry");
         return None;
     }

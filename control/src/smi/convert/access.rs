@@ -1,12 +1,14 @@
 //! TrafficTarget: v1alpha1 has its fields beside `metadata` and calls the rules `specs`; UDPRoutes exist since v1alpha3,
 //! IdentityBindings and groups of subjects since v1alpha4. `destination.port` is in every version (D11).
 
-use super::preserved::{Preserved, broken};
+use super::preserved::{EMPTY, Preserved, broken};
 use super::{Fields, Refused, Version, items, put_items, refuse, spec, take_items};
 use serde_json::{Value, json};
 
 const BINDING: &str = "IdentityBinding";
 const UDP: &str = "UDPRoute";
+/// What must not be empty since v1alpha3.
+const LISTS: [&str; 2] = ["sources", "rules"];
 /// What stands beside the fields of v1alpha1.
 const RESERVED: [&str; 5] = ["apiVersion", "kind", "metadata", "status", "spec"];
 
@@ -30,12 +32,24 @@ pub(super) fn raise(
         restore_destination(spec, kept)?;
         restore_groups(spec, kept)?;
     }
+    if from < Version::V1Alpha3 {
+        // Whoever empties a list there means it: read as a mistake, the last valid state would stay in force (D15).
+        let empty = LISTS.into_iter().filter(|list| is_empty(spec, list));
+        kept.keep_list(EMPTY, empty.map(Value::from).collect());
+    }
     Ok(())
 }
 
 /// From the layout of v1alpha4.
 pub(super) fn lower(object: &mut Fields, to: Version, kept: &mut Preserved) -> Result<(), Refused> {
     let spec = spec(object)?;
+    let told = kept.remove(EMPTY);
+    if to >= Version::V1Alpha3 {
+        let told = told.as_ref().and_then(Value::as_array);
+        let still = told.into_iter().flatten();
+        let still = still.filter(|list| list.as_str().is_some_and(|list| is_empty(spec, list)));
+        kept.keep_list(EMPTY, still.cloned().collect());
+    }
     if to < Version::V1Alpha4 {
         let groups = take_groups(spec)?;
         kept.keep_list("groups", groups);
@@ -54,6 +68,14 @@ pub(super) fn lower(object: &mut Fields, to: Version, kept: &mut Preserved) -> R
     match to {
         Version::V1Alpha1 => flatten(object),
         _ => Ok(()),
+    }
+}
+
+/// Is there nothing in this list?
+fn is_empty(spec: &Fields, list: &str) -> bool {
+    match spec.get(list) {
+        None | Some(Value::Null) => true,
+        Some(items) => items.as_array().is_some_and(Vec::is_empty),
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `groups` | TrafficTarget | v1alpha3 | the group of each ServiceAccount that has one |
 //! | `rules` | TrafficTarget | v1alpha2 | UDPRoutes among the rules, with their places |
 //! | `headers` | HTTPRouteGroup | v1alpha1 | the name of every match, and its headers |
+//! | `empty` | TrafficTarget | (of v1alpha2) | `sources` or `rules`, where it is empty: since v1alpha3 that is a mistake |
 //!
 //! Anybody who may write the object may write it, so it is only read for what the object's own version lacks, and what is
 //! read from it is checked like anything else.
@@ -19,6 +20,8 @@ use weft_proxy_api::names::keys::SMI_PRESERVED;
 
 /// Which fields could not be shown. Nothing of it narrows or widens: it is only how somebody wrote it.
 pub const WEIGHTS: &str = "weights";
+/// Which lists of a TrafficTarget are empty on purpose. Who has it allows nothing, so that it can widen nothing either.
+pub const EMPTY: &str = "empty";
 
 /// The parts.
 #[derive(Debug, Default)]
@@ -27,9 +30,16 @@ pub(super) struct Preserved(Map<String, Value>);
 /// Does the annotation hold a part without which the object would mean something else?
 pub fn is_needed(annotation: &str) -> bool {
     match serde_json::from_str::<Map<String, Value>>(annotation) {
-        Ok(parts) => parts.keys().any(|part| part != WEIGHTS),
+        Ok(parts) => parts.keys().any(|part| part != WEIGHTS && part != EMPTY),
         Err(_) => true,
     }
+}
+
+/// Does the annotation say that this list of a TrafficTarget was written empty, in a version that allows it (D15)?
+pub fn is_empty_on_purpose(annotation: &str, list: &str) -> bool {
+    let parts: Map<String, Value> = serde_json::from_str(annotation).unwrap_or_default();
+    let lists = parts.get(EMPTY).and_then(Value::as_array);
+    lists.is_some_and(|lists| lists.iter().any(|name| name.as_str() == Some(list)))
 }
 
 impl Preserved {

@@ -1,6 +1,7 @@
 //! Conversions case by case; `random` has the properties that hold for all of them.
 #![allow(clippy::unwrap_used)]
 
+mod empty;
 mod random;
 
 use super::{ReviewError, convert, review};
