@@ -10,6 +10,7 @@ use crate::ca::Ca;
 use crate::inject::Settings;
 use crate::manifest::k8s::Labels;
 use crate::serve::identity::Enrolled;
+use crate::smi::convert::convert;
 use crate::token::TokenKey;
 use crate::views::Mesh;
 use futures_util::FutureExt;
@@ -17,6 +18,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use weft_proxy_api::names::keys::SMI_PRESERVED;
 
 fn request(operation: &str, resource: &str, object: Value) -> Value {
     json!({
@@ -201,6 +203,38 @@ fn an_object_that_cannot_be_honoured_is_refused_with_the_field() {
         validated("UPDATE", split(json!(-1)), split(json!(1)))["allowed"],
         false
     );
+}
+
+/// A canary tool of an old version changes weights of a split whose condition it is not shown.
+#[test]
+fn what_a_version_cannot_show_does_not_keep_its_clients_from_writing() {
+    let mut stored = split(json!(1));
+    stored["spec"]["matches"] = json!([{"kind": "HTTPRouteGroup", "name": "beta"}]);
+    let shown = convert(stored, "split.smi-spec.io/v1alpha2").unwrap();
+    let edit = |weight: Value| {
+        let mut edited = shown.clone();
+        edited["spec"]["backends"][0]["weight"] = weight;
+        edited
+    };
+    assert_eq!(
+        validated("UPDATE", edit(json!(7)), shown.clone())["allowed"],
+        true
+    );
+    for (mut wrong, field) in [
+        (edit(json!(-7)), "spec.backends[0].weight"),
+        (edit(json!(7)), "metadata.annotations"),
+    ] {
+        if field.starts_with("metadata") {
+            wrong["metadata"]["annotations"][SMI_PRESERVED] = json!("{");
+        }
+        let response = validated("UPDATE", wrong, shown.clone());
+        let cause = &response["status"]["details"]["causes"][0];
+        assert_eq!(response["allowed"], false, "{response}");
+        assert!(
+            cause["field"].as_str().unwrap().starts_with(field),
+            "{cause}"
+        );
+    }
 }
 
 #[test]

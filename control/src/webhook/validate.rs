@@ -2,8 +2,11 @@
 //! sources judges, so what passes here is in force a moment later, and what does not would never have been.
 
 use super::review::{Request, Response};
+use crate::crd::STORAGE;
 use crate::manifest::{Problem, Severity, parse_json};
+use crate::smi::convert::convert;
 use serde_json::Value;
+use weft_proxy_api::names::keys::SMI_PRESERVED;
 
 /// The answer about an object. What was there before is not judged again: somebody may want to take a finalizer away.
 pub fn answer(request: &Request) -> Response {
@@ -16,7 +19,7 @@ pub fn answer(request: &Request) -> Response {
     if !judged {
         return Response::allowed();
     }
-    let problems = parse_json("", named(request)).problems;
+    let problems = parse_json("", whole(named(request))).problems;
     let of = |severity: Severity| problems.iter().filter(move |it| it.severity == severity);
     let warnings = of(Severity::Warning).map(|it| format!("weft: {}", line(it)));
     if of(Severity::Error).next().is_none() {
@@ -40,6 +43,21 @@ fn named(request: &Request) -> Value {
         }
     }
     object
+}
+
+/// What an old version cannot show comes back from an annotation when the object is stored; such an object is judged as it
+/// will be stored. Any other is judged as it was written, so that a refusal names the fields of that version.
+fn whole(object: Value) -> Value {
+    let hides = object["metadata"]["annotations"][SMI_PRESERVED].is_string();
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    match api_version.split_once('/') {
+        Some((group, _)) if hides => {
+            let stored = convert(object.clone(), &format!("{group}/{}", STORAGE.as_str()));
+            // One that cannot be converted says so as it is.
+            stored.unwrap_or(object)
+        }
+        _ => object,
+    }
 }
 
 /// All but what the API server and controllers write.
