@@ -40,11 +40,23 @@ pub(super) fn schema(version: Version) -> Value {
         let meaning =
             "Only requests that one of these HTTPRouteGroups describes; all, where it is empty.";
         fields.push(("matches", said(list(group), meaning)));
+    } else {
+        fields.push(("matches", kept("Known since v1alpha3; refused here.")));
     }
+    let spec = map(&["service", "backends"], &fields);
+    let misplaced = kept("Belongs under spec; refused here.");
     object(
         "How the requests to one Service are shared between several.",
         &["spec"],
-        &[("spec", map(&["service", "backends"], &fields))],
+        &[("spec", spec), ("matches", misplaced)],
+    )
+}
+
+/// A condition where there is none: dropped, it would leave a split that applies to every request (D35).
+fn kept(description: &str) -> Value {
+    said(
+        json!({"x-kubernetes-preserve-unknown-fields": true}),
+        description,
     )
 }
 

@@ -271,6 +271,20 @@ fn d35_a_typo_stays_where_it_could_narrow_and_is_pruned_elsewhere() {
 }
 
 #[test]
+fn d35_a_condition_of_a_split_reaches_whoever_refuses_it() {
+    let matches = json!([{"kind": "HTTPRouteGroup", "name": "beta"}]);
+    for (_, version, schema) in schemas()
+        .into_iter()
+        .filter(|(kind, ..)| kind == "TrafficSplit")
+    {
+        let mut object = whole("TrafficSplit", &version);
+        object["spec"]["matches"] = matches.clone();
+        object["matches"] = matches.clone();
+        assert_eq!(prune(&schema, &object), object, "{version}");
+    }
+}
+
+#[test]
 fn every_kind_is_defined_once() {
     let definitions = all(None);
     let names = definitions

@@ -289,6 +289,11 @@ fn refusals(kube: &Kube) -> Result<()> {
         (split("v1alpha1", "-5m"), "spec.backends[0].weight"),
         (split("v1alpha1", "99E"), "spec.backends[0].weight"),
         (split("v1alpha5", "1"), "v1alpha5"),
+        // Not dropped: without its condition it would apply to every request.
+        (
+            split("v1alpha2", "1").replace("backends:", "matches: [], backends:"),
+            "is known since v1alpha3",
+        ),
         (target("v1alpha4", ""), "spec.destination"),
         (target("v1alpha3", ""), "spec.destination"),
         (
