@@ -3,6 +3,7 @@
 
 use crate::manifest::{Kind, Object, ObjectKey};
 use crate::smi::split::TrafficSplit;
+use crate::views::pod::is_tcp;
 use crate::views::split::{backend, is_external, routes};
 use crate::views::world::{Reader, World};
 use serde_json::{Value, json};
@@ -29,12 +30,9 @@ fn shares(reader: &Reader<'_>, split: &TrafficSplit) -> Value {
         return json!([]);
     };
     let mut told = Vec::new();
-    for port in root
-        .spec
-        .ports
-        .iter()
-        .take(MOST / split.backends.len().max(1))
-    {
+    let tcp = root.spec.ports.iter();
+    let tcp = tcp.filter(|port| is_tcp(port.protocol.as_deref()));
+    for port in tcp.take(MOST / split.backends.len().max(1)) {
         let all = routes(reader, root, port.port);
         let Some(mine) = all.iter().find(|it| it.object.as_ref() == Some(&object)) else {
             continue;
@@ -80,7 +78,8 @@ mod tests {
     #[test]
     fn a_split_tells_its_weights_and_who_takes_no_part() {
         let root = "[{name: a, port: 80}, {name: b, port: 90}]";
-        let web = service_with("web", "web", "10.96.0.1", root);
+        let both = root.replace(']', ", {name: c, port: 53, protocol: UDP}]");
+        let web = service_with("web", "web", "10.96.0.1", &both);
         let v1 = service_with("v1", "v1", "10.96.0.2", root);
         let v2 = service("v2", "v2", "10.96.0.3");
         let backends = "backends: [{service: v1, weight: 9}, {service: v2, weight: 1}, {service: v3, weight: 5}]";

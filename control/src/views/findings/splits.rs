@@ -5,6 +5,7 @@ use super::{About, Code};
 use crate::manifest::k8s::Service;
 use crate::smi::split::{Backend, TrafficSplit};
 use crate::views::endpoints;
+use crate::views::pod::is_tcp;
 use crate::views::ports::of_service;
 use crate::views::split::{backend, by_age, is_external};
 use crate::views::world::{Reader, cluster_ips};
@@ -87,7 +88,10 @@ fn of_backend(
         return about.say(Code::External, field, message);
     }
     let takes_part = |port: u16| backend(reader, namespace, &one.service, port).is_some();
-    let ports = root.spec.ports.iter().map(|port| port.port);
+    // Splits are of what the proxies carry, which is TCP.
+    let tcp = root.spec.ports.iter();
+    let tcp = tcp.filter(|port| is_tcp(port.protocol.as_deref()));
+    let ports = tcp.map(|port| port.port);
     let (with, without): (Vec<u16>, Vec<u16>) = ports.partition(|port| takes_part(*port));
     if !without.is_empty() {
         let lost: Vec<String> = without.iter().map(u16::to_string).collect();

@@ -16,8 +16,9 @@ fn a_sound_world_is_silent() {
         "s",
         "{service: web, backends: [{service: web, weight: 1}], matches: [{kind: HTTPRouteGroup, name: api}]}",
     );
+    let ports = "[{name: web, port: 80}, {name: dns, port: 53, protocol: UDP}]";
     let all = [
-        service("web", "web", "10.96.0.1"),
+        service_with("web", "web", "10.96.0.1", ports),
         group("api", "[{name: m}]"),
         tcp("a", "[80]"),
         target,
