@@ -4,6 +4,7 @@
 
 mod checked;
 mod rotated;
+mod tools;
 
 pub(super) use checked::checks;
 pub(super) use rotated::rotates;
@@ -425,5 +426,6 @@ pub(super) fn converts() -> Result<()> {
             .unwrap_or_default();
         ensure!(error.contains(field), "{field} in {error}");
     }
-    Ok(())
+    tools::canaries(&kube)?;
+    tools::emptied(&kube)
 }
