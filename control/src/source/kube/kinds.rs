@@ -20,6 +20,9 @@ pub struct Watched {
 
 /// Every version an SMI group ever had, the one that is stored first: read like that, nothing depends on conversion.
 const SMI: &[&str] = &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"];
+/// Of somebody else's definition that converts nothing, objects of v1alpha1 are served as v1alpha2 too, and a quantity is no
+/// whole number: what reads both is v1alpha1.
+const SPLITS: &[&str] = &["v1alpha4", "v1alpha3", "v1alpha1", "v1alpha2"];
 const V1: &[&str] = &["v1"];
 /// Before what stands for the file of an object that was never in one.
 const ORIGIN: &str = "kubernetes:";
@@ -33,7 +36,7 @@ pub const WATCHED: &[Watched] = &[
     native("", "Service", "services"),
     native("", "Pod", "pods"),
     native("discovery.k8s.io", "EndpointSlice", "endpointslices"),
-    custom(smi::SPLIT_GROUP, "TrafficSplit", "trafficsplits", SMI),
+    custom(smi::SPLIT_GROUP, "TrafficSplit", "trafficsplits", SPLITS),
     custom(smi::ACCESS_GROUP, "TrafficTarget", "traffictargets", SMI),
     custom(
         smi::ACCESS_GROUP,
@@ -162,7 +165,8 @@ mod tests {
     fn every_kind_says_what_can_be_read_of_it() {
         let split = Watched::of(&Kind::TrafficSplit).expect("watched");
         assert_eq!(split.resource(), "trafficsplits.split.smi-spec.io");
-        assert_eq!(split.readable().next(), Some("v1alpha4"));
+        let versions: Vec<_> = split.readable().collect();
+        assert_eq!(versions, ["v1alpha4", "v1alpha3", "v1alpha1", "v1alpha2"]);
         let service = Watched::of(&Kind::Service).expect("watched");
         assert_eq!(
             (
