@@ -12,7 +12,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,7 +88,8 @@ pub(crate) struct Shared {
 }
 
 struct Pace {
-    first: Instant,
+    /// When the timer began: a moment earlier, and every latency would count that moment as well.
+    begun: OnceLock<Instant>,
     period: Duration,
     due: Semaphore,
     taken: AtomicU64,
@@ -103,7 +104,8 @@ impl Shared {
         if let Ok(permit) = pace.due.acquire().await {
             permit.forget();
         }
-        pace.first + pace.period * (pace.taken.fetch_add(1, Relaxed) as u32 + 1)
+        let begun = pace.begun.get().copied().unwrap_or_else(Instant::now);
+        begun + pace.period * (pace.taken.fetch_add(1, Relaxed) as u32 + 1)
     }
 
     /// A request that was due at `start` has been answered with so many bytes.
@@ -153,7 +155,7 @@ async fn timed(spec: Arc<Spec>) -> anyhow::Result<Figures> {
         errors: AtomicU64::new(0),
         first_error: Mutex::new(None),
         pace: (rate > 0).then(|| Pace {
-            first: Instant::now(),
+            begun: OnceLock::new(),
             period: Duration::from_secs(1) / rate,
             due: Semaphore::new(0),
             taken: AtomicU64::new(0),
@@ -194,6 +196,7 @@ async fn tick(shared: &Shared) -> anyhow::Result<()> {
         return Ok(());
     };
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
+    pace.begun.get_or_init(Instant::now);
     timer.set(
         Expiration::Interval(TimeSpec::from_duration(pace.period)),
         TimerSetTimeFlags::empty(),
