@@ -6,12 +6,17 @@ use crate::manifest::report::{Field, Report};
 use crate::manifest::yaml::{Value, short};
 use std::collections::HashSet;
 use weft_proxy_api::names::keys::PATH_MATCH;
-use weft_proxy_api::policy::matching::{HeaderMatch, HttpMatch, PatternError, TextMatch};
+use weft_proxy_api::policy::matching::{
+    HeaderMatch, HttpMatch, MAX_COMPILED, PatternError, TextMatch,
+};
 
 /// Most matches of a group.
 pub const MAX_MATCHES: usize = 10_000;
-/// Most patterns of a group that are more than a literal text: each may compile to a megabyte (D38).
+/// Most patterns of a group that are more than a literal text (D38).
 pub const MAX_PATTERNS: usize = 200;
+/// What the patterns of a group may take together, compiled, bytes. Every proxy that calls a Service with such a split, or
+/// serves such a target, holds them (D38).
+const MAX_TOGETHER: usize = 32 << 20;
 
 /// The methods of the published schema (D05).
 pub const METHODS: [&str; 9] = [
@@ -49,6 +54,17 @@ pub fn read(
     if patterns > MAX_PATTERNS {
         let message = format!(
             "has {patterns} regular expressions that are more than a literal text; at most {MAX_PATTERNS}"
+        );
+        report.error(&field, message);
+        return None;
+    }
+    // So many of the largest would be too much; of fewer each is bounded already.
+    let most = MAX_TOGETHER / patterns.max(1);
+    let fits = |text: &TextMatch| most >= MAX_COMPILED || text.compiles_within(most);
+    if let Some(large) = matches.iter().find(|item| !texts(item).all(fits)) {
+        let message = format!(
+            "has {patterns} regular expressions, so that each may compile to {most} bytes; match {} has a larger one",
+            short(&large.name)
         );
         report.error(&field, message);
         return None;

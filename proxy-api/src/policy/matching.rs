@@ -117,6 +117,16 @@ impl TextMatch {
         )?))
     }
 
+    /// Does it take at most so many bytes, compiled? What is no pattern takes none.
+    pub fn compiles_within(&self, bytes: usize) -> bool {
+        let wrapped = match self {
+            Self::Exact(_) | Self::Prefix(_) => return true,
+            Self::RegexPrefix(pattern) => format!("^(?:{})", pattern.source),
+            Self::RegexFull(pattern) => format!("^(?:{})$", pattern.source),
+        };
+        build(&wrapped, bytes).is_ok()
+    }
+
     /// Does `text` fit?
     pub fn fits(&self, text: &str) -> bool {
         match self {
@@ -151,8 +161,8 @@ impl Pattern {
 
     /// `/a)|(?:.*` compiles only when wrapped, and would then be anchored nowhere: so first without.
     fn compile(source: &str, wrapped: &str) -> Result<Self, PatternError> {
-        build(source)?;
-        let regex = build(wrapped)?;
+        build(source, MAX_COMPILED)?;
+        let regex = build(wrapped, MAX_COMPILED)?;
         Ok(Self {
             source: source.to_owned(),
             regex,
@@ -207,9 +217,9 @@ fn check_length(source: &str) -> Result<(), PatternError> {
     }
 }
 
-fn build(pattern: &str) -> Result<Regex, PatternError> {
+fn build(pattern: &str, most: usize) -> Result<Regex, PatternError> {
     RegexBuilder::new(pattern)
-        .size_limit(MAX_COMPILED)
+        .size_limit(most)
         .dfa_size_limit(MAX_CACHE)
         .nest_limit(MAX_NESTING)
         .build()

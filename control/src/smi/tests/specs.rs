@@ -183,6 +183,14 @@ fn d38_patterns() {
         group_text(&format!("[{}]", matches.join(",")))
     };
     accepted(&many(MAX_PATTERNS));
+    // One that is fine by itself is not among so many: together they would take too much.
+    let large = "(a{1,100}){1,40}";
+    accepted(&path(large));
+    refused(
+        &many(MAX_PATTERNS).replace("/[a-b]7'", &format!("{large}'")),
+        "spec.matches",
+        "has a larger one",
+    );
     refused(
         &many(MAX_PATTERNS + 1),
         "spec.matches",

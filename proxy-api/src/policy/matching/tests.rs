@@ -266,3 +266,11 @@ fn d38_hostile_patterns_are_refused() {
     );
     assert!(TextMatch::regex_prefix(&"a".repeat(4096)).is_ok());
 }
+
+#[test]
+fn d38_what_a_pattern_takes_can_be_asked() {
+    let pattern = TextMatch::regex_prefix("/v[12]").unwrap();
+    assert!(pattern.compiles_within(MAX_COMPILED) && !pattern.compiles_within(1));
+    let literal = TextMatch::regex_full("beta").unwrap();
+    assert!(literal.compiles_within(0));
+}
