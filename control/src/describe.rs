@@ -203,13 +203,19 @@ fn of_pod(sim: &Simulation, reader: &Reader<'_>, found: &Pod) -> Value {
             meta.namespace, target.metadata.name
         )
     });
-    json!({
+    let mut about = json!({
         "identity": identity.filter(|_| meshed).map(|id| id.as_str().to_owned()),
         "proxy": meshed,
         "services": services,
         "policy": policy,
         "notApplied": inert.collect::<Vec<_>>(),
-    })
+    });
+    // Part of the computed policy, though no proxy has it (D09).
+    let udp = access::allow_udp(reader, found);
+    if !udp.is_empty() {
+        about["udp"] = udp.iter().map(shown::allow).collect();
+    }
+    about
 }
 
 /// What it gives to which port of its Service, and which pods hold callers to its limits.
@@ -312,12 +318,17 @@ fn of_target(sim: &Simulation, reader: &Reader<'_>, target: &TrafficTarget) -> V
         }
         let allow = access::allow(reader, pod);
         let mine = allow.iter().find(|allow| allow.object == object);
-        at.push(json!({
+        let mut there = json!({
             "pod": format!("{}/{}", meta.namespace, pod.metadata.name),
             "access": access::mode(reader, pod).to_string(),
             "proxy": pod::is_meshed(reader, pod),
             "allows": mine.map(shown::allow),
-        }));
+        });
+        let udp = access::allow_udp(reader, pod);
+        if let Some(udp) = udp.iter().find(|allow| allow.object == object) {
+            there["udp"] = shown::allow(udp);
+        }
+        at.push(there);
     }
     json!({ "destination": at })
 }

@@ -354,6 +354,37 @@ spec:
         assert!(gateway_api(&simulation, &key(Kind::TrafficSplit, "t")).is_err());
     }
 
+    const DATAGRAMS: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec: {serviceAccountName: web, containers: [{name: app, image: example}]}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: UDPRoute
+metadata: {name: dns}
+spec: {matches: {ports: [53]}}
+---
+apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: t}
+spec:
+  destination: {kind: ServiceAccount, name: web}
+  sources: [{kind: ServiceAccount, name: front}]
+  rules: [{kind: UDPRoute, name: dns}]
+";
+
+    #[test]
+    fn d09_datagrams_are_described_apart() {
+        let simulation = simulation(DATAGRAMS);
+        let pod = describe(&simulation, &key(Kind::Pod, "web")).unwrap();
+        assert_eq!(pod["udp"][0]["ports"], json!([53]));
+        assert_eq!(pod["policy"]["allow"], json!([]));
+        let target = describe(&simulation, &key(Kind::TrafficTarget, "t")).unwrap();
+        let there = &target["destination"][0];
+        assert_eq!(there["udp"]["ports"], json!([53]));
+        assert_eq!(there["allows"], Value::Null);
+    }
+
     #[test]
     fn an_object_is_described_with_what_became_of_it() {
         let simulation = simulation(SPLIT);
