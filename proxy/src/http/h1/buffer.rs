@@ -1,7 +1,9 @@
 //! Room for what is read, lent to a connection only while something is under way: most connections are idle most of the
-//! time, and then hold none. Each thread keeps a few buffers and maps of fields for the next that needs one.
+//! time, and then hold none. Each thread keeps a few buffers and maps of fields for the next that needs one; the same for
+//! what is written.
 
 use super::super::client::READ_BUFFER;
+use super::outgoing::Outgoing;
 use crate::footprint;
 use crate::io::Io;
 use bytes::BytesMut;
@@ -30,6 +32,7 @@ thread_local! {
 struct Spare {
     buffers: Vec<BytesMut>,
     maps: Vec<HeaderMap>,
+    outgoing: Vec<Outgoing>,
     /// Buffers that are lent.
     lent: usize,
     /// Some were let go since all of them were last here.
@@ -167,6 +170,25 @@ pub(in crate::http) fn give_back_fields(mut fields: HeaderMap) {
     });
 }
 
+/// Room for what is written.
+pub(in crate::http) fn outgoing() -> Outgoing {
+    with(|spare| spare.outgoing.pop())
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Takes the room of what was written, if all of it was.
+pub(in crate::http) fn give_back_outgoing(out: &mut Outgoing) {
+    if out.is_room_only() {
+        let out = std::mem::take(out);
+        with(|spare| {
+            if spare.outgoing.len() < KEPT {
+                spare.outgoing.push(out);
+            }
+        });
+    }
+}
+
 /// `None`: the thread ends.
 fn with<T>(look: impl FnOnce(&mut Spare) -> T) -> Option<T> {
     SPARE.try_with(|spare| look(&mut spare.borrow_mut())).ok()
@@ -225,6 +247,18 @@ mod tests {
         assert!(*sizes.last().unwrap() >= READ_BUFFER / 2, "{sizes:?}");
         buffer.rest();
         with(|spare| assert!(spare.buffers.iter().all(|kept| kept.capacity() == FIRST)));
+    }
+
+    #[test]
+    fn room_for_writing_is_used_again_when_all_was_written() {
+        let mut out = outgoing();
+        out.push(bytes::Bytes::from_static(b"a"));
+        give_back_outgoing(&mut out);
+        assert!(!out.is_empty());
+        out.take_all();
+        out.small().reserve(1);
+        give_back_outgoing(&mut out);
+        assert!(!out.has_room() && outgoing().has_room() && !outgoing().has_room());
     }
 
     #[test]

@@ -63,6 +63,16 @@ impl Outgoing {
         self.in_pieces + self.last.len() >= MOST_WAITING
     }
 
+    /// Is there room already?
+    pub(in crate::http) fn has_room(&self) -> bool {
+        self.last.capacity() > 0
+    }
+
+    /// Is there room, and nothing else?
+    pub(in crate::http) fn is_room_only(&self) -> bool {
+        self.has_room() && self.is_empty() && !self.unflushed
+    }
+
     /// Gives back the room of what was written. For a connection that rests.
     pub(in crate::http) fn release(&mut self) {
         if self.is_empty() {

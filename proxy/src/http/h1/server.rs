@@ -161,7 +161,7 @@ impl Server {
                 }
                 Poll::Pending => {
                     wire.rest();
-                    self.out.release();
+                    buffer::give_back_outgoing(&mut self.out);
                     return Poll::Pending;
                 }
             }
@@ -220,6 +220,9 @@ impl Server {
         let upgrade = self.granted(&mut answer)?;
         let (parts, mut body) = answer.into_parts();
         self.keep &= self.upload_allows_more() & self.told.is_none();
+        if !self.out.has_room() {
+            self.out = buffer::outgoing();
+        }
         let length = body.size_hint();
         let framing = answer::write(&parts, &length, self.form, &mut self.keep, &mut self.out);
         buffer::give_back_fields(parts.headers);
