@@ -22,11 +22,11 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
 
 /// Allocations that one HTTP/1.1 request may take in the outbound stack, both codecs included.
-const MOST_HTTP1: u64 = 11;
+const MOST_HTTP1: u64 = 8;
 /// And one HTTP/2 request.
 const MOST_HTTP2: u64 = 40;
 /// Bytes a client's connection may keep while nobody asks anything, its socket's registration included.
-const MOST_AT_REST: i64 = 2560;
+const MOST_AT_REST: i64 = 2304;
 
 /// An application that answers with the same bytes, without allocating.
 async fn application() -> SocketAddr {

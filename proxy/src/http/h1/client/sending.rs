@@ -34,7 +34,7 @@ enum State {
 impl Sending {
     /// A request of which nothing was sent.
     pub(super) fn new(request: Request) -> Self {
-        let mut out = Outgoing::default();
+        let mut out = buffer::outgoing();
         let encoder = super::ask::write_head(&request, out.small());
         let state = match encoder {
             Encoder::Nothing => State::Rest,
@@ -77,7 +77,7 @@ impl Sending {
             let waits = self.fill(cx)?;
             match self.out.poll_write_all(cx, io) {
                 Poll::Ready(Ok(())) if matches!(self.state, State::Rest) => {
-                    self.out = Outgoing::default();
+                    buffer::give_back_outgoing(&mut self.out);
                     self.state = State::Sent;
                 }
                 Poll::Ready(Ok(())) if waits => {
