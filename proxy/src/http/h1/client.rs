@@ -148,7 +148,7 @@ impl Exchange {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Error>> {
         self.sending.poll(cx, &mut self.io)?;
         loop {
-            match ready!(self.reading.poll(cx, &mut self.io, usize::MAX)) {
+            match ready!(self.reading.poll(cx, &mut self.io, None)) {
                 Ok(0) => return Poll::Ready(Err(self.unanswered(None))),
                 Ok(_) => self.heard = true,
                 Err(error) => return Poll::Ready(Err(self.unanswered(Some(error)))),

@@ -49,7 +49,7 @@ impl Beside {
         &mut self,
         cx: &mut Context<'_>,
         reading: &mut Reading,
-        most: usize,
+        expected: Option<u64>,
     ) -> Poll<io::Result<usize>> {
         let Some(both) = &self.both else {
             return Poll::Ready(Ok(0));
@@ -58,7 +58,7 @@ impl Beside {
         // Whoever drops the stream has to say so, as the stream itself cannot.
         both.reader = Some(cx.waker().clone());
         match &mut both.io {
-            Some(io) => reading.poll(cx, io, most),
+            Some(io) => reading.poll(cx, io, expected),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }

@@ -100,13 +100,10 @@ impl Answer {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let most = match self.decoder {
-            Decoder::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
-            _ => usize::MAX,
-        };
+        let expected = self.decoder.size_hint().exact();
         match &mut self.wire {
-            Wire::Own(io) => self.reading.poll(cx, io, most),
-            Wire::Shared(beside) => beside.poll_read(cx, &mut self.reading, most),
+            Wire::Own(io) => self.reading.poll(cx, io, expected),
+            Wire::Shared(beside) => beside.poll_read(cx, &mut self.reading, expected),
             Wire::Over => Poll::Ready(Ok(0)),
         }
     }

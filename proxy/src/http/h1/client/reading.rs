@@ -23,16 +23,19 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads once; 0: the stream has ended. No more than `most` is expected.
+    /// Reads once; 0: the stream has ended. So many bytes are expected, if that is known.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut Io,
-        most: usize,
+        expected: Option<u64>,
     ) -> Poll<io::Result<usize>> {
-        match self.room {
-            0 => self.poll_little(cx, io),
-            room => self.poll_much(cx, io, room.min(most).max(LITTLE)),
+        let expected = expected.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        match (self.room, expected) {
+            (0, None) => self.poll_little(cx, io),
+            (_, Some(bytes)) if bytes <= LITTLE => self.poll_little(cx, io),
+            (_, Some(bytes)) => self.poll_much(cx, io, bytes.min(READ_BUFFER)),
+            (room, None) => self.poll_much(cx, io, room),
         }
     }
 

@@ -320,6 +320,59 @@ async fn chunks_trailers_and_bodies_without_length_pass() {
 }
 
 #[tokio::test]
+async fn large_answers_pass_whole_however_long_they_are_said_to_be() {
+    let body = |size: usize| {
+        (0..size)
+            .map(|at| b'a' + (at % 23) as u8)
+            .collect::<Vec<_>>()
+    };
+    for size in [1, 8_000, 8_192, 9_000, 65_536, 500_000] {
+        let (client, dialled) = endpoint(move |_, mut io| async move {
+            until(&mut io, "\r\n\r\n").await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            io.write_all(head.as_bytes()).await.unwrap();
+            io.write_all(&body(size)).await.unwrap();
+            until(&mut io, "\r\n\r\n").await;
+            io.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            io.write_all(&body(size)).await.unwrap();
+        });
+        for _ in 0..2 {
+            let answered = ask(&client, request(Body::empty())).await.unwrap();
+            assert!(text(answered).await.as_bytes() == body(size), "{size}");
+        }
+        assert_eq!(dialled.load(Relaxed), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_follows_a_granted_upgrade_belongs_to_the_other_protocol() {
+    let (client, _) = endpoint(|_, mut io| async move {
+        until(&mut io, "\r\n\r\n").await;
+        let granted = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nfirst ";
+        io.write_all(granted).await.unwrap();
+        assert_eq!(until(&mut io, "ping").await.unwrap(), "ping");
+        io.write_all(b"pong").await.unwrap();
+    });
+    let mut asked = request(Body::empty());
+    let value = HeaderValue::from_static;
+    asked.headers_mut().insert("connection", value("upgrade"));
+    asked.headers_mut().insert("upgrade", value("x"));
+    let mut response = ask(&client, asked).await.unwrap();
+    assert_eq!(response.status(), 101);
+    let endpoint = response.extensions_mut().remove::<Far>().unwrap();
+    let stream = None;
+    let (mut ours, theirs) = duplex(100);
+    tokio::spawn(crate::http::bridge::Upgrade { endpoint, stream }.run(theirs));
+    ours.write_all(b"ping").await.unwrap();
+    let mut all = String::new();
+    ours.read_to_string(&mut all)
+        .await
+        .unwrap_or_else(|error| panic!("{all}: {error}"));
+    assert_eq!(all, "first pong");
+    assert_eq!(client.counts().0, 0);
+}
+
+#[tokio::test]
 async fn an_exchange_is_small() {
     let (client, _) = endpoint(|_, io| async move { assert_eq!(drained(io).await, 0) });
     let conn = Conn::new(Io::Memory(duplex(1).0));
