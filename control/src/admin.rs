@@ -11,6 +11,7 @@ use crate::serve::counters::{Counter, Counters};
 use crate::serve::places::Places;
 use crate::serve::proxies::ProxyStatus;
 use crate::serve::tls::OwnIdentity;
+use crate::source::kube::ledger::Ledger;
 use crate::traffic::Inventory;
 use crate::traffic::api::{self, Api};
 use crate::traffic::gate::Caller;
@@ -89,6 +90,8 @@ pub struct Admin {
     pub own: Arc<OwnIdentity>,
     /// True once everything that was there at the start has been read.
     pub ready: watch::Receiver<bool>,
+    /// What is known of objects at the API server.
+    pub ledger: Arc<Ledger>,
     /// The traffic.
     pub api: Api,
 }
@@ -174,6 +177,11 @@ impl Admin {
         match path {
             "/live" => text(StatusCode::OK, "live\n".into()),
             "/ready" if *self.ready.borrow() => text(StatusCode::OK, "ready\n".into()),
+            // Proxies are refused until all is read, but who is not ready is not asked to convert either.
+            "/ready" if self.ledger.is_needed() => text(
+                StatusCode::OK,
+                "the API server needs the webhook to list objects of an older version\n".into(),
+            ),
             "/ready" => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not everything has been read yet\n".into(),

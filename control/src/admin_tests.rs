@@ -94,6 +94,7 @@ fn story() -> Story {
         shared,
         own,
         ready: ready.subscribe(),
+        ledger: Arc::default(),
         api,
     };
     Story {
@@ -132,6 +133,9 @@ async fn readiness_follows_the_folders_and_liveness_does_not() {
     let story = story();
     assert_eq!(ask(&story.admin, Method::GET, "/live").await.0, 200);
     assert_eq!(ask(&story.admin, Method::GET, "/ready").await.0, 503);
+    story.admin.ledger.converter_missed();
+    let (code, why) = ask(&story.admin, Method::GET, "/ready").await;
+    assert!(code == 200 && why.contains("webhook"), "{code} {why}");
     story.ready.send_replace(true);
     assert_eq!(ask(&story.admin, Method::GET, "/ready").await.0, 200);
 }

@@ -31,6 +31,7 @@ use crate::serve::identity::Enrolled;
 use crate::serve::proof::Tokens;
 use crate::serve::tls::OwnIdentity;
 use crate::serve::{self, Shared};
+use crate::source::kube::ledger::Ledger;
 use crate::state::StateDir;
 use crate::token::TokenKey;
 use crate::traffic::api::Api;
@@ -149,7 +150,8 @@ async fn run_and_tell(
     let mut ending = JoinSet::new();
     let watched = watched(config.source, client.clone(), &index, &peers, &mut ending);
     let api = api_of(&index, &peers, keys);
-    tasks.spawn(admin_of(api, &index, &shared, &own).run(admin_listener));
+    let ledger = watched.ledger();
+    tasks.spawn(admin_of(api, &index, &shared, &own, ledger).run(admin_listener));
     tasks.spawn(follow(watched, index.clone()));
     tasks.spawn(renew(own.clone()));
     if let (Some(namespace), Some(client)) = (state.secret, client) {
@@ -220,13 +222,20 @@ fn api_of(index: &Arc<Index>, peers: &Peers, keys: Keys) -> Api {
     }
 }
 
-fn admin_of(api: Api, index: &Arc<Index>, shared: &Arc<Shared>, own: &Arc<OwnIdentity>) -> Admin {
+fn admin_of(
+    api: Api,
+    index: &Arc<Index>,
+    shared: &Arc<Shared>,
+    own: &Arc<OwnIdentity>,
+    ledger: Arc<Ledger>,
+) -> Admin {
     Admin {
         api,
         overview: index.clone(),
         shared: shared.clone(),
         own: own.clone(),
         ready: index.synced(),
+        ledger,
     }
 }
 

@@ -25,6 +25,13 @@ pub(super) struct Watched {
     ledger: Arc<Ledger>,
 }
 
+impl Watched {
+    /// What is known of objects at the API server.
+    pub(super) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+}
+
 /// Starts the source; and, where the API server is it, what writes there how its objects fare, and ends by itself.
 pub(super) fn watched(
     source: Source,

@@ -47,6 +47,11 @@ impl Feed {
         }
     }
 
+    /// What is known for whoever writes status.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// A list begins.
     pub fn begin(&mut self) {
         self.list += 1;

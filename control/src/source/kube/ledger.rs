@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 /// A condition, as Kubernetes writes them (`meta/v1`).
@@ -53,6 +54,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pages: Mutex<Pages>,
+    /// Objects are stored in a version that only we can turn into the one that we read.
+    needed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +66,16 @@ struct Pages {
 }
 
 impl Ledger {
+    /// The API server could not list objects, because it found nobody to convert them.
+    pub fn converter_missed(&self) {
+        self.needed.store(true, Relaxed);
+    }
+
+    /// Does the API server need our webhook to list what we wait for? Then the Service must lead to us before all is read.
+    pub fn is_needed(&self) -> bool {
+        self.needed.load(Relaxed)
+    }
+
     /// An object as the API server sent it.
     pub fn note(&self, watched: &'static Watched, key: &ObjectKey, object: &Value, now: Instant) {
         let metadata = &object["metadata"];

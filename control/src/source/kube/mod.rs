@@ -172,6 +172,9 @@ impl Follower {
             let Some(error) = burst.error else {
                 continue;
             };
+            if lacks_converter(&error) {
+                self.feed.ledger().converter_missed();
+            }
             // Whatever follows from it: a server that only ever says so is asked less and less.
             self.trouble(&error).await;
             if let Some(again) = again(&error) {
@@ -304,6 +307,15 @@ fn again(error: &watcher::Error) -> Option<Again> {
         kube::Error::Api(status) if status.code == 410 => Some(Again::List),
         _ => None,
     }
+}
+
+/// Was a list refused because no webhook converted what is stored? Said in words alone, with the code of any other failure.
+fn lacks_converter(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.message.contains("conversion webhook for"))
 }
 
 /// The object as one tree, with the type that items of a list do not carry.

@@ -298,3 +298,17 @@ async fn nothing_of_a_long_burst_is_lost() {
     }
     assert_eq!(told, [BATCH, BATCH, 1, 0]);
 }
+
+#[test]
+fn a_list_that_waits_for_our_webhook_is_known_by_its_words() {
+    let failed = |message: &str| {
+        let status = json!({"status": "Failure", "code": 500, "reason": "InternalError", "message": message});
+        let status = Box::new(serde_json::from_value(status).unwrap());
+        lacks_converter(&watcher::Error::InitialListFailed(kube::Error::Api(status)))
+    };
+    assert!(failed(
+        "conversion webhook for split.smi-spec.io/v1alpha2, Kind=TrafficSplit failed: Post \"https://weft-control\": \
+         no endpoints available for service \"weft-control\""
+    ));
+    assert!(!failed("etcdserver: request timed out"));
+}
