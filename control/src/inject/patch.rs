@@ -1,6 +1,7 @@
 //! What is put into one pod, as values: annotations, containers, volumes. How it gets into the text is `splice`'s business.
 
 use super::settings::{Config, Settings, Sidecar, Trust};
+use crate::smi::quantity::nanos;
 use serde_json::{Map, Value, json};
 use weft_proxy_api::names::{self, inject as ours, keys, ports, proxy_env as env};
 
@@ -211,22 +212,34 @@ fn trust_anchors(trust: &Trust) -> Value {
     }
 }
 
-/// Requests always, so that the scheduler knows; a CPU limit only where asked for, as it makes every request slower.
+/// Requests always, so that the scheduler knows, and none of ours above a limit, which no pod may have; a CPU limit only where
+/// asked for, as it makes every request slower.
 fn resources(config: &Config) -> Value {
-    let or = |key: &str, default: &str| config.get(key).unwrap_or_else(|| default.to_owned());
-    let mut resources = json!({ "requests": {
-        "cpu": or(keys::PROXY_CPU_REQUEST, "10m"),
-        "memory": or(keys::PROXY_MEMORY_REQUEST, "16Mi"),
-    } });
-    for (name, key) in [
-        ("cpu", keys::PROXY_CPU_LIMIT),
-        ("memory", keys::PROXY_MEMORY_LIMIT),
+    let mut resources = json!({});
+    for (name, default, request, limit) in [
+        ("cpu", "10m", keys::PROXY_CPU_REQUEST, keys::PROXY_CPU_LIMIT),
+        (
+            "memory",
+            "16Mi",
+            keys::PROXY_MEMORY_REQUEST,
+            keys::PROXY_MEMORY_LIMIT,
+        ),
     ] {
-        if let Some(limit) = config.get(key) {
+        let limit = config.get(limit);
+        let ours = || match &limit {
+            Some(limit) if is_less(limit, default) => limit.clone(),
+            _ => default.to_owned(),
+        };
+        resources["requests"][name] = config.get(request).unwrap_or_else(ours).into();
+        if let Some(limit) = limit {
             resources["limits"][name] = limit.into();
         }
     }
     resources
+}
+
+fn is_less(one: &str, other: &str) -> bool {
+    matches!((nanos(one), nanos(other)), (Ok(one), Ok(other)) if one < other)
 }
 
 fn volumes() -> Vec<Value> {

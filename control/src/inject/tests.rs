@@ -287,6 +287,30 @@ fn the_pod_says_more_than_the_flags() {
 }
 
 #[test]
+fn a_request_of_ours_is_never_above_a_limit() {
+    for (limit, request) in [
+        ("8Mi", "8Mi"),
+        ("16Mi", "16Mi"),
+        ("0.5Gi", "16Mi"),
+        ("9M", "9M"),
+    ] {
+        let annotations = json!({ "config.weft.mesh/proxy-memory-limit": limit });
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "annotations": annotations }, "spec": { "containers": [{ "name": "a", "image": "a" }] } });
+        let written: Value =
+            serde_json::from_str(&inject(&pod.to_string(), &settings()).text).unwrap();
+        let containers = written["spec"]["initContainers"].as_array().unwrap();
+        let proxy = containers
+            .iter()
+            .find(|it| it["name"] == "weft-proxy")
+            .unwrap();
+        assert_eq!(
+            proxy["resources"],
+            json!({ "requests": { "cpu": "10m", "memory": request }, "limits": { "memory": limit } })
+        );
+    }
+}
+
+#[test]
 fn one_bad_object_of_a_list_does_not_hurt_the_others() {
     let pod = |i| {
         format!(

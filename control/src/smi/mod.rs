@@ -10,7 +10,7 @@ pub mod access;
 pub mod binding;
 pub mod convert;
 mod names;
-mod quantity;
+pub(crate) mod quantity;
 pub mod routes;
 pub mod specs;
 pub mod split;

@@ -7,7 +7,7 @@ pub(super) const UNIT: u128 = 1_000_000_000;
 const MAX_DIGITS: usize = 28;
 
 /// A quantity in billionths; what is smaller counts as one billionth, as in Kubernetes. The error says why it is none.
-pub(super) fn nanos(text: &str) -> Result<u128, String> {
+pub(crate) fn nanos(text: &str) -> Result<u128, String> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
