@@ -6,6 +6,9 @@
 //! in a pod: server | load | probe | floor
 //! without pods: micro (instructions of single steps and of whole requests)
 //! ```
+//!
+//! Another pair of proxies is one more name in `peers.rs` (how its two sides are started in their pods) and its
+//! configuration in `configs.rs`: everything else takes peers as they come.
 
 mod build;
 mod cases;
