@@ -17,12 +17,9 @@ use crate::stack::Shared;
 use crate::tunnel::{Carrier, Size};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
 
 /// Endpoints tried before a connection is given up.
 const MAX_ATTEMPTS: usize = 3;
-/// How long a connection waits for the first answer about a set of endpoints.
-const KNOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Label of what these connections carry.
 const PROTOCOL: &str = "opaque";
@@ -107,7 +104,7 @@ async fn to_backend(
     backend: &BackendPlan,
     key: Option<u64>,
 ) -> Result<Upstream, Error> {
-    let _ = timeout(KNOWN_TIMEOUT, backend.endpoints.known()).await;
+    backend.endpoints.known_soon().await;
     let limits = backend.endpoints.limits();
     let permit = limits.acquire(Limit::Connections);
     let permit = permit.map_err(Error::breaker_open)?;
@@ -117,7 +114,7 @@ async fn to_backend(
     let mut tried = Vec::new();
     loop {
         let wish = Wish { tried: &tried, key };
-        let (in_flight, id) = pick(&backend.endpoints, wish)?;
+        let (in_flight, id) = pick(shared, &backend.endpoints, wish)?;
         let started = Instant::now();
         match shared.tunnels.connect(&in_flight.endpoint().spec).await {
             Ok(carrier) => {
@@ -139,8 +136,13 @@ async fn to_backend(
     }
 }
 
-fn pick(endpoints: &EndpointSet, wish: Wish<'_>) -> Result<(InFlight, u64), Error> {
+fn pick(
+    shared: &Shared,
+    endpoints: &EndpointSet,
+    wish: Wish<'_>,
+) -> Result<(InFlight, u64), Error> {
     let refused = |refusal| match refusal {
+        Refusal::Unknown => shared.inbound.unanswered().into(),
         Refusal::Nobody => ErrorKind::NoEndpoints.into(),
         Refusal::AllEjected => ErrorKind::Ejected.into(),
         Refusal::Full(limit) => Error::breaker_open(limit),

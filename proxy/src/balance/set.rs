@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::sync::Notify;
 use weft_proxy_api::policy::outbound;
 use weft_proxy_api::policy::settings::{Balancer, Ejection};
@@ -43,9 +44,14 @@ pub struct Wish<'a> {
     pub key: Option<u64>,
 }
 
+/// How long the first request to a set waits to hear what is in it: as long as for where its address leads.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Why nobody was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
+    /// Discovery has not said yet what is in the set.
+    Unknown,
     /// There is no endpoint.
     Nobody,
     /// All are set aside, and the settings allow that.
@@ -138,6 +144,11 @@ impl EndpointSet {
         }
     }
 
+    /// The same, but for a few seconds at most: an application should be told soon.
+    pub(crate) async fn known_soon(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.known()).await;
+    }
+
     /// All endpoints.
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let layout = self.layout.load();
@@ -216,7 +227,7 @@ impl EndpointSet {
         random: &mut fastrand::Rng,
     ) -> Result<Pick, Refusal> {
         let layout = self.layout.load();
-        let layout = layout.as_ref().ok_or(Refusal::Nobody)?;
+        let layout = layout.as_ref().ok_or(Refusal::Unknown)?;
         let (endpoint, probe) = layout
             .choose((now, tried, key), &self.health, random)
             // Everyone was tried or is set aside: better any than none.

@@ -20,9 +20,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tower::Service;
 use weft_proxy_api::policy::matching::RequestView;
 
-/// How long the first request to a backend waits to hear of its endpoints.
-const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How late a timer may fire before nobody else is blamed for it.
 const OWN_DELAY: Duration = Duration::from_millis(250);
 
@@ -88,9 +85,10 @@ impl Route {
             }
             Err(refusal) => refusal,
         };
-        let known = backend.endpoints.is_known();
+        // Only what the choice itself said counts: a moment later the endpoints may have become known.
+        let known = refusal != Refusal::Unknown;
         if known && plan.fallback.is_none() {
-            return Err(refused(&backend, refusal));
+            return Err(refused(&self.shared, &backend, refusal));
         }
         // Only the first requests to a new backend, and those that need the fallback, come here.
         let (shared, plan) = (self.shared.clone(), plan.clone());
@@ -102,7 +100,7 @@ impl Route {
             match chosen {
                 Ok(chosen) => chosen.send(&shared, attempt)?.await,
                 Err(refusal) => {
-                    let error = refused(&backend, refusal);
+                    let error = refused(&shared, &backend, refusal);
                     instead(&shared, &plan, &backend, attempt, error).await
                 }
             }
@@ -161,8 +159,7 @@ async fn choose_known(
     backend: &Arc<BackendPlan>,
     attempt: &Attempt,
 ) -> Result<Chosen, Refusal> {
-    // Too late is the same as empty.
-    let _ = tokio::time::timeout(ENDPOINTS_TIMEOUT, backend.endpoints.known()).await;
+    backend.endpoints.known_soon().await;
     choose(plan, backend, attempt)
 }
 
@@ -208,8 +205,9 @@ fn choose(
     })
 }
 
-fn refused(backend: &BackendPlan, refusal: Refusal) -> Error {
+fn refused(shared: &Shared, backend: &BackendPlan, refusal: Refusal) -> Error {
     let error = match refusal {
+        Refusal::Unknown => shared.inbound.unanswered().into(),
         Refusal::Nobody => {
             let name = &backend.backend.name;
             let detail = format!("the service {name} has no ready endpoint");

@@ -280,8 +280,30 @@ async fn the_first_request_waits_a_moment_for_endpoints() {
     let shared = shared();
     let to = destination(&shared, service(vec![backend("web", 1)]), None);
     let before = tokio::time::Instant::now();
-    assert_eq!(send(&outbound(&shared, &to)).await.1, "E104 no-endpoints");
-    assert_eq!(before.elapsed().as_secs(), 1);
+    // Not that there is nobody: nobody said.
+    let error = send(&outbound(&shared, &to)).await.1;
+    assert_eq!(error, "E126 control-unreachable");
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
+
+/// The endpoints become known at any moment of the way, also between two looks of the same request.
+#[tokio::test]
+async fn the_first_request_is_answered_whenever_the_endpoints_are_told() {
+    let shared = shared();
+    let at = application("there").await;
+    for round in 0..2_000 {
+        let to = destination(&shared, service(vec![backend("web", 1)]), None);
+        let OutboundPlan::Service(plan) = &**to.plan() else {
+            unreachable!();
+        };
+        let set = plan.routes[0].backends[0].endpoints.clone();
+        let teller = std::thread::spawn(move || {
+            (0..round * 7 % 3_000).for_each(|_| std::hint::spin_loop());
+            set.update(vec![endpoint(at)]);
+        });
+        assert_eq!(send(&outbound(&shared, &to)).await.2, "there", "{round}");
+        teller.join().unwrap();
+    }
 }
 
 #[tokio::test]
