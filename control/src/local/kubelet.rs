@@ -28,7 +28,7 @@ use weft_proxy_api::names::inject::PROXY_CONTAINER;
 /// Between "no new traffic for this pod" and its SIGTERM: time for that news to reach every proxy, on a busy machine too.
 pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
-/// No time of a manifest is waited for longer than this: clocks end somewhere.
+/// No time of a manifest or a client is waited for longer than this: clocks end somewhere.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How to end.

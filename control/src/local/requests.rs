@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::cluster::Cluster;
 use super::controller::{self, Controller};
 use super::files::Applied;
-use super::kubelet::End;
+use super::kubelet::{End, LONGEST};
 use super::lookup::{kind_named, log_file};
 use super::server::{self, Asked};
 use super::services::Resolved;
@@ -92,9 +92,10 @@ impl Desk {
                 self.last.push(reply);
                 return Verdict::End;
             }
-            Request::Wait { seconds } => self
-                .waiting
-                .push((Instant::now() + Duration::from_secs(seconds), reply)),
+            Request::Wait { seconds } => {
+                let limit = Duration::from_secs(seconds).min(LONGEST);
+                self.waiting.push((Instant::now() + limit, reply));
+            }
             Request::Apply { name, text } => self.apply(&name, &text, reply),
             Request::DeleteFile { name } => self.delete_file(&name, reply),
             Request::DeleteObject {
