@@ -248,12 +248,23 @@ async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: Sta
     let (mut last, mut refused) = (None, None);
     // The controller's own certificate is of the issuer before.
     let mut is_old = false;
+    let mut is_told = false;
     loop {
         tokio::time::sleep(AUTHORITY_POLL).await;
         // Whom another controller of the same folder gave a certificate is meshed here as well.
         match shared.enrolled.learn() {
-            Ok(pods) => pods.iter().for_each(|pod| shared.views.enroll(pod)),
-            Err(error) => tracing::warn!("cannot read who is enrolled: {error:#}"),
+            Ok(pods) => {
+                is_told = false;
+                pods.iter().for_each(|pod| shared.views.enroll(pod));
+            }
+            // Said once: it is tried again all the time.
+            Err(error) if !is_told => {
+                tracing::warn!(
+                    "cannot read who is enrolled; whom others enrolled is not known here: {error:#}"
+                );
+                is_told = true;
+            }
+            Err(_) => {}
         }
         let now = state.fingerprint();
         if last == Some(now) {
