@@ -1,17 +1,17 @@
 # One small image with all four programs, linked statically, and nothing else: no shell, no libraries.
 #   docker build -t weft.mesh/weft:0.1.0 .
-FROM rust:1.95-alpine AS build
-# The cryptography and the allocator are C, and include headers of the kernel, which Alpine keeps apart from its compiler.
-RUN apk add --no-cache build-base linux-headers
+FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# Alpine's own target is musl; what is linked for it needs no library at run time, or there is no image.
+# The C library is inside: glibc, which all figures are of. A target has to be named, or the flag would be for macros and
+# build scripts, too, which need a dynamic one. What is linked this way asks for no library at run time, or there is no image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bins \
+    host="$(rustc -vV | sed -n 's/^host: //p')" \
+    && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --bins --target "$host" \
     && mkdir /out \
-    && cp target/release/weft-proxy target/release/weft-init target/release/weft-control target/release/meshctl /out/ \
-    && ! readelf -d /out/* | grep NEEDED
+    && for program in weft-proxy weft-init weft-control meshctl; do cp "target/$host/release/$program" /out/ || exit; done \
+    && ! readelf -dl /out/* | grep -E 'NEEDED|INTERP'
 
 FROM scratch
 COPY --from=build /out/ /usr/local/bin/
