@@ -86,16 +86,18 @@ impl Health {
         let taken = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| {
             (ejected < most).then_some(ejected + 1)
         });
-        self.publish();
+        if taken.is_ok() {
+            self.metrics.ejected(1);
+        }
         taken.is_ok()
     }
 
     pub(super) fn returned(&self) {
-        let _ = self
-            .ejected
-            .fetch_update(Relaxed, Relaxed, |ejected| ejected.checked_sub(1));
+        let less = |ejected: usize| ejected.checked_sub(1);
+        if self.ejected.fetch_update(Relaxed, Relaxed, less).is_ok() {
+            self.metrics.ejected(-1);
+        }
         self.changed();
-        self.publish();
     }
 
     /// To be told after the endpoint's breaker has changed.
@@ -106,9 +108,5 @@ impl Health {
     /// True once after each change.
     pub(super) fn take_changed(&self) -> bool {
         self.changed.load(Acquire) && self.changed.swap(false, AcqRel)
-    }
-
-    fn publish(&self) {
-        self.metrics.ejected(self.ejected());
     }
 }

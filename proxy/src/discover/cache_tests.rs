@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::balance::Outcome;
 use crate::policy::OutboundPlan;
 use weft_proxy_api::policy::outbound::{Backend, Outbound, Route, Service};
 use weft_proxy_api::policy::{Protocol, ServicePort};
@@ -146,7 +147,32 @@ fn services_that_share_endpoints_judge_them_apart_and_ask_for_them_once() {
         Arc::ptr_eq(&set(&two), &through),
         "a change of settings keeps what is known"
     );
+    let ejected = || {
+        let text = shared.metrics.render();
+        let line = |line: &&str| line.starts_with("weft_backend_endpoints_ejected{");
+        let line = text.lines().find(line).unwrap().to_owned();
+        line.split(' ').next_back().unwrap().to_owned()
+    };
+    let aside = |set: &EndpointSet| {
+        let aside = weft_proxy_api::policy::settings::Ejection {
+            consecutive: 1,
+            min_healthy_percent: 0,
+            ..Default::default()
+        };
+        set.configure(&Default::default(), aside);
+        let pick = set.pick(now(), Default::default()).ok().unwrap();
+        pick.in_flight.done(Outcome::Failure, Duration::ZERO);
+    };
+    aside(&own);
+    assert_eq!(ejected(), "1");
+    aside(&through);
+    assert_eq!(
+        ejected(),
+        "2",
+        "each judges by itself, and both are counted"
+    );
     cache.apply(Change::Endpoints("shop/other:80".into(), Vec::new()));
+    assert_eq!(ejected(), "0");
     assert!(own.is_empty() && through.is_empty(), "both are told");
     drop((own, through));
     drop(one);

@@ -254,9 +254,9 @@ impl BackendMetrics {
             .store(i64::try_from(known).unwrap_or(i64::MAX), Relaxed);
     }
 
-    pub(crate) fn ejected(&self, now: usize) {
-        self.ejected
-            .store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
+    /// So many more are set aside. Several sets may share this: a Service called by itself, and through another.
+    pub(crate) fn ejected(&self, more: i64) {
+        self.ejected.fetch_add(more, Relaxed);
     }
 
     pub(crate) fn ejection(&self) {

@@ -192,7 +192,7 @@ impl Scrape<'_> {
 
     fn backends(&self, text: &mut Text) {
         self.each_backend(text, &names::ENDPOINTS, |at| at.endpoints.load(Relaxed));
-        self.each_backend(text, &names::EJECTED, |at| at.ejected.load(Relaxed));
+        self.each_backend(text, &names::EJECTED, |at| at.ejected.load(Relaxed).max(0));
         self.each_backend(text, &names::EJECTIONS, |at| {
             at.ejections.load(Relaxed).cast_signed()
         });
