@@ -47,13 +47,14 @@ impl InboundPlan {
         }
     }
 
-    /// Goes on counting where `before` stopped: rules that say the same keep what they have seen.
+    /// Goes on counting where `before` stopped: rules that say the same keep what they have seen, each its own.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
+        let mut left: Vec<_> = before.rates.iter().collect();
         for rule in &mut self.rates {
-            let same = before.rates.iter().find(|known| known.limit == rule.limit);
+            let same = left.iter().position(|known| known.limit == rule.limit);
             if let Some(same) = same {
-                *rule = same.clone();
+                *rule = left.remove(same).clone();
             }
         }
         self
@@ -261,6 +262,13 @@ mod tests {
         let after = plan(&[2, 3], 2).after(&before);
         assert!(Arc::ptr_eq(&after.rates().0[0], &before.rates().0[1]));
         assert_eq!(after.rates().0[1].limit.requests, 3);
+        let twice = plan(&[7, 7], 3);
+        let again = plan(&[7, 7, 7], 4).after(&twice);
+        let (rules, before) = (again.rates().0, twice.rates().0);
+        for at in [0, 1] {
+            assert!(Arc::ptr_eq(&rules[at], &before[at]), "each keeps its own");
+        }
+        assert!(!before.iter().any(|rule| Arc::ptr_eq(rule, &rules[2])));
     }
 
     #[test]
