@@ -1,6 +1,7 @@
 //! What is subscribed to and what is held of it: a state machine without sockets. An item goes in; what has changed and
 //! what must be answered comes out.
 
+use crate::tls::verify::has_root;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use weft_proxy_api::policy::inbound::Inbound;
@@ -236,12 +237,15 @@ fn by_address(all: Vec<Endpoint>) -> Result<BTreeMap<SocketAddr, Endpoint>, Reje
     }
 }
 
-/// An empty bundle would cut every connection: that cannot be meant.
+/// A bundle without roots would cut every connection: that cannot be meant.
 fn usable(trust: Trust) -> Result<Trust, Reject> {
-    if trust.roots.is_empty() {
-        Err(Reject::Malformed("the trust bundle is empty".to_owned()))
-    } else {
-        Ok(trust)
+    let refused = |why: &str| Err(Reject::Malformed(why.to_owned()));
+    match trust.roots.is_empty() {
+        true => refused("the trust bundle is empty"),
+        false if !has_root(&trust.roots) => {
+            refused("no certificate of the trust bundle can be used as a root")
+        }
+        false => Ok(trust),
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::tls::tests::TestCa;
 use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::wire::decode::DecodeError;
 
@@ -163,7 +164,7 @@ fn a_new_stream_names_what_is_held() {
 }
 
 #[test]
-fn an_empty_trust_bundle_is_rejected() {
+fn a_trust_bundle_without_a_root_is_rejected() {
     let mut held = Held::default();
     let id = id(&held.subscribe(Resource::Trust).unwrap());
     let trust = |roots| {
@@ -172,9 +173,13 @@ fn an_empty_trust_bundle_is_rejected() {
             domain: "cluster.local".into(),
         })
     };
-    assert!(take(&mut held, id, 1, trust(vec![])).rejected);
+    for unusable in [vec![], vec![vec![1]], vec![b"root".to_vec(), vec![]]] {
+        let effect = take(&mut held, id, 1, trust(unusable));
+        assert!(effect.rejected && effect.change.is_none(), "{effect:?}");
+    }
+    let root = TestCa::new().root;
     assert!(matches!(
-        take(&mut held, id, 1, trust(vec![vec![1]])).change,
+        take(&mut held, id, 1, trust(vec![vec![1], root])).change,
         Some(Change::Trust(_))
     ));
 }

@@ -180,11 +180,11 @@ impl Tls {
         let _ = now.wait_for(|now| *now != epoch).await;
     }
 
-    /// Trusts exactly these roots (DER) from now on; open connections stay. An empty list changes nothing: a mesh
-    /// without roots is a mistake of the sender.
+    /// Trusts exactly these roots (DER) from now on; open connections stay. A list without any that can be used changes
+    /// nothing: a mesh without roots is a mistake of the sender.
     pub fn set_roots(&self, roots: Vec<Vec<u8>>) {
-        if roots.is_empty() {
-            return tracing::warn!("an empty trust bundle was ignored");
+        if !verify::has_root(&roots) {
+            return tracing::warn!("a trust bundle without a usable root was ignored");
         }
         self.0.identity.send_if_modified(|_| {
             let current = self.0.current.load();

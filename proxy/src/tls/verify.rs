@@ -135,6 +135,14 @@ impl From<PeerError> for rustls::Error {
     }
 }
 
+/// Can at least one of these certificates (DER) be a root? A mesh without roots cuts every connection.
+pub fn has_root(certificates: &[Vec<u8>]) -> bool {
+    certificates.iter().any(|der| {
+        let der = CertificateDer::from(der.as_slice());
+        webpki::anchor_from_trusted_cert(&der).is_ok()
+    })
+}
+
 /// The roots of the mesh and the trust domain: what makes a certificate one of ours.
 #[derive(Debug)]
 pub struct Trust {
