@@ -54,6 +54,9 @@ pub enum Line {
         skipped: u64,
         /// Lines lost on the way, of all proxies.
         lost: u64,
+        /// The proxy shows nothing: as many look at it already as may.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ended: bool,
     },
 }
 
@@ -253,6 +256,7 @@ fn line(pod: &PodRef, shown: Shown, lost: u64) -> Line {
             matched: state.matched,
             skipped: state.skipped,
             lost,
+            ended: state.ended,
         },
         Shown::Look(look) if look.ended => Line::Ended(exchange(pod, *look)),
         Shown::Look(look) => Line::Answered(exchange(pod, *look)),
@@ -346,6 +350,7 @@ impl Tally {
             matched,
             skipped,
             lost,
+            ..
         } = line
         {
             self.states.insert(pod.clone(), (*seen, *matched, *skipped));
@@ -496,6 +501,7 @@ mod tests {
                 matched: 1,
                 skipped: 0,
                 lost: 2,
+                ended: false,
             });
         }
         assert_eq!(tally.totals(), (13, 2, 2));

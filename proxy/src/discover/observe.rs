@@ -6,9 +6,10 @@ use super::client::Channel;
 use super::summary::Summaries;
 use super::tap;
 use crate::metrics::Metrics;
-use crate::tap::Look;
+use crate::tap::{Look, MAX_TAPS, State};
 use http::Uri;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,8 @@ struct Tapping<'a> {
     sender: Sender<Look>,
     looks: Looks,
     ticks: Option<Interval>,
+    /// Taps there is no room for; whoever asked is told so as long as it asks.
+    refused: BTreeSet<u32>,
 }
 
 impl<'a> Tapping<'a> {
@@ -156,6 +159,7 @@ impl<'a> Tapping<'a> {
                 first: None,
             },
             ticks: None,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -167,15 +171,24 @@ impl<'a> Tapping<'a> {
             "requests are being looked at"
         );
         self.looks.batches = asked.batches;
-        let taps = self.metrics.taps();
-        taps.start(tap::tap(asked, self.sender.clone()));
+        let (id, taps) = (asked.id, self.metrics.taps());
+        if taps.start(tap::tap(asked, self.sender.clone())) {
+            self.refused.remove(&id);
+        } else if self.refused.len() < MAX_TAPS {
+            tracing::warn!(
+                tap = id,
+                "as many look already as may: this one sees nothing"
+            );
+            self.refused.insert(id);
+        }
         self.ticks.get_or_insert_with(|| interval(STATES));
     }
 
     fn stop(&mut self, id: u32) {
         let taps = self.metrics.taps();
         taps.stop(id);
-        if !taps.on() {
+        self.refused.remove(&id);
+        if !taps.on() && self.refused.is_empty() {
             self.ticks = None;
         }
     }
@@ -183,6 +196,10 @@ impl<'a> Tapping<'a> {
     fn tell(&self, events: &Sender<pb::ObserveEvent>) {
         for (id, state) in self.metrics.taps().states() {
             let state = tap::state(id, state, false);
+            let _ = events.try_send(event(Event::TapState(state)));
+        }
+        for id in &self.refused {
+            let state = tap::state(*id, State::default(), true);
             let _ = events.try_send(event(Event::TapState(state)));
         }
     }
@@ -318,6 +335,37 @@ mod tests {
         }
         assert_eq!(sizes, [MAX_BATCH, MAX_BATCH, 1]);
         assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_tap_without_room_is_told_so_until_it_is_stopped() {
+        let metrics = Metrics::new("shop");
+        let mut taps = Tapping::new(&metrics);
+        let (events, mut outbox) = mpsc::channel(OUTBOX);
+        let start = |id| pb::TapStart {
+            id,
+            ..Default::default()
+        };
+        let most = MAX_TAPS as u32;
+        (0..most + 1).for_each(|id| taps.start(start(id)));
+        let mut ended = |taps: &Tapping<'_>| {
+            taps.tell(&events);
+            let mut all = Vec::new();
+            while let Ok(said) = outbox.try_recv() {
+                let Some(Event::TapState(state)) = said.event else {
+                    panic!("not a state");
+                };
+                all.extend(state.ended.then_some(state.id));
+            }
+            all
+        };
+        assert_eq!(ended(&taps), [most]);
+        assert_eq!(ended(&taps), [most], "said again");
+        taps.stop(0);
+        taps.start(start(most));
+        assert!(ended(&taps).is_empty(), "there is room now");
+        (0..most + 1).for_each(|id| taps.stop(id));
+        assert!(taps.ticks.is_none());
     }
 
     #[tokio::test(start_paused = true)]

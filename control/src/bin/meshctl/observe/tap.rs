@@ -5,6 +5,7 @@ use super::Scope;
 use super::connect::Target;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -208,6 +209,8 @@ struct Progress {
     told: bool,
     shown: u64,
     ended: u64,
+    /// Pods whose proxies show nothing.
+    refused: BTreeSet<String>,
 }
 
 impl Progress {
@@ -218,15 +221,24 @@ impl Progress {
             told: false,
             shown: 0,
             ended: 0,
+            refused: BTreeSet::new(),
         }
     }
 
-    /// A hint, once, if nothing has matched for long.
+    /// A hint, once, if nothing has matched for long, or if a proxy shows nothing.
     fn take(&mut self, line: &Line, now: Instant) -> Option<String> {
         self.tally.take(line);
         match line {
             Line::Answered(_) => self.shown += 1,
             Line::Ended(_) => self.ended += 1,
+            Line::State {
+                pod, ended: true, ..
+            } if self.refused.insert(pod.clone()) => {
+                return Some(format!(
+                    "{} shows nothing: as many look at it already as may",
+                    plain(pod)
+                ));
+            }
             _ => {}
         }
         let quiet = now.saturating_duration_since(self.since) >= QUIET;
@@ -408,6 +420,7 @@ rsp id=shop/web-1:7 :status=200 latency=1504µs
             matched: 0,
             skipped: 0,
             lost: 0,
+            ended: false,
         };
         let later = progress.since + QUIET;
         assert_eq!(progress.take(&state, progress.since), None);
@@ -417,5 +430,22 @@ rsp id=shop/web-1:7 :status=200 latency=1504µs
             Some("41 requests have passed and none matched: drop a filter")
         );
         assert_eq!(progress.take(&state, later), None);
+    }
+
+    #[test]
+    fn a_proxy_that_shows_nothing_is_named_once() {
+        let mut progress = Progress::new();
+        let state = Line::State {
+            pod: "shop/web-1".into(),
+            seen: 0,
+            matched: 0,
+            skipped: 0,
+            lost: 0,
+            ended: true,
+        };
+        let hint = progress.take(&state, progress.since);
+        let expected = "shop/web-1 shows nothing: as many look at it already as may";
+        assert_eq!(hint.as_deref(), Some(expected));
+        assert_eq!(progress.take(&state, progress.since), None);
     }
 }
