@@ -181,7 +181,7 @@ table! {
         "The proxy already has as much under way to the service as the breaker of its ServicePolicy allows, and the service has no fallback that could answer."
         "See why the service is slow, or raise the limit (connections, pending or requests) that weft_backend_breaker_refused_total names."
     TooManyConnections "E134" "too-many-connections" 503 14
-        "The proxy has as many connections as it takes at once, so the next one was closed. Only logs and metrics show this."
+        "The proxy has as many connections as it takes at once, or half of them wait for clients of one address to say who they are; so the next one was closed. Only logs and metrics show this."
         "See who holds so many connections (weft_connections_open), give the sidecar more memory, or set WEFT_PROXY_MAX_CONNECTIONS."
 }
 

@@ -3,7 +3,7 @@
 use crate::config::{Config, FixedTarget};
 use crate::connect::tune;
 use crate::connection::Direction;
-use crate::room::exhausted;
+use crate::room::{ALL_TAKEN, exhausted};
 use crate::worker::Worker;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -211,7 +211,7 @@ impl Listener {
                 Ok((tcp, client)) => {
                     reserve.refill();
                     let Some(place) = worker.room.take() else {
-                        worker.full(self.direction, client);
+                        worker.full(self.direction, client, ALL_TAKEN);
                         continue;
                     };
                     match original(&tcp, client, self.direction, self.fixed.as_ref()) {

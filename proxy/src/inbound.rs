@@ -10,6 +10,7 @@ use crate::http::HttpVersion;
 use crate::io::{Io, ReadAhead};
 use crate::outbound::{Opening, SILENCE, client_within, quiet, whoever_speaks, with_prefix};
 use crate::policy::InboundPlan;
+use crate::room::Unproven;
 use crate::stack;
 use crate::tcp::{Relay, Upstream};
 use crate::tls::verify::{self, PeerError};
@@ -32,11 +33,13 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a client may be silent where only its own words can open the way.
 const SILENT_CLIENT: Duration = Duration::from_secs(60);
 
-/// Serves one connection to the application; one that carries bytes is given back to be relayed.
+/// Serves one connection to the application; one that carries bytes is given back to be relayed. `unproven` is held until
+/// the client has shown who it is, or what it wants.
 pub async fn serve(
     worker: &Arc<Worker>,
     mut tcp: TcpStream,
     accepted: Accepted,
+    unproven: Unproven,
 ) -> Result<Option<Next>, End> {
     if !accepted.fixed {
         may_be_dialled(accepted.target, &worker.own_ports(), addresses::is_own)
@@ -50,7 +53,7 @@ pub async fn serve(
     match opening {
         Opening::Nobody => Ok(None),
         Opening::Client(Seen::Tls(hello)) if hello.is_ours() => {
-            mutual(worker, tcp, bytes, accepted).await
+            mutual(worker, tcp, bytes, accepted, unproven).await
         }
         Opening::Client(Seen::Http1) => {
             http(worker, tcp, bytes, accepted, HttpVersion::Http1).await
@@ -146,6 +149,7 @@ async fn mutual(
     tcp: TcpStream,
     bytes: BytesMut,
     accepted: Accepted,
+    unproven: Unproven,
 ) -> Result<Option<Next>, End> {
     let epoch = worker.tls.epoch();
     let config = worker.tls.server().ok_or(ErrorKind::NoIdentity)?;
@@ -162,6 +166,7 @@ async fn mutual(
         UnixTime::now(),
     )
     .map_err(|error| End::Refused(error.counted()))?;
+    drop(unproven);
     let alpn = session
         .alpn_protocol()
         .and_then(Alpn::from_bytes)

@@ -237,9 +237,16 @@ impl Worker {
     pub fn spawn(self: &Arc<Self>, tcp: TcpStream, accepted: Accepted, place: Place) {
         let worker = self.clone();
         match accepted.direction {
-            Direction::Inbound => self.serve(accepted, place, async move {
-                inbound::serve(&worker, tcp, accepted).await
-            }),
+            Direction::Inbound => match self.room.greet(accepted.client.ip()) {
+                Some(unproven) => self.serve(accepted, place, async move {
+                    inbound::serve(&worker, tcp, accepted, unproven).await
+                }),
+                None => self.full(
+                    Direction::Inbound,
+                    accepted.client,
+                    "half of the room waits for clients of this address to say who they are",
+                ),
+            },
             Direction::Outbound => self.serve(accepted, place, async move {
                 outbound::serve(&worker, tcp, accepted).await
             }),
@@ -292,8 +299,8 @@ impl Worker {
     }
 
     /// Says that there is no room for another connection.
-    pub fn full(&self, direction: Direction, client: SocketAddr) {
-        let error = Error::new(ErrorKind::TooManyConnections);
+    pub fn full(&self, direction: Direction, client: SocketAddr, why: &'static str) {
+        let error = Error::new(ErrorKind::TooManyConnections).with_detail(why);
         if self.may_say() {
             let most = self.room.most();
             tracing::warn!(direction = direction.label(), %client, most, %error, "connection closed");

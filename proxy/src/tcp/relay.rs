@@ -84,10 +84,15 @@ impl Relay {
 mod tests {
     use super::*;
     use crate::accept::Accepted;
+    use crate::room::Unproven;
     use crate::{inbound, outbound};
     use tokio::net::TcpStream;
 
     fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size3<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -99,8 +104,11 @@ mod tests {
     fn an_idle_connection_holds_a_small_future() {
         type W = &'static Arc<Worker>;
         let relay = size2(|relay: Relay, worker: W| relay.run(worker));
-        let into =
-            size(|w: W, tcp: TcpStream, accepted: Accepted| inbound::serve(w, tcp, accepted));
+        let into = size3(
+            |w: W, tcp: TcpStream, accepted: Accepted, unproven: Unproven| {
+                inbound::serve(w, tcp, accepted, unproven)
+            },
+        );
         let out =
             size(|w: W, tcp: TcpStream, accepted: Accepted| outbound::serve(w, tcp, accepted));
         println!("relay {relay}, inbound {into}, outbound {out}");

@@ -9,6 +9,7 @@ use crate::connection::{Direction, Peer};
 use crate::inbound;
 use crate::io::Io;
 use crate::metrics::Count;
+use crate::room::ALL_TAKEN;
 use crate::worker::{End, Worker};
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -132,7 +133,8 @@ impl Serving<'_> {
         }
         // A stream is a connection to the application, and takes as much room as one that was accepted.
         let Some(place) = self.worker.room.take() else {
-            self.worker.full(Direction::Inbound, self.accepted.client);
+            let client = self.accepted.client;
+            self.worker.full(Direction::Inbound, client, ALL_TAKEN);
             return respond.send_reset(Reason::REFUSED_STREAM);
         };
         let Ok(send) = respond.send_response(Response::new(()), false) else {
