@@ -3,13 +3,14 @@
 use crate::discover::Discover;
 use crate::error::Error;
 use crate::http::HttpService;
+use crate::metrics::EdgeMetrics;
 use crate::policy::Destination;
 use crate::stack::{self, Shared};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Destinations kept for later connections; beyond that each connection has its own.
@@ -34,8 +35,14 @@ struct Entry {
 pub struct Known {
     /// Where it leads.
     pub destination: Arc<Destination>,
-    http: OnceLock<HttpService>,
+    http: Mutex<Option<Stack>>,
     first: AtomicU8,
+}
+
+/// A stack, and the series that it was made with: those of another kind of destination have other labels.
+struct Stack {
+    edge: Arc<EdgeMetrics>,
+    service: HttpService,
 }
 
 /// Who spoke first on earlier connections to a destination.
@@ -97,16 +104,24 @@ impl Known {
     pub fn new(destination: Arc<Destination>) -> Self {
         Self {
             destination,
-            http: OnceLock::new(),
+            http: Mutex::default(),
             first: AtomicU8::new(0),
         }
     }
 
-    /// The stack its HTTP requests go through; made at the first one.
+    /// The stack that the HTTP requests of a connection go through; made for the first one, and anew when the destination
+    /// has become something else.
     pub fn http(&self, shared: &Arc<Shared>) -> HttpService {
-        self.http
-            .get_or_init(|| stack::outbound(shared, &self.destination))
-            .clone()
+        let edge = stack::edge(shared, &self.destination);
+        let mut http = self.http.lock();
+        match &*http {
+            Some(known) if Arc::ptr_eq(&known.edge, &edge) => known.service.clone(),
+            _ => {
+                let service = stack::outbound(shared, &self.destination);
+                let known = http.insert(Stack { edge, service });
+                known.service.clone()
+            }
+        }
     }
 
     /// Who spoke first.

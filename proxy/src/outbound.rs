@@ -143,7 +143,9 @@ fn declared(worker: &Worker, known: &Known, port: u16) -> Protocol {
     match &**known.destination.plan() {
         OutboundPlan::Service(plan) => plan.service.protocol,
         OutboundPlan::Endpoint(plan) => plan.endpoint.spec.protocol,
-        OutboundPlan::PassThrough(_) | OutboundPlan::Refused(_) => Protocol::Detect,
+        OutboundPlan::PassThrough(_) | OutboundPlan::Refused(_) | OutboundPlan::Unknown => {
+            Protocol::Detect
+        }
     }
 }
 

@@ -22,9 +22,8 @@ use crate::http::HttpService;
 use crate::http::client::Pools;
 use crate::http::kept::MostKept;
 use crate::layers::authorize::AuthorizeLayer;
-use crate::layers::check::CheckLayer;
-
 use crate::layers::budget::Budget;
+use crate::layers::check::CheckLayer;
 use crate::layers::fault::FaultLayer;
 use crate::layers::limit::{LimitLayer, MAX_IN_FLIGHT, Memory};
 use crate::layers::record::RecordLayer;
@@ -34,7 +33,7 @@ use crate::layers::route::Route;
 use crate::layers::tell::TellLayer;
 use crate::layers::timeout::TimeoutLayer;
 use crate::lines::Lines;
-use crate::metrics::{EdgeLabels, Group, Metrics};
+use crate::metrics::{EdgeLabels, EdgeMetrics, Group, Metrics};
 use crate::policy::{Destination, OutboundPlan};
 use crate::tell::{Place, Teller};
 use crate::tunnel::Tunnels;
@@ -208,12 +207,12 @@ pub fn endpoint(shared: &Arc<Shared>, at: &Arc<balance::Endpoint>) -> HttpServic
 }
 
 /// Where requests are counted that never get as far as a backend.
-fn edge(shared: &Shared, to: &Destination) -> Arc<crate::metrics::EdgeMetrics> {
+pub fn edge(shared: &Shared, to: &Destination) -> Arc<EdgeMetrics> {
     match &**to.plan() {
         OutboundPlan::Service(plan) => plan.metrics.clone(),
         OutboundPlan::Endpoint(plan) => plan.metrics.clone(),
         OutboundPlan::PassThrough(edge) => edge.clone(),
-        OutboundPlan::Refused(_) => shared.metrics.edge(EdgeLabels {
+        OutboundPlan::Refused(_) | OutboundPlan::Unknown => shared.metrics.edge(EdgeLabels {
             direction: Direction::Outbound,
             peer: Group::new("", "", false),
             service: "".into(),

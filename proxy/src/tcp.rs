@@ -89,6 +89,7 @@ pub async fn open(
         OutboundPlan::Refused(reason) => {
             Err(Error::new(ErrorKind::RefusedTarget).with_detail(reason.clone()))
         }
+        OutboundPlan::Unknown => Err(shared.inbound.unanswered().into()),
     }
 }
 

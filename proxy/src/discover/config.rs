@@ -56,6 +56,7 @@ fn destination(destination: &Destination) -> Value {
         ),
         OutboundPlan::PassThrough(_) => ("pass-through", Value::Null),
         OutboundPlan::Refused(reason) => ("refused", json!(reason)),
+        OutboundPlan::Unknown => ("unknown", Value::Null),
     };
     json!({"target": destination.target.to_string(), "version": format!("{:016x}", destination.version()), "kind": kind, "plan": more})
 }

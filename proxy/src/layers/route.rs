@@ -60,9 +60,7 @@ impl Route {
                     Instant::now(),
                 )))
             }
-            OutboundPlan::Refused(_) if self.to.version() == 0 => {
-                Err(self.shared.inbound.unanswered().into())
-            }
+            OutboundPlan::Unknown => Err(self.shared.inbound.unanswered().into()),
             OutboundPlan::Refused(why) => {
                 Err(Error::new(ErrorKind::RefusedTarget).with_detail(why.clone()))
             }

@@ -40,6 +40,8 @@ pub enum OutboundPlan {
     PassThrough(Arc<EdgeMetrics>),
     /// Do not dial it: why.
     Refused(String),
+    /// Nobody has said yet.
+    Unknown,
 }
 
 /// A pod called by its own address.
@@ -124,8 +126,8 @@ pub struct WantedSet<'a> {
 impl Destination {
     /// A destination nobody has said anything about: refused until someone does.
     pub fn new(target: SocketAddr) -> Arc<Self> {
-        let plan = OutboundPlan::Refused("nothing is known about this address yet".to_owned());
-        let (plan, used) = (ArcSwap::from_pointee(plan), AtomicU64::new(now()));
+        let plan = ArcSwap::from_pointee(OutboundPlan::Unknown);
+        let used = AtomicU64::new(now());
         Arc::new(Self {
             target,
             plan,

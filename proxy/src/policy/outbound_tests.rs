@@ -206,7 +206,7 @@ fn endpoint_sets_are_shared_and_edges_are_told_apart_by_workload() {
 #[tokio::test]
 async fn a_destination_is_refused_until_it_is_known() {
     let destination = Destination::new(SocketAddr::from(([10, 0, 0, 1], 80)));
-    assert!(matches!(**destination.plan(), OutboundPlan::Refused(_)));
+    assert!(matches!(**destination.plan(), OutboundPlan::Unknown));
     let plan = World::new().compile(Outbound::PassThrough);
     let (version, ()) = tokio::join!(destination.changed(0), async { destination.put(plan, 5) });
     assert_eq!(version, 5);

@@ -7,6 +7,7 @@ use crate::connection::{CloseSignal, NoTls, Peer};
 use crate::discover::{ControlClient, Discover, Whoami};
 use crate::http::{Body, HttpVersion, Request, Response, server};
 use crate::io::Io;
+use crate::known::Known;
 use crate::policy::outbound::{Compiler, WantedSet};
 use crate::tasks::Drain;
 use crate::tls::Tls;
@@ -312,6 +313,44 @@ async fn without_policy_nothing_reaches_the_application() {
     let at = application("secret").await;
     let answer = send(&inbound(&shared, &connection(at))).await;
     assert_eq!((answer.0, answer.1.as_str()), (503, "E110 policy-unknown"));
+}
+
+#[tokio::test]
+async fn a_destination_that_has_become_something_else_is_counted_as_that() {
+    let shared = shared();
+    let to = destination(&shared, checked::Outbound::PassThrough, None);
+    let known = Known::new(to.clone());
+    let refuse = async |stack: HttpService| {
+        let request = http::Request::builder()
+            .uri("/")
+            .header("host", "web")
+            .header("host", "other")
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(stack.send(request).await.unwrap().status(), 400);
+    };
+    let requests = || {
+        let text = shared.metrics.render();
+        let of = |line: &&str| {
+            line.starts_with("weft_requests_total{") && line.contains("service=\"shop/web:80\"")
+        };
+        let line = text
+            .lines()
+            .find(of)
+            .map(|line| line.rsplit(' ').next().map(str::to_owned));
+        line.flatten()
+    };
+    refuse(known.http(&shared)).await;
+    assert_eq!(requests(), None);
+    let policy = service(vec![backend("web", 1)]);
+    let now = destination(&shared, policy, Some(&[]));
+    let OutboundPlan::Service(plan) = &**now.plan() else {
+        panic!("not a Service");
+    };
+    to.put(OutboundPlan::Service(plan.clone()), 2);
+    refuse(known.http(&shared)).await;
+    refuse(known.http(&shared)).await;
+    assert_eq!(requests().as_deref(), Some("2"));
 }
 
 /// The value of a series of connections that the proxy opened to `deploy/web`.
