@@ -3,6 +3,7 @@
 
 use super::super::{Certifier, CertifyError, ConnectError, Discover};
 use super::*;
+use crate::tls::tests::TestCa;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -38,7 +39,7 @@ impl Policy for Controller {
         request: Request<Streaming<pb::SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let trust = Trust {
-            roots: vec![b"root".to_vec()],
+            roots: vec![TestCa::new().root],
             domain: "cluster.local".into(),
         };
         let answers = request.into_inner().filter_map(move |message| {
