@@ -16,13 +16,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use weft_proxy_api::identity::SpiffeId;
 use weft_proxy_api::policy::outbound::Endpoint;
 
 /// How long a TCP connection may take to come up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How late a timer may fire before nobody else is blamed for it.
+pub const OWN_DELAY: Duration = Duration::from_millis(250);
 /// How long a handshake may take, from either side.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a peer is probed.
@@ -165,11 +167,21 @@ impl Connector {
 
     async fn tcp(&self, to: SocketAddr) -> Result<TcpStream, Error> {
         let socket = socket(to, self.0.mark).map_err(no_socket)?;
+        let begun = Instant::now();
         match timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
             Ok(Ok(tcp)) => Ok(tcp),
             Ok(Err(error)) => Err(Error::new(ErrorKind::ConnectFailed).with_source(error)),
-            Err(_) => Err(Error::new(ErrorKind::ConnectTimeout)),
+            Err(_) => Err(timed_out(begun.elapsed())),
         }
+    }
+}
+
+/// Nobody answered in time, as was seen after `took`.
+fn timed_out(took: Duration) -> Error {
+    let error = Error::new(ErrorKind::ConnectTimeout);
+    match took > CONNECT_TIMEOUT + OWN_DELAY {
+        true => error.of_own_delay(),
+        false => error,
     }
 }
 
@@ -227,9 +239,23 @@ mod tests {
         ] {
             let error = no_socket(io::Error::from_raw_os_error(code));
             assert_eq!(error.kind(), kind, "{code}");
-            let outcome = crate::layers::route::outcome(&error, Duration::ZERO);
-            let blamed = outcome == crate::balance::Outcome::ConnectFailure;
-            assert_eq!(blamed, kind == ErrorKind::ConnectFailed, "{code}");
+            assert_eq!(
+                is_blamed(&error),
+                kind == ErrorKind::ConnectFailed,
+                "{code}"
+            );
+        }
+    }
+
+    fn is_blamed(error: &Error) -> bool {
+        crate::layers::route::outcome(error) == crate::balance::Outcome::ConnectFailure
+    }
+
+    #[test]
+    fn an_endpoint_is_blamed_for_silence_unless_it_was_we_who_stood_still() {
+        for (took, blamed) in [(0, true), (OWN_DELAY.as_millis() as u64 + 1, false)] {
+            let took = CONNECT_TIMEOUT + Duration::from_millis(took);
+            assert_eq!(is_blamed(&timed_out(took)), blamed, "{took:?}");
         }
     }
 }

@@ -16,6 +16,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Error {
     kind: ErrorKind,
     replay: Replay,
+    own_delay: bool,
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
     request: Option<Box<Request>>,
@@ -26,6 +27,40 @@ pub struct Error {
     answer: Option<(http::StatusCode, u8)>,
     retry_after: Option<std::time::Duration>,
     denied_by: Option<Box<http::HeaderValue>>,
+}
+
+/// A failure as all are told who waited for the same attempt.
+#[derive(Debug, Clone)]
+pub struct Told {
+    kind: ErrorKind,
+    own_delay: bool,
+    detail: String,
+}
+
+impl Told {
+    /// What failed.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl From<&Error> for Told {
+    fn from(error: &Error) -> Self {
+        Self {
+            kind: error.kind,
+            own_delay: error.own_delay,
+            detail: error.to_string(),
+        }
+    }
+}
+
+impl From<Told> for Error {
+    fn from(told: Told) -> Self {
+        Self {
+            own_delay: told.own_delay,
+            ..Error::new(told.kind).with_detail(told.detail)
+        }
+    }
 }
 
 /// May the request be sent again?
@@ -50,6 +85,7 @@ impl Error {
         Self {
             kind,
             replay,
+            own_delay: false,
             detail: None,
             source: None,
             request: None,
@@ -136,6 +172,17 @@ impl Error {
             self.replay = Replay::IfIdempotent;
         }
         self
+    }
+
+    /// Its time ran out long before we looked: it was we who stood still, and nobody else is to be blamed.
+    pub fn of_own_delay(mut self) -> Self {
+        self.own_delay = true;
+        self
+    }
+
+    /// Is it our own standing still that it tells of?
+    pub fn is_of_own_delay(&self) -> bool {
+        self.own_delay
     }
 
     /// Counted there instead of at the destination as a whole. The first one stays.

@@ -115,7 +115,18 @@ impl Io {
         match self {
             Io::TlsClient(_) => true,
             Io::Stream(stream) => stream.is_ours(),
+            Io::Counted(counted) => counted.io.is_mutual(),
             _ => false,
+        }
+    }
+
+    /// Has the other side shown that it takes us? The handshake of a client is over before the server judges its
+    /// certificate (RFC 8446 section 4.4); session tickets come after that.
+    pub fn is_proven(&self) -> bool {
+        match self {
+            Io::TlsClient(tls) => tls.get_ref().1.tls13_tickets_received() > 0,
+            Io::Counted(counted) => counted.io.is_proven(),
+            _ => true,
         }
     }
 

@@ -257,7 +257,11 @@ pub(crate) async fn whoever_speaks(
     match heard {
         Ok(n) if n > 0 => Ok(Opening::Server(Box::new(upstream), words)),
         // Refused by policy there, perhaps as it takes HTTP only: the client may still speak that.
-        _ => client_alone(worker, direction, tcp, bytes).await,
+        Ok(_) => client_alone(worker, direction, tcp, bytes).await,
+        Err(_) => {
+            upstream.broke();
+            client_alone(worker, direction, tcp, bytes).await
+        }
     }
 }
 

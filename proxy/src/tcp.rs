@@ -6,7 +6,7 @@ mod relay;
 pub use copy::{Broken, copy};
 pub use relay::Relay;
 
-use crate::balance::{self, EndpointSet, InFlight, Limit, Refusal, Wish};
+use crate::balance::{self, EndpointSet, InFlight, Limit, Outcome, Refusal, Wish};
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
@@ -29,9 +29,44 @@ pub struct Upstream {
     /// The bytes.
     pub io: Io,
     edge: Arc<EdgeMetrics>,
-    in_flight: Option<(InFlight, Duration)>,
+    trial: Option<Trial>,
     open: OpenConnection,
     size: Option<Size>,
+}
+
+/// What an endpoint is judged by: a connection of bytes to it that is up.
+struct Trial {
+    in_flight: InFlight,
+    /// How long it took to come up.
+    connect: Duration,
+}
+
+/// Through whom a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Both ends were done.
+    Nobody,
+    /// The endpoint, or the way to it, broke it off.
+    Endpoint,
+    /// The client, or this proxy.
+    Other,
+}
+
+impl Trial {
+    /// The endpoint has taken us.
+    fn succeeded(&mut self) {
+        self.in_flight.succeeded(self.connect);
+    }
+
+    /// It is over. What broke off before the endpoint had taken us was never a connection.
+    fn ended(self, proven: bool, whose: Whose) {
+        let outcome = match (proven, whose) {
+            (true, _) | (_, Whose::Nobody) => Outcome::Success,
+            (false, Whose::Endpoint) => Outcome::ConnectFailure,
+            (false, Whose::Other) => Outcome::Cancelled,
+        };
+        self.in_flight.done(outcome, self.connect);
+    }
 }
 
 /// Opens a connection that carries bytes to `destination`, by a client whose address has this key (see
@@ -107,7 +142,7 @@ async fn to_backend(
 ) -> Result<Upstream, Error> {
     backend.endpoints.known_soon().await;
     let limits = backend.endpoints.limits();
-    let permit = limits.acquire(Limit::Connections);
+    let permit = limits.connection().await;
     let permit = permit.map_err(Error::breaker_open)?;
     let _waits = limits
         .acquire(Limit::Pending)
@@ -127,7 +162,7 @@ async fn to_backend(
             }
             Err(error) => {
                 let took = started.elapsed();
-                in_flight.done(outcome(&error, took), took);
+                in_flight.done(outcome(&error), took);
                 tried.push(id);
                 if tried.len() >= MAX_ATTEMPTS.min(backend.endpoints.len()) {
                     return Err(error);
@@ -164,7 +199,7 @@ impl Upstream {
         Self {
             io,
             edge,
-            in_flight: None,
+            trial: None,
             open,
             size: None,
         }
@@ -177,17 +212,34 @@ impl Upstream {
         in_flight: InFlight,
         connect: Duration,
     ) -> Self {
-        let mut in_flight = in_flight;
+        let mut trial = Trial { in_flight, connect };
         // It is up: nobody waits for a word from it any more.
-        in_flight.succeeded(connect);
-        let group = &in_flight.endpoint().group;
+        trial.in_flight.answered(connect);
+        if io.is_proven() {
+            trial.succeeded();
+        }
+        let group = &trial.in_flight.endpoint().group;
         let open = shared.metrics.opened_to(group, io.is_mutual(), PROTOCOL);
         Self {
             io,
             edge,
-            in_flight: Some((in_flight, connect)),
+            trial: Some(trial),
             open,
             size,
         }
     }
+
+    /// It broke off before it was relayed.
+    pub fn broke(mut self) {
+        self.ended(Whose::Endpoint);
+    }
+
+    fn ended(&mut self, whose: Whose) {
+        if let Some(trial) = self.trial.take() {
+            trial.ended(self.io.is_proven(), whose);
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

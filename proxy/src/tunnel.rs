@@ -20,8 +20,8 @@
 //!   serving side says goodbye (GOAWAY); streams that are open live to their end, as connections do. The serving side takes
 //!   no stream after the end of the certificate that its peer showed.
 //! * **When it fails.** The serving side answers a stream at once, before it judges. A tunnel that does not answer within
-//!   [`ANSWER`] is not used again, and all who had asked it wait for one new tunnel; one that is new and does not answer
-//!   either is done without. A tunnel that cannot be opened counts as a failed connect: what a balancer or breaker is told
+//!   [`ANSWER`] is not used again, and all who had asked it wait for one new tunnel; where that does not answer
+//!   either, the peer is called directly for a while. A tunnel that cannot be opened counts as a failed connect: what a balancer or breaker is told
 //!   is what a connection of its own would have met.
 //! * **Ends.** END_STREAM is the end of one direction; RST_STREAM is a reset, both ways. At a drain or hand-over the serving
 //!   side says goodbye and streams live on until the grace ends. Idle tunnels are closed after half a minute by who opened

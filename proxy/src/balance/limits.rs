@@ -2,12 +2,28 @@
 //! so that a Service that stands still does not take its callers with it. Nothing is counted where nothing is limited.
 
 use crate::metrics::BackendMetrics;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use parking_lot::Mutex;
+use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
 use weft_proxy_api::policy::settings::Breaker;
 
 /// No limit.
 const NONE: u32 = u32::MAX;
+/// Connections without use that are closed to make room for one that is needed, before that is refused.
+const MOST_CLOSED: usize = 3;
+/// How long one of them may take to end.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
+
+/// Keeps connections for later, each counted, and closes one that nobody uses where another is needed.
+pub(crate) trait Keeper: Send + Sync {
+    /// Closes one; false: all are in use.
+    fn close_unused(&self) -> bool;
+}
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +42,9 @@ pub struct Limits {
     any: AtomicBool,
     counts: [Count; 3],
     metrics: Arc<BackendMetrics>,
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
+    /// Told when there is room again.
+    freed: Notify,
 }
 
 #[derive(Debug)]
@@ -81,30 +100,89 @@ impl Limits {
         }
     }
 
-    fn take(&self, limit: Limit) -> bool {
-        let Count { used, most } = self.count(limit);
-        let most = most.load(Relaxed);
-        if used.fetch_add(1, Relaxed) < most {
-            if used.load(Relaxed) >= most {
-                self.metrics.breaker_full(limit, true);
+    /// A connection more. Those that are only kept for later are closed before one is refused.
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Permit, Limit> {
+        let limit = Limit::Connections;
+        for _ in 0..MOST_CLOSED {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if !self.any.load(Relaxed) {
+                return Ok(Permit(None));
             }
-            return true;
+            if self.count(limit).take() {
+                self.say(limit);
+                return Ok(Permit(Some((self.clone(), limit))));
+            }
+            if !self.close_unused() {
+                break;
+            }
+            // One that several requests shared ends in a task of its own.
+            let _ = tokio::time::timeout(ENDS_WITHIN, freed).await;
         }
-        used.fetch_sub(1, Relaxed);
-        self.metrics.breaker_refused(limit);
-        false
+        self.acquire(limit)
+    }
+
+    /// Asks this keeper as well where a connection is needed.
+    pub(crate) fn kept_by(&self, keeper: Weak<dyn Keeper>) {
+        let mut keepers = self.keepers.lock();
+        keepers.retain(|keeper| keeper.strong_count() > 0);
+        keepers.push(keeper);
+    }
+
+    fn close_unused(&self) -> bool {
+        // Outside of the lock: what is closed gives back what it took here.
+        let keepers = self.keepers.lock().clone();
+        let mut keepers = keepers.iter().filter_map(Weak::upgrade);
+        keepers.any(|keeper| keeper.close_unused())
+    }
+
+    fn take(&self, limit: Limit) -> bool {
+        let taken = self.count(limit).take();
+        match taken {
+            true => self.say(limit),
+            false => self.metrics.breaker_refused(limit),
+        }
+        taken
     }
 
     fn release(&self, limit: Limit) {
         let Count { used, most } = self.count(limit);
         // Only who was at the limit can leave it.
-        if used.fetch_sub(1, Relaxed) >= most.load(Relaxed) {
-            self.metrics.breaker_full(limit, false);
+        if used.fetch_sub(1, SeqCst) >= most.load(Relaxed) {
+            self.metrics
+                .breaker_full(limit, self.count(limit).is_full());
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Says that a limit is used up, if it is.
+    fn say(&self, limit: Limit) {
+        let count = self.count(limit);
+        if count.is_full() {
+            self.metrics.breaker_full(limit, true);
+            // It may have ended before that was said, and nobody would say so again.
+            if !count.is_full() {
+                self.metrics.breaker_full(limit, false);
+            }
         }
     }
 
     fn count(&self, limit: Limit) -> &Count {
         &self.counts[limit as usize]
+    }
+}
+
+impl Count {
+    /// One more, unless that is too many. Never counted before it is certain: at that moment another would be refused.
+    fn take(&self) -> bool {
+        let most = self.most.load(Relaxed);
+        let more = |used: u32| (used < most).then(|| used + 1);
+        self.used.fetch_update(SeqCst, Relaxed, more).is_ok()
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.load(SeqCst) >= self.most.load(Relaxed)
     }
 }
 
@@ -155,6 +233,36 @@ mod tests {
         );
         drop(one);
         assert!(limits.acquire(Limit::Requests).is_ok());
+    }
+
+    /// Keeps so many connections that nobody uses.
+    struct Keeps(Mutex<Vec<Permit>>);
+
+    impl Keeper for Keeps {
+        fn close_unused(&self) -> bool {
+            self.0.lock().pop().is_some()
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_only_kept_make_room_for_those_that_are_needed() {
+        let limits = Limits::new(Arc::default());
+        limits.configure(&Breaker {
+            connections: Some(2),
+            ..Breaker::default()
+        });
+        let kept = vec![
+            limits.connection().await.unwrap(),
+            limits.connection().await.unwrap(),
+        ];
+        let keeps: Arc<dyn Keeper> = Arc::new(Keeps(Mutex::new(kept)));
+        limits.kept_by(Arc::downgrade(&keeps));
+        let _used = (
+            limits.connection().await.unwrap(),
+            limits.connection().await.unwrap(),
+        );
+        let refused = limits.connection().await;
+        assert_eq!(refused.unwrap_err(), Limit::Connections, "all are in use");
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Target {
         };
         match self {
             Target::Endpoint(Dialer { connector, metrics }, at) => {
-                let permit = at.limits().acquire(Limit::Connections);
+                let permit = at.limits().connection().await;
                 let permit = permit.map_err(Error::breaker_open)?;
                 let io = connector.connect(&at.spec, alpn).await?;
                 let open = metrics.opened_to(&at.group, io.is_mutual(), version.label());
@@ -200,6 +200,14 @@ impl Target {
             }
             #[cfg(test)]
             Target::Memory(dial) => dial(alpn),
+        }
+    }
+
+    /// Limits that connections count against.
+    pub(super) fn limits(&self) -> Option<&Arc<balance::Limits>> {
+        match self {
+            Target::Endpoint(_, at) => Some(at.limits()),
+            _ => None,
         }
     }
 

@@ -5,11 +5,12 @@
 use super::client::{Http2Sender, Target};
 use super::h1::client::{Conn, Rest};
 use super::kept::{Asked, Kept};
-use crate::error::{Error, ErrorKind};
+use crate::balance::limits::Keeper;
+use crate::error::{Error, ErrorKind, Told};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ pub const MAX_IDLE: usize = 1024;
 pub const MAX_HTTP2: usize = 64;
 /// Streams put on one HTTP/2 connection, even if its peer allows more: one connection is one core at the other side.
 pub const MAX_STREAMS: usize = 100;
+/// HTTP/2 connections that end at once before a request gives up.
+const MOST_GONE: usize = 3;
 /// Time a new HTTP/2 connection has to say whether its peer takes extended CONNECT.
 const SETTINGS_TIME: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
@@ -60,7 +63,7 @@ struct Http2 {
 }
 
 /// How an attempt to open a connection ended, for all who waited.
-type Dialed = Result<(), (ErrorKind, String)>;
+type Dialed = Result<(), Told>;
 
 /// One HTTP/2 connection.
 pub(super) struct Shared {
@@ -118,7 +121,7 @@ impl Allows {
 
 impl Pool {
     pub(super) fn new(target: Target, kept: Arc<Kept>) -> Arc<Self> {
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             target,
             idle: Mutex::default(),
             http2: Mutex::default(),
@@ -129,7 +132,12 @@ impl Pool {
             used: AtomicBool::new(true),
             unused_sweeps: AtomicU32::new(0),
             retired: AtomicBool::new(false),
-        })
+        });
+        if let Some(limits) = pool.target.limits() {
+            let keeper: Weak<Self> = Arc::downgrade(&pool);
+            limits.kept_by(keeper);
+        }
+        pool
     }
 
     fn with_idle<T>(&self, work: impl FnOnce(&mut VecDeque<Idle>) -> T) -> T {
@@ -197,24 +205,15 @@ impl Pool {
         if self.used_since.swap(false, Relaxed) {
             return Asked::Used;
         }
-        if self.with_idle(VecDeque::pop_front).is_some() {
+        if self.close_unused() {
             return Asked::Closed;
         }
         self.with_http2(|http2| {
-            let idle = |conn: &Arc<Shared>| conn.streams.load(Relaxed) == 0;
-            let found = |conn: &Arc<Shared>| conn.found.load(Relaxed);
-            let oldest = http2.open.iter().position(|conn| idle(conn) && found(conn));
-            match oldest {
-                Some(at) => {
-                    http2.open.remove(at);
-                    Asked::Closed
-                }
-                None if http2.open.is_empty() => {
-                    self.listed.store(false, Relaxed);
-                    Asked::Empty
-                }
-                None => Asked::Busy,
+            if http2.open.is_empty() {
+                self.listed.store(false, Relaxed);
+                return Asked::Empty;
             }
+            Asked::Busy
         })
     }
 
@@ -222,9 +221,18 @@ impl Pool {
     pub(super) async fn stream(self: &Arc<Self>) -> Result<(Stream, bool), Error> {
         self.is_used();
         let mut waits = None;
+        let mut gone = 0;
         loop {
             if let Some(stream) = self.with_http2(|http2| http2.stream(self.sweep.load(Relaxed))) {
                 return Ok((stream, waits.is_none()));
+            }
+            if waits.is_some() && self.with_http2(|http2| http2.open.is_empty()) {
+                gone += 1;
+            }
+            if gone >= MOST_GONE {
+                let detail = "the endpoint ends each connection as soon as it is open";
+                let error = Error::new(ErrorKind::UpstreamReset).with_detail(detail);
+                return Err(error.never_processed());
             }
             let mut attempt = {
                 let mut http2 = self.http2.lock();
@@ -234,16 +242,14 @@ impl Pool {
                 http2.dialing.get_or_insert_with(|| self.dial()).clone()
             };
             match attempt.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(Err((ErrorKind::BreakerOpen, detail)))) => {
+                Ok(Some(Err(told))) if told.kind() == ErrorKind::BreakerOpen => {
                     // No more connections: the ones there are have to do.
                     let http2 = self.http2.lock();
                     let stream = http2.least_used(self.sweep.load(Relaxed));
-                    let refused = || Error::new(ErrorKind::BreakerOpen).with_detail(detail.clone());
+                    let refused = || told.clone().into();
                     return stream.map(|stream| (stream, true)).ok_or_else(refused);
                 }
-                Ok(Some(Err((kind, detail)))) => {
-                    return Err(Error::new(*kind).with_detail(detail.clone()));
-                }
+                Ok(Some(Err(told))) => return Err(told.clone().into()),
                 Ok(_) => {}
                 Err(_) => return Err(Error::new(ErrorKind::ConnectFailed)),
             }
@@ -271,7 +277,7 @@ impl Pool {
             });
             pool.keeps_some();
             pool.kept.make_room();
-            done.send_replace(Some(outcome.map_err(|e| (e.kind(), e.to_string()))));
+            done.send_replace(Some(outcome.map_err(|error| Told::from(&error))));
         });
         attempt
     }
@@ -314,6 +320,22 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.idle.lock().len(), self.http2.lock().open.len())
+    }
+}
+
+impl Keeper for Pool {
+    fn close_unused(&self) -> bool {
+        // Taken out first: what it gives back as it ends is nothing to hold a lock for.
+        if self.with_idle(VecDeque::pop_front).is_some() {
+            return true;
+        }
+        let oldest = self.with_http2(|http2| {
+            let idle = |conn: &Arc<Shared>| conn.streams.load(Relaxed) == 0;
+            let found = |conn: &Arc<Shared>| conn.found.load(Relaxed);
+            let oldest = http2.open.iter().position(|conn| idle(conn) && found(conn));
+            oldest.map(|at| http2.open.remove(at))
+        });
+        oldest.is_some()
     }
 }
 

@@ -4,7 +4,7 @@
 use super::retry::Attempt;
 use super::timeout;
 use crate::balance::{self, InFlight, Outcome, Refusal, Wish};
-use crate::connect::CONNECT_TIMEOUT;
+use crate::connect::OWN_DELAY;
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::http::headers::{self, Trust};
@@ -16,12 +16,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use tower::Service;
 use weft_proxy_api::policy::matching::RequestView;
-
-/// How late a timer may fire before nobody else is blamed for it.
-const OWN_DELAY: Duration = Duration::from_millis(250);
 
 /// The bottom of the outbound stack.
 #[derive(Clone)]
@@ -353,17 +350,17 @@ impl Sent {
         let took = self.started.elapsed();
         let outcome = match self.is_own_delay(error.kind()) {
             true => Outcome::Cancelled,
-            false => outcome(&error, took),
+            false => outcome(&error),
         };
         guard.done(outcome, took);
         error.sent_to(id).within(self.backend.take())
     }
 }
 
-pub(crate) fn outcome(error: &Error, took: Duration) -> Outcome {
+/// What an error says of the endpoint where it happened.
+pub(crate) fn outcome(error: &Error) -> Outcome {
     match error.kind() {
-        // A timer that fires long after its time tells of our own standing still, not of the endpoint.
-        ErrorKind::ConnectTimeout if took > CONNECT_TIMEOUT + OWN_DELAY => Outcome::Cancelled,
+        _ if error.is_of_own_delay() => Outcome::Cancelled,
         ErrorKind::ConnectFailed | ErrorKind::ConnectTimeout => Outcome::ConnectFailure,
         // A refused stream or a connection closed while idle says nothing about how requests fare there.
         ErrorKind::RequestTimeout => Outcome::Failure,

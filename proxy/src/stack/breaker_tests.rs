@@ -137,6 +137,27 @@ async fn beyond_a_limit_requests_fail_at_once_or_go_to_the_fallback() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_only_kept_is_no_reason_to_refuse_a_request() {
+    let breaker = Breaker {
+        connections: Some(1),
+        ..Breaker::default()
+    };
+    let shared = shared();
+    let web = [named("one", None).await, named("two", None).await];
+    let stack = stack(&shared, &breaker, &web, &[]);
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        let (status, _, body) = send(&stack).await;
+        assert_eq!(status, 200);
+        answers.push(body);
+    }
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers, ["one", "two"]);
+    assert_eq!(count(&shared, "weft_backend_breaker_refused_total"), 0.0);
+}
+
+#[tokio::test]
 async fn without_any_endpoint_the_fallback_answers_and_else_it_is_said_what_is_missing() {
     let shared = shared();
     let other = named("static", None).await;

@@ -46,11 +46,20 @@ impl Scratch {
 pub trait Source: AsyncRead + Unpin {
     /// Is called instead of reading while the writer takes nothing.
     fn absorb(&mut self, _: &mut Context<'_>) {}
+
+    /// Has the other side shown that it takes us?
+    fn is_proven(&self) -> bool {
+        true
+    }
 }
 
 impl Source for Io {
     fn absorb(&mut self, cx: &mut Context<'_>) {
         Io::absorb(self, cx);
+    }
+
+    fn is_proven(&self) -> bool {
+        Io::is_proven(self)
     }
 }
 
@@ -63,17 +72,19 @@ pub struct Broken {
     pub error: io::Error,
 }
 
-/// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it.
+/// Copies until both directions have ended, or one failed. `count` is told bytes as they move: from the client, to it; and
+/// whether the server has shown that it takes us, also when only that is new.
 pub async fn copy<C, S>(
     client: &mut C,
     server: &mut S,
-    count: impl Fn(u64, u64),
+    mut count: impl FnMut(u64, u64, bool),
 ) -> Result<(), Broken>
 where
     C: Source + AsyncWrite,
     S: Source + AsyncWrite,
 {
     let (mut up, mut down) = (Half::default(), Half::default());
+    let mut proven = server.is_proven();
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = scratch.get();
@@ -89,8 +100,10 @@ where
                 std::mem::take(&mut up.moved),
                 std::mem::take(&mut down.moved),
             );
-            if moved != (0, 0) {
-                count(moved.0, moved.1);
+            let news = !proven && server.is_proven();
+            proven |= news;
+            if news || moved != (0, 0) {
+                count(moved.0, moved.1, proven);
             }
             let broken = |at_client, error| Poll::Ready(Err(Broken { at_client, error }));
             match (sent, received) {
@@ -292,7 +305,7 @@ mod tests {
         let (client, mut near) = duplex(size);
         let (mut far, server) = duplex(size);
         let counted = Cell::new((0, 0));
-        let count = |up, down| counted.set((counted.get().0 + up, counted.get().1 + down));
+        let count = |up, down, _| counted.set((counted.get().0 + up, counted.get().1 + down));
         let (copied, ()) = tokio::join!(copy(&mut near, &mut far, count), talk(client, server));
         (copied, counted.get())
     }
@@ -416,9 +429,13 @@ mod tests {
     #[tokio::test]
     async fn whoever_resets_is_named() {
         let (mut silent, _other) = duplex(64);
-        let broken = copy(&mut Reset, &mut silent, |_, _| ()).await.unwrap_err();
+        let broken = copy(&mut Reset, &mut silent, |_, _, _| ())
+            .await
+            .unwrap_err();
         assert!(broken.at_client, "{broken:?}");
-        let broken = copy(&mut silent, &mut Reset, |_, _| ()).await.unwrap_err();
+        let broken = copy(&mut silent, &mut Reset, |_, _, _| ())
+            .await
+            .unwrap_err();
         assert!(!broken.at_client, "{broken:?}");
     }
 }

@@ -1,8 +1,7 @@
 //! A connection of bytes whose both ends are open. It is all that is left of a connection once it was let in, so it is
 //! kept small: most such connections are idle most of the time.
 
-use super::{Upstream, copy};
-use crate::balance::Outcome;
+use super::{Upstream, Whose, copy};
 use crate::connection::{CloseReason, Connection};
 use crate::error::{Error, ErrorKind};
 use crate::io::Io;
@@ -46,7 +45,11 @@ impl Relay {
             } = &mut self;
             let (edge, io, accepted) = (&upstream.edge, &mut upstream.io, open.metrics());
             let (opened, size) = (upstream.open.metrics(), &upstream.size);
-            let count = |received, sent| {
+            let mut trial = upstream.trial.as_mut();
+            let count = |received, sent, proven| {
+                if proven && let Some(trial) = trial.take() {
+                    trial.succeeded();
+                }
                 edge.bytes(received, sent);
                 accepted.bytes(received, sent);
                 opened.bytes(sent, received);
@@ -73,9 +76,11 @@ impl Relay {
             self.client.reset_on_drop();
             self.upstream.io.reset_on_drop();
         }
-        if let Some((in_flight, connect)) = self.upstream.in_flight.take() {
-            in_flight.done(Outcome::Success, connect);
-        }
+        self.upstream.ended(match &copied {
+            Err(error) if error.kind() != ErrorKind::UpstreamReset => Whose::Other,
+            Err(_) => Whose::Endpoint,
+            Ok(()) => Whose::Nobody,
+        });
         Ok(copied?)
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::connect::Connector;
 use crate::connection::Direction;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Told};
 use crate::footprint;
 use crate::io::Io;
 use crate::metrics::{Count, Metrics};
@@ -30,6 +30,8 @@ use weft_proxy_api::policy::outbound::Endpoint;
 const MAX_PEERS: usize = 4096;
 /// How long a peer that took the plain form is not offered the other.
 const DIRECT: Duration = Duration::from_secs(60);
+/// The same of one that opened a tunnel and did not answer on it.
+const UNANSWERED: Duration = Duration::from_secs(10);
 /// How long a peer without tunnels is remembered after it was last called.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Ticks without streams after which a tunnel is closed: it keeps a TLS session and a table of its streams.
@@ -62,17 +64,14 @@ struct Key {
 
 struct Peer {
     open: Vec<Arc<Tunnel>>,
-    /// Set while a tunnel is being opened; whoever needs one waits for the same attempt.
-    dialing: Option<watch::Receiver<Option<Failed>>>,
-    /// It was found not to speak it.
+    /// Set while a tunnel is being opened, until it has answered; whoever needs one waits for the same attempt.
+    dialing: Option<watch::Receiver<Option<Told>>>,
+    /// It was found not to speak it, or not to answer on it.
     direct_until: Option<Instant>,
     /// When it was last called.
     used: Instant,
     sizes: Arc<Sizes>,
 }
-
-/// Why an attempt failed, for all who waited.
-type Failed = (ErrorKind, String);
 
 /// One tunnel.
 #[derive(Debug)]
@@ -93,7 +92,7 @@ pub(super) struct Place(Arc<Tunnel>);
 /// How an endpoint is to be reached.
 enum Way {
     On(Place),
-    Wait(watch::Receiver<Option<Failed>>),
+    Wait(watch::Receiver<Option<Told>>),
     Dial(Dialing),
     Directly,
 }
@@ -102,7 +101,7 @@ enum Way {
 struct Dialing {
     peers: Arc<Mutex<Peers>>,
     key: Key,
-    result: watch::Sender<Option<Failed>>,
+    result: watch::Sender<Option<Told>>,
 }
 
 impl Tunnels {
@@ -179,14 +178,11 @@ impl Tunnels {
                     None => continue,
                 },
                 Way::Directly => return Ok(None),
-                Way::Dial(dialing) => match self.dial(to, dialing).await? {
-                    Dialed::Tunnel(place) => return Ok(self.stream(place).await),
-                    Dialed::Plain(io) => return Ok(Some(io)),
-                },
+                Way::Dial(dialing) => return self.dial(to, dialing).await,
                 Way::Wait(mut result) => {
                     let _ = result.changed().await;
-                    if let Some((kind, detail)) = result.borrow().clone() {
-                        return Err(Error::new(kind).with_detail(detail));
+                    if let Some(failed) = result.borrow().clone() {
+                        return Err(failed.into());
                     }
                 }
             }
@@ -222,21 +218,26 @@ impl Tunnels {
         })
     }
 
-    async fn dial(&self, to: &Endpoint, dialing: Dialing) -> Result<Dialed, Error> {
+    /// Opens a tunnel, and a stream on it; `None`: it is of no use.
+    async fn dial(&self, to: &Endpoint, dialing: Dialing) -> Result<Option<Io>, Error> {
         let epoch = self.connector.epoch();
         match Box::pin(self.open(to)).await {
             Ok(Opened::Plain(io)) => {
-                dialing.directly();
-                Ok(Dialed::Plain(io))
+                dialing.directly(DIRECT);
+                Ok(Some(io))
             }
             Ok(Opened::Tunnel(sender, connection)) => {
                 let tunnel = Arc::new(Tunnel::new(sender, epoch));
-                let place = Place::new(&tunnel);
                 let open = Open::new(&self.metrics, Direction::Outbound);
                 let drive = drive(*connection, Arc::downgrade(&tunnel), dialing.home(), open);
                 tokio::spawn(drive);
-                dialing.done(tunnel);
-                Ok(Dialed::Tunnel(place))
+                // Nobody else relies on it before it has answered: each would find out for itself that it does not.
+                let stream = self.stream(Place::new(&tunnel)).await;
+                match &stream {
+                    Some(_) => dialing.done(tunnel),
+                    None => dialing.directly(UNANSWERED),
+                }
+                Ok(stream)
             }
             Err(error) => {
                 dialing.failed(&error);
@@ -292,12 +293,6 @@ impl Peer {
 /// What a handshake led to.
 enum Opened {
     Tunnel(SendRequest<Bytes>, Box<Connection<Io, Bytes>>),
-    Plain(Io),
-}
-
-/// What it is good for.
-enum Dialed {
-    Tunnel(Place),
     Plain(Io),
 }
 
@@ -449,16 +444,20 @@ impl Dialing {
     }
 
     fn done(self, tunnel: Arc<Tunnel>) {
-        self.with_peer(|peer| peer.open.push(tunnel));
+        self.with_peer(|peer| {
+            // One that has ended meanwhile was looked for here already.
+            if !tunnel.closed.load(Relaxed) {
+                peer.open.push(tunnel);
+            }
+        });
     }
 
-    fn directly(self) {
-        self.with_peer(|peer| peer.direct_until = Some(Instant::now() + DIRECT));
+    fn directly(self, time: Duration) {
+        self.with_peer(|peer| peer.direct_until = Some(Instant::now() + time));
     }
 
     fn failed(self, error: &Error) {
-        let failed = (error.kind(), error.to_string());
-        self.result.send_replace(Some(failed));
+        self.result.send_replace(Some(error.into()));
     }
 
     fn with_peer(&self, change: impl FnOnce(&mut Peer)) {
