@@ -7,7 +7,7 @@ use super::tests::{
 use super::*;
 use crate::http::{Body, Request, Response};
 use crate::tls::Tls;
-use crate::tls::tests::{DOMAIN, TestCa, id};
+use crate::tls::tests::{DOMAIN, GOOD, TestCa, id, workload};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +47,53 @@ async fn who_cannot_be_called_under_mutual_tls_is_not_called() {
         }
     });
     assert_eq!(meshed(true, at).await, (502, "E109 tls-handshake".into()));
+}
+
+/// A proxy of `web` that ends its first connection when it is asked something, with a word or without, and answers on
+/// the next.
+async fn ends_first(tls: Tls, with_a_word: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.server().unwrap());
+            let mut io = acceptor.accept(tcp).await.unwrap();
+            while io.read_u8().await.unwrap() != b'\n' {}
+            match (first, with_a_word) {
+                (true, true) => io.shutdown().await.unwrap(),
+                (true, false) => {}
+                (false, _) => {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    io.write_all(answer).await.unwrap();
+                    let _ = io.read_to_end(&mut Vec::new()).await;
+                }
+            }
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_goodbye_has_not_taken_the_request_and_one_that_breaks_off_may_have() {
+    for (with_a_word, expected) in [(true, 200), (false, 502)] {
+        let ca = TestCa::new();
+        let at = ends_first(workload(&ca, "web", GOOD, &[&ca]), with_a_word).await;
+        let shared = super::tests::shared_as(workload(&ca, "client", GOOD, &[&ca]));
+        let pod = checked::Endpoint {
+            identity: Some(id("web")),
+            ..endpoint(at)
+        };
+        let to = destination(&shared, checked::Outbound::Endpoint(pod), None);
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/")
+            .header("host", "web")
+            .body(Body::empty())
+            .unwrap();
+        let answer = outbound(&shared, &to).send(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), expected, "{with_a_word}");
+    }
 }
 
 #[tokio::test]

@@ -103,7 +103,36 @@ fn at_once<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     pin!(unconstrained(poll_fn(poll))).poll(&mut cx)
 }
 
-/// Sends a request, and waits for the head of its answer. Dropping it closes the connection.
+/// A connection in an exchange. One that is cut off is reset: to the endpoint an end means only that nothing more is asked,
+/// and it would go on working for nobody.
+struct Busy(Option<Io>);
+
+impl Busy {
+    fn io(&mut self) -> io::Result<&mut Io> {
+        self.0
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn is_mutual(&self) -> bool {
+        self.0.as_ref().is_some_and(Io::is_mutual)
+    }
+
+    /// The exchange is over, or the connection is another's to end.
+    fn done(mut self) -> Option<Io> {
+        self.0.take()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(io) = &mut self.0 {
+            io.reset_on_drop();
+        }
+    }
+}
+
+/// Sends a request, and waits for the head of its answer. Dropping it resets the connection.
 pub(in crate::http) async fn send(
     conn: Conn,
     request: Request,
@@ -116,7 +145,7 @@ pub(in crate::http) async fn send(
 
 /// One request and its answer.
 struct Exchange {
-    io: Io,
+    io: Busy,
     sending: Sending,
     reading: Reading,
     search: Search,
@@ -131,9 +160,9 @@ struct Exchange {
 
 impl Exchange {
     fn new(mut conn: Conn, request: Request) -> Result<Self, Error> {
-        let io = conn.io.take();
+        let io = conn.io.take().ok_or(ErrorKind::Internal)?;
         Ok(Self {
-            io: io.ok_or(ErrorKind::Internal)?,
+            io: Busy(Some(io)),
             to_head: request.method() == Method::HEAD,
             upgrade: validate::asks_for_upgrade(request.headers()),
             sending: Sending::new(request),
@@ -146,9 +175,10 @@ impl Exchange {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Error>> {
-        self.sending.poll(cx, &mut self.io)?;
+        let io = self.io.0.as_mut().ok_or(ErrorKind::Internal)?;
+        self.sending.poll(cx, io)?;
         loop {
-            match ready!(self.reading.poll(cx, &mut self.io, None)) {
+            match ready!(self.reading.poll(cx, io, None)) {
                 Ok(0) => return Poll::Ready(Err(self.unanswered(None))),
                 Ok(_) => self.heard = true,
                 Err(error) => return Poll::Ready(Err(self.unanswered(Some(error)))),
@@ -169,11 +199,14 @@ impl Exchange {
     /// The connection ended instead.
     fn unanswered(&mut self, error: Option<io::Error>) -> Error {
         let early = || io::Error::new(io::ErrorKind::UnexpectedEof, "no answer came");
+        let ended = error.is_none();
         let cause = self.sending.failure().or(error).unwrap_or_else(early);
         let error = reset(cause);
-        match self.reused && !self.heard {
-            true => error.raced_with_close(),
-            false => error,
+        match (self.heard, ended && self.io.is_mutual()) {
+            // A proxy says goodbye only to a connection that was at rest; what breaks is cut off.
+            (false, true) => error.never_processed(),
+            (false, false) if self.reused => error.raced_with_close(),
+            _ => error,
         }
     }
 
@@ -215,7 +248,8 @@ impl Exchange {
                 "the endpoint switched protocols before it had the whole request",
             ));
         }
-        Ok(Switched::new(self.reading.read, self.io))
+        let io = self.io.done().ok_or(ErrorKind::Internal)?;
+        Ok(Switched::new(self.reading.read, io))
     }
 }
 

@@ -58,9 +58,14 @@ impl Outgoing {
         self.in_pieces == 0 && self.last.is_empty()
     }
 
+    /// Bytes that are still to be written.
+    pub(in crate::http) fn waiting(&self) -> usize {
+        self.in_pieces + self.last.len()
+    }
+
     /// No more should be added before some is written.
     pub(in crate::http) fn is_full(&self) -> bool {
-        self.in_pieces + self.last.len() >= MOST_WAITING
+        self.waiting() >= MOST_WAITING
     }
 
     /// Is there room already?

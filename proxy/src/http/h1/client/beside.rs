@@ -1,16 +1,22 @@
 //! An endpoint that answers before it has read the request. The upload goes on whether or not somebody reads the answer,
-//! so it gets a task; the connection is shared, one way for each of the two.
+//! so it gets a task; the connection is shared, one way for each of the two. Once the answer is over nobody waits for the
+//! rest, so it has to keep moving.
 
 use super::reading::Reading;
 use super::sending::Sending;
-use super::{Conn, Home};
-use crate::io::Io;
+use super::{Busy, Conn, Home};
 use parking_lot::Mutex;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::task::AbortHandle;
+use tokio::time::Sleep;
+
+/// How long an upload may stand still whose answer is over.
+pub(super) const STANDS_STILL: Duration = Duration::from_secs(30);
 
 /// The answer's side. Dropping it before [`Self::answered`] closes the connection.
 pub(super) struct Beside {
@@ -20,22 +26,35 @@ pub(super) struct Beside {
 
 struct Both {
     /// `None`: closed, or given back.
-    io: Option<Io>,
+    io: Option<Busy>,
     sending: Sending,
-    /// The answer has ended, and the connection goes there with the upload's end.
-    then: Option<Home>,
+    /// The answer has ended, and the connection goes there with the upload's end, if it goes anywhere.
+    then: Option<Option<Home>>,
     /// Waits for bytes of the answer.
     reader: Option<Waker>,
+    /// Sends the request.
+    sender: Option<Waker>,
+    /// Since the answer has ended.
+    limit: Option<Limit>,
+}
+
+/// When nothing will have moved for too long.
+struct Limit {
+    at: Pin<Box<Sleep>>,
+    /// How far the request had come when that was set.
+    progress: (u64, usize),
 }
 
 impl Beside {
     /// Lets the upload go on by itself.
-    pub(super) fn new(io: Io, sending: Sending) -> Self {
+    pub(super) fn new(io: Busy, sending: Sending) -> Self {
         let both = Arc::new(Mutex::new(Both {
             io: Some(io),
             sending,
             then: None,
             reader: None,
+            sender: None,
+            limit: None,
         }));
         let upload = both.clone();
         let upload = tokio::spawn(poll_fn(move |cx| upload.lock().poll_upload(cx)));
@@ -58,21 +77,26 @@ impl Beside {
         // Whoever drops the stream has to say so, as the stream itself cannot.
         both.reader = Some(cx.waker().clone());
         match &mut both.io {
-            Some(io) => reading.poll(cx, io, expected),
+            Some(busy) => reading.poll(cx, busy.io()?, expected),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
     /// The answer was read to its end; `home`: the connection can be used again, once the request was sent.
     pub(super) fn answered(mut self, home: Option<Home>) {
-        let (Some(home), Some(both)) = (home, self.both.take()) else {
+        let Some(both) = self.both.take() else {
             return;
         };
         let mut lock = both.lock();
-        match lock.sending.is_sent() {
-            true => lock.give_back(home),
-            false if lock.sending.is_over() => lock.io = None,
-            false => lock.then = Some(home),
+        lock.then = Some(home);
+        if lock.sending.is_over() {
+            return lock.finish();
+        }
+        // It looks at its time from now on.
+        let sender = lock.sender.take();
+        drop(lock);
+        if let Some(sender) = sender {
+            sender.wake();
         }
     }
 }
@@ -88,7 +112,7 @@ impl Drop for Beside {
 
 impl Both {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(io) = &mut self.io else {
+        let Some(Ok(io)) = self.io.as_mut().map(Busy::io) else {
             return Poll::Ready(());
         };
         if self.sending.poll(cx, io).is_err() {
@@ -99,21 +123,41 @@ impl Both {
             }
             return Poll::Ready(());
         }
-        if !self.sending.is_over() {
-            return Poll::Pending;
+        if self.sending.is_over() {
+            self.finish();
+            return Poll::Ready(());
         }
-        match self.then.take() {
-            Some(home) if self.sending.is_sent() => self.give_back(home),
-            Some(_) => self.io = None,
-            // The answer is still being read.
-            None => {}
+        self.sender = Some(cx.waker().clone());
+        if self.then.is_some() && self.stands_still(cx) {
+            self.io = None;
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        Poll::Pending
     }
 
-    fn give_back(&mut self, home: Home) {
-        if let Some(io) = self.io.take() {
-            home.put_idle(Conn::used(io));
+    fn stands_still(&mut self, cx: &mut Context<'_>) -> bool {
+        let progress = self.sending.progress();
+        let limit = self.limit.take();
+        let mut limit = limit
+            .filter(|limit| limit.progress == progress)
+            .unwrap_or_else(|| Limit {
+                at: Box::pin(tokio::time::sleep(STANDS_STILL)),
+                progress,
+            });
+        let late = limit.at.as_mut().poll(cx).is_ready();
+        self.limit = Some(limit);
+        late
+    }
+
+    /// The request is over; if the answer is as well, so is the exchange.
+    fn finish(&mut self) {
+        let Some(home) = self.then.take() else {
+            return;
+        };
+        let io = self.io.take().and_then(Busy::done);
+        let conn = io.map(Conn::used);
+        if let (Some(conn), Some(home), true) = (conn, home, self.sending.is_sent()) {
+            home.put_idle(conn);
         }
     }
 }

@@ -3,11 +3,10 @@
 
 use super::beside::Beside;
 use super::reading::Reading;
-use super::{Conn, Home, protocol, reset};
+use super::{Busy, Conn, Home, protocol, reset};
 use crate::error::Error;
 use crate::http::Body;
 use crate::http::h1::decode::{Decoded, Decoder};
-use crate::io::Io;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::io;
@@ -27,7 +26,7 @@ pub(in crate::http) struct Answer {
 /// Who else has the connection.
 pub(super) enum Wire {
     /// Nobody.
-    Own(Io),
+    Own(Busy),
     /// The request, which is still being sent.
     Shared(Beside),
     /// It was let go of.
@@ -102,7 +101,7 @@ impl Answer {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let expected = self.decoder.size_hint().exact();
         match &mut self.wire {
-            Wire::Own(io) => self.reading.poll(cx, io, expected),
+            Wire::Own(busy) => self.reading.poll(cx, busy.io()?, expected),
             Wire::Shared(beside) => beside.poll_read(cx, &mut self.reading, expected),
             Wire::Over => Poll::Ready(Ok(0)),
         }
@@ -121,8 +120,10 @@ impl Answer {
         let read = std::mem::take(&mut self.reading.read);
         let home = self.home.take().filter(|_| read.is_empty());
         match (std::mem::replace(&mut self.wire, Wire::Over), home) {
-            (Wire::Own(io), Some(home)) => home.put_idle(Conn::used(io)),
-            (Wire::Own(io), None) => drop(Conn::used(io)),
+            (Wire::Own(busy), home) => match (busy.done().map(Conn::used), home) {
+                (Some(conn), Some(home)) => home.put_idle(conn),
+                (conn, _) => drop(conn),
+            },
             (Wire::Shared(beside), home) => beside.answered(home),
             (Wire::Over, _) => {}
         }

@@ -18,6 +18,8 @@ pub(super) struct Sending {
     encoder: Encoder,
     body: Body,
     state: State,
+    /// Frames of the body that were taken.
+    frames: u64,
 }
 
 enum State {
@@ -47,7 +49,13 @@ impl Sending {
             encoder,
             body,
             state,
+            frames: 0,
         }
+    }
+
+    /// Another value as soon as anything has moved.
+    pub(super) fn progress(&self) -> (u64, usize) {
+        (self.frames, self.out.waiting())
     }
 
     /// All of it was sent.
@@ -101,7 +109,10 @@ impl Sending {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(None) => self.end(None)?,
-                Poll::Ready(Some(Ok(frame))) => self.frame(frame)?,
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.frames += 1;
+                    self.frame(frame)?;
+                }
                 // The client's body broke: that says whose fault it is.
                 Poll::Ready(Some(Err(error))) => {
                     return Err(Error::new(error.kind()).with_source(error));

@@ -218,6 +218,93 @@ async fn whoever_leaves_takes_the_connection_along() {
     assert_eq!(client.counts().0, 0);
 }
 
+#[tokio::test]
+async fn an_exchange_that_is_cut_off_is_reset_and_a_connection_at_rest_ends() {
+    for (said, expected) in [
+        ("", Err(io::ErrorKind::ConnectionReset)),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+            Err(io::ErrorKind::ConnectionReset),
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", Ok(0)),
+        ("HTTP/1.1 200 OK\r\n\r\nab", Ok(0)),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let client = Client::memory(move |_| {
+            let tcp = std::net::TcpStream::connect(at).unwrap();
+            tcp.set_nonblocking(true).unwrap();
+            Ok(Io::Tcp(tokio::net::TcpStream::from_std(tcp).unwrap()))
+        });
+        let mut asking = Box::pin(async move {
+            let answer = ask(&client, request(Body::empty())).await.unwrap();
+            if !said.contains("Length: 5") {
+                assert_eq!(text(answer).await, "ab");
+            }
+        });
+        let mut server = {
+            let accepted = listener.accept();
+            let (accepted, _) = tokio::select! {
+                accepted = accepted => accepted.unwrap(),
+                () = &mut asking => panic!("nobody has answered"),
+            };
+            accepted
+        };
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            tokio::select! {
+                byte = server.read_u8() => head.push(byte.unwrap()),
+                () = &mut asking => panic!("nobody has answered"),
+            }
+        }
+        server.write_all(said.as_bytes()).await.unwrap();
+        match said {
+            "" => drop(asking),
+            text if text.contains("Length") => asking.await,
+            _ => {
+                server.shutdown().await.unwrap();
+                asking.await;
+            }
+        }
+        let ended = server.read(&mut [0]).await.map_err(|error| error.kind());
+        assert_eq!(ended, expected, "{said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_whose_answer_is_over_has_to_keep_moving() {
+    let early: &[u8] = b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n";
+    let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let (client, _) = endpoint(move |_, mut io| {
+        let told = told.clone();
+        async move {
+            until(&mut io, "\r\n\r\n").await;
+            io.write_all(early).await.unwrap();
+            told.send(drained(io).await).unwrap();
+        }
+    });
+    let ask_with = async |body| {
+        let began = tokio::time::Instant::now();
+        let response = ask(&client, request(body)).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), text(response).await.len()),
+            (413, 0)
+        );
+        began
+    };
+    let silent = Body::frames_then_nothing([Ok(Frame::data("a".into()))]);
+    let began = ask_with(silent).await;
+    assert!(ended.recv().await.unwrap() > 0);
+    assert_eq!(began.elapsed().as_secs(), beside::STANDS_STILL.as_secs());
+    let every = beside::STANDS_STILL / 2;
+    let began = ask_with(Body::ticking(every, 4)).await;
+    ended.recv().await.unwrap();
+    assert_eq!(
+        began.elapsed().as_secs(),
+        (4 * every + beside::STANDS_STILL).as_secs()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_breaks_off_takes_its_answer_along() {
     let (client, _) = endpoint(|_, mut io| async move {
