@@ -187,7 +187,10 @@ impl<S: Below<Attempt, Future = F>, F: Future<Output = Result<Response, Error>>>
                 this.call.set(this.inner.call(attempt));
             }
             let result = ready!(this.call.as_mut().poll(cx));
-            if result.is_ok() && this.again.is_plain() {
+            if let Ok(response) = &result
+                && this.again.is_plain()
+                && !again::reached_nobody(response)
+            {
                 return Poll::Ready(result);
             }
             match this.again.after(result, this.layer, cx) {

@@ -4,7 +4,7 @@ use super::judge::{self, Judge};
 use super::{Attempt, MAX_RETRIES, RetryLayer, Tried};
 use crate::error::{Error, ErrorKind};
 use crate::http::replay::Replay;
-use crate::http::{Body, Request, Response};
+use crate::http::{Body, Request, Response, headers};
 use crate::layers::Outgoing;
 use crate::layers::budget::Budget;
 use crate::policy::{BackendPlan, Terms};
@@ -189,6 +189,7 @@ impl Again {
             .as_ref()
             .and_then(|policy| policy.judge.as_ref());
         match result {
+            Ok(response) if reached_nobody(response) => Some(Asked::AsItIsSafe),
             Ok(response) => judge?.answer(response, cx).then_some(Asked::ByPolicy),
             Err(error) => {
                 let idempotent = self
@@ -281,6 +282,21 @@ impl Again {
         }
         Poll::Ready(policy.waiting.take().map(|(_, attempt)| attempt))
     }
+}
+
+/// Says the server's proxy that its application took no connection? So it is while a pod ends and not everybody has heard
+/// of it. Only a proxy can have said it: from anybody else the field has been taken away.
+pub(super) fn reached_nobody(response: &Response) -> bool {
+    if !matches!(response.status().as_u16(), 502 | 504) {
+        return false;
+    }
+    let said = response.headers().get(headers::ERROR);
+    said.and_then(|said| said.as_bytes().split(|byte| *byte == b' ').next())
+        .is_some_and(|code| {
+            [ErrorKind::ConnectFailed, ErrorKind::ConnectTimeout]
+                .iter()
+                .any(|kind| kind.row().code.as_bytes() == code)
+        })
 }
 
 /// Why there should be another try.

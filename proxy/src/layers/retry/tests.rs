@@ -87,6 +87,38 @@ async fn only_what_was_not_processed_is_sent_again() {
     }
 }
 
+#[tokio::test]
+async fn what_the_servers_proxy_could_hand_to_nobody_is_sent_again() {
+    let rows = [
+        ("GET", 502, "E106 connect-failed", 2),
+        ("DELETE", 504, "E107 connect-timeout", 2),
+        // It may have been processed.
+        ("GET", 502, "E117 upstream-reset", 1),
+        ("GET", 504, "E115 response-timeout", 1),
+        ("GET", 502, "E1060", 1),
+        ("GET", 502, "", 1),
+        ("GET", 200, "E106 connect-failed", 1),
+    ];
+    for (method, status, said, expected) in rows {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let below = service_fn(move |_: Attempt| {
+            let mut response = Response::new(Body::empty());
+            if counted.fetch_add(1, Relaxed) == 0 {
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+                let said = HeaderValue::from_static(said);
+                response.headers_mut().insert("weft-error", said);
+            }
+            async move { Ok::<_, Error>(response) }
+        });
+        let mut stack = layer(Budget::new(Default::default())).0.layer(below);
+        let answer = stack.call(request(method, "", "").into()).await.unwrap();
+        assert_eq!(calls.load(Relaxed), expected, "{status} {said}");
+        let expected = if expected == 2 { 200 } else { status };
+        assert_eq!(answer.status().as_u16(), expected, "{status} {said}");
+    }
+}
+
 fn policy(attempts: u32) -> settings::Retry {
     settings::Retry {
         attempts,
