@@ -148,11 +148,16 @@ impl Target {
 
     /// A connection, and the token.
     pub(crate) fn open(&self) -> Result<(TcpStream, String)> {
-        if !self.cluster.is_named() {
+        let ours = self.is_named() || self.is_there();
+        if !self.cluster.is_named() && ours {
             return self.node.open();
         }
         let settings = self.cluster.settings(&self.system_namespace);
-        let (at, key) = forward::open(&settings, &self.viewer)?;
+        let open = forward::open(&settings, &self.viewer);
+        let (at, key) = match self.cluster.is_named() {
+            true => open?,
+            false => open.context(ELSEWHERE)?,
+        };
         Ok((TcpStream::connect_timeout(&at, PATIENCE)?, key))
     }
 }
