@@ -360,6 +360,14 @@ spec: {containers: [{name: a}]}
 ",
         ),
         (
+            "W143",
+            "apiVersion: v1
+kind: Pod
+metadata: {name: dialled}
+spec: {containers: [{name: a, readinessProbe: {tcpSocket: {port: 80}}}]}
+",
+        ),
+        (
             "W150",
             "apiVersion: specs.smi-spec.io/v1alpha4
 kind: UDPRoute

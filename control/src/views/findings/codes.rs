@@ -149,13 +149,16 @@ table! {
         "Add matches; one without path, methods and headers describes every request."
     HttpsProbe "W140" "https-probe" Warning
         "Strict access refuses a health probe by HTTPS: inside TLS it looks like any caller without an identity."
-        "Probe by tcpSocket or plain HTTP, or let the port bypass the mesh (config.weft.mesh/skip-inbound-ports)."
+        "Probe by plain HTTP or exec, or let the port bypass the mesh (config.weft.mesh/skip-inbound-ports)."
     AccessMode "W141" "access-mode" Warning
         "The annotation config.weft.mesh/access is neither strict, permissive nor audit; strict is applied."
         "Write one of the three."
     MetricsTier "W142" "metrics-tier" Warning
         "The annotation config.weft.mesh/metrics is neither edges, routes nor endpoints; the default of the mesh is applied."
         "Write one of the three."
+    TcpProbe "W143" "tcp-probe" Warning
+        "A health probe by a mere connection always succeeds: the proxy takes the connection, whatever the application does."
+        "Probe by httpGet, grpc or exec, or let the port bypass the mesh (config.weft.mesh/skip-inbound-ports)."
     NoUdp "W150" "udp" Warning
         "UDP is part of the computed policy, but the proxies carry no UDP: datagrams go past them."
         "Guard UDP by other means, e.g. a NetworkPolicy."

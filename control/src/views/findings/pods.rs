@@ -1,4 +1,4 @@
-//! Pods and namespaces: modes that cannot be read, probes that will be refused.
+//! Pods and namespaces: modes that cannot be read, probes that will be refused or that tell nothing.
 
 use super::{About, Code};
 use crate::manifest::k8s::Labels;
@@ -46,12 +46,28 @@ fn probes(reader: &Reader<'_>, pod: &Pod, about: &mut About<'_>) {
             // The mesh is asked last: most pods have no such probe, and then nothing else is news for them.
             (hidden && *strict && pod::identity_at(reader, pod, port).is_some()).then_some(port)
         };
+        let connection = |probe: &Option<Probe>| {
+            let tcp = probe.as_ref()?.tcp_socket.as_ref()?;
+            let port = pod::port([container], &tcp.port)?;
+            pod::identity_at(reader, pod, port)
+                .is_some()
+                .then_some(port)
+        };
         for (kind, probe) in probes {
+            if let Some(port) = connection(probe) {
+                let field = format!("spec.containers[{}].{kind}.tcpSocket", container.name);
+                let message = format!(
+                    "the proxy takes every connection before it asks the application for one, so this probe succeeds whatever \
+                     the application does; probe with httpGet, grpc or exec, or let port {port} bypass the mesh ({})",
+                    keys::SKIP_INBOUND_PORTS
+                );
+                about.say(Code::TcpProbe, field, message);
+            }
             let Some(port) = https(probe) else { continue };
             let field = format!("spec.containers[{}].{kind}.httpGet.scheme", container.name);
             let message = format!(
                 "strict access refuses an HTTPS probe: inside TLS it looks like any caller without an identity; probe with \
-                 tcpSocket or plain HTTP, or let port {port} bypass the mesh ({})",
+                 plain HTTP or exec, or let port {port} bypass the mesh ({})",
                 keys::SKIP_INBOUND_PORTS
             );
             about.say(Code::HttpsProbe, field, message);
