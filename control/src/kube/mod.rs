@@ -5,7 +5,7 @@
 //! * [`observers`]: who may look at the traffic.
 //! * [`secret`]: the certificate authority, kept in a Secret.
 //! * [`lease`]: which replica writes status.
-//! * [`status`], `shares`, [`writer`], `retries`: what users read of their objects.
+//! * [`status`], `shares`, [`writer`], `round`, `retries`: what users read of their objects.
 //! * [`metrics_api`]: traffic as objects of `metrics.smi-spec.io`, by the API server's aggregator.
 //! * [`rbac`]: what all of it may do, and no more.
 
@@ -18,6 +18,7 @@ pub mod rbac;
 mod remembered;
 mod retries;
 pub mod review;
+pub(crate) mod round;
 pub mod secret;
 mod shares;
 pub mod status;

@@ -3,7 +3,7 @@
 
 use super::lease::{Candidate, give_back, stand};
 use super::rbac::STATUS_LEASE;
-use super::retries::Retries;
+use super::round::{Proxies, Whose, Work};
 use super::shares;
 use super::status::{ACCEPTED, Facts, conditions, is_settled};
 use crate::index::{Index, Said};
@@ -18,7 +18,6 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -34,8 +33,6 @@ const SETTLE: Duration = Duration::from_millis(500);
 const LAG: Duration = Duration::from_secs(10);
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long what other controllers said of their proxies counts, while nothing happens here.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest message in a status.
 const MAX_MESSAGE: usize = 1024;
 /// Told once, when an object was refused so often in a row: then it is not for a moment only.
@@ -56,30 +53,6 @@ pub struct Writer {
     pub ledger: Arc<Ledger>,
     /// Who is connected, here and to the other controllers.
     pub peers: Peers,
-}
-
-/// What is left to do.
-#[derive(Debug, Default)]
-struct Work {
-    /// Objects whose status was refused.
-    retries: Retries,
-    /// Objects whose status may have to change.
-    open: BTreeSet<ObjectKey>,
-    /// Our own proxies, and current ones, when they were last looked at.
-    proxies: (usize, usize),
-    /// Something was not written yet, or is too new to be.
-    restless: bool,
-    /// When the others were last asked about theirs.
-    asked: Option<Instant>,
-}
-
-/// What is known of all proxies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Everywhere {
-    pub(crate) proxies: usize,
-    pub(crate) current: usize,
-    /// Every controller has read what is written, and said so.
-    pub(crate) heard: bool,
 }
 
 /// The candidate of this process: replicas have host names of their own, and a restarted one is another.
@@ -132,7 +105,7 @@ impl Writer {
             let leads_now = *leads.borrow();
             if leads_now && !led {
                 // Whoever wrote before may have left anything undone.
-                work.open = self.ledger.keys();
+                work.touch(self.ledger.keys());
             }
             led = leads_now;
             if led {
@@ -142,11 +115,17 @@ impl Writer {
     }
 
     async fn round(&self, work: &mut Work, recorder: &Recorder, leads: &watch::Receiver<bool>) {
-        if !self.is_due(work) {
+        let ready = self.ready(work);
+        let own = self.peers.shared().proxies.count();
+        if !work.is_due(&ready, own, Instant::now()) {
             return;
         }
-        let everywhere = self.everywhere().await;
-        let due = self.due(work, everywhere);
+        // Counted after it was seen what is ready: a change that comes meanwhile is of the next round.
+        let proxies = self.proxies(work, &ready).await;
+        let due = self.due(work, &ready, &proxies);
+        if proxies.of == Whose::Everybody && proxies.heard {
+            work.known_everywhere(&ready, Instant::now());
+        }
         for (key, entry, after, ports) in due.into_iter().take(MAX_WRITES) {
             // Whoever lost the Lease in between writes no more.
             if !*leads.borrow() {
@@ -170,76 +149,102 @@ impl Writer {
         }
     }
 
-    /// Has something happened since the last look? What only other controllers know of is looked at now and then.
-    fn is_due(&self, work: &mut Work) -> bool {
-        let touched = self.ledger.take_touched();
-        let same = touched.is_empty() && !work.restless;
-        work.open.extend(touched);
-        if work.open.is_empty() {
-            return false;
-        }
-        let proxies = self.peers.shared().proxies.count();
-        let is_fresh = |at: Instant| self.peers.is_alone() || at.elapsed() < ASK_AGAIN;
-        if same && proxies == work.proxies && work.asked.is_some_and(is_fresh) {
-            return false;
-        }
-        (work.proxies, work.asked) = (proxies, Some(Instant::now()));
-        true
-    }
-
-    /// The proxies of all controllers. While an own one is behind, nothing that others say changes anything.
-    pub(crate) async fn everywhere(&self) -> Everywhere {
-        let (proxies, current) = self.peers.shared().proxies.count();
-        let own = Everywhere {
-            proxies,
-            current,
-            heard: true,
-        };
-        if self.peers.is_alone() || current < proxies {
-            return own;
-        }
-        let all = self.peers.everybody(true).await;
-        let missing = all.controllers.and_then(|it| it.missing());
-        Everywhere {
-            proxies: all.proxies.len(),
-            current: all.proxies.iter().filter(|it| it.synced()).count(),
-            heard: all.up_to_date && missing.is_none(),
-        }
-    }
-
-    /// The objects whose status is not right, of those that something happened to or whose proxies are waited for.
-    fn due(&self, work: &mut Work, everywhere: Everywhere) -> Vec<Due> {
-        let now = Timestamp::now();
-        let (mut due, mut young) = (Vec::new(), false);
-        let retries = &work.retries;
-        work.open.retain(|key| {
+    /// The objects of which something can be said now, of those that something happened to or whose proxies are waited for.
+    fn ready(&self, work: &mut Work) -> Vec<ObjectKey> {
+        work.touch(self.ledger.take_touched());
+        let (now, retries) = (Instant::now(), &work.retries);
+        let mut ready = Vec::new();
+        work.open.retain(|key, open| {
+            if open.is_right {
+                ready.push(key.clone());
+                return true;
+            }
             let Some(entry) = self.ledger.entry(key) else {
                 return false;
             };
-            let waits = retries.waits(key, Instant::now());
-            if waits || entry.seen.elapsed() < SETTLE || self.is_behind(key, &entry) {
-                young = true;
-                return true;
+            let is_young = entry.seen.elapsed() < SETTLE || self.is_behind(key, &entry);
+            if !is_young && !retries.waits(key, now) {
+                open.begin(&entry.uid, entry.generation, now);
+                ready.push(key.clone());
             }
-            let facts = self.facts(key, &entry, everywhere);
+            true
+        });
+        ready
+    }
+
+    /// The proxies of all controllers. While an own one lacks each of the objects, nothing that others say changes anything.
+    pub(crate) async fn proxies(&self, work: &Work, ready: &[ObjectKey]) -> Proxies {
+        let alone = self.peers.is_alone();
+        let own = Proxies {
+            lacking: self.peers.shared().proxies.lacking(),
+            heard: true,
+            of: if alone { Whose::All } else { Whose::Own },
+        };
+        let is_lacking = |key| {
+            let (proxies, current) = work.open.get(key).map_or((0, 0), |it| own.count(it));
+            current < proxies
+        };
+        if alone || !ready.is_empty() && ready.iter().all(is_lacking) {
+            return own;
+        }
+        let asked = Instant::now();
+        let all = self.peers.everybody(true).await;
+        // How long ago somebody was told something was true when it was said.
+        let under_way = asked.elapsed();
+        let lacking = all.proxies.iter().map(|it| it.stale_since);
+        let earlier = |at: Instant| at.checked_sub(under_way).unwrap_or(at);
+        let missing = all.controllers.and_then(|it| it.missing());
+        Proxies {
+            lacking: lacking.map(|since| since.map(earlier)).collect(),
+            heard: all.up_to_date && missing.is_none(),
+            of: Whose::Everybody,
+        }
+    }
+
+    /// The objects whose status is not right, of those that are ready.
+    fn due(&self, work: &mut Work, ready: &[ObjectKey], proxies: &Proxies) -> Vec<Due> {
+        let (now, mut due) = (Timestamp::now(), Vec::new());
+        for key in ready {
+            let Some(open) = work.open.get_mut(key) else {
+                continue;
+            };
+            let Some(entry) = self.ledger.entry(key) else {
+                work.open.remove(key);
+                continue;
+            };
+            // The proxies were counted for the state before.
+            if !open.is_of(&entry.uid, entry.generation) {
+                open.is_right = false;
+                continue;
+            }
+            let facts = self.facts(key, &entry, proxies.count(open), proxies.heard);
             let ports = self.index.read(|world| shares::ports(world, key));
             let ports = ports.unwrap_or_else(|| entry.ports.clone());
-            match conditions(&facts, &entry.conditions, now) {
-                None if ports == entry.ports => !is_settled(&facts, &entry.conditions),
+            let after = conditions(&facts, &entry.conditions, now);
+            open.is_right = after.is_none() && ports == entry.ports;
+            match after {
+                None if open.is_right && is_settled(&facts, &entry.conditions) => {
+                    work.open.remove(key);
+                }
+                None if open.is_right => work.retries.taken(key),
                 after => {
                     let after = after.unwrap_or_else(|| entry.conditions.clone());
                     due.push((key.clone(), entry, after, ports));
-                    true
                 }
             }
-        });
-        work.retries.keep(&work.open);
+        }
+        work.retries.keep(|key| work.open.contains_key(key));
         due.sort_by_key(|(key, ..)| work.retries.times(key));
-        work.restless = young || !due.is_empty();
         due
     }
 
-    fn facts(&self, key: &ObjectKey, entry: &Entry, everywhere: Everywhere) -> Facts {
+    fn facts(
+        &self,
+        key: &ObjectKey,
+        entry: &Entry,
+        (proxies, current): (usize, usize),
+        heard: bool,
+    ) -> Facts {
         let file = entry.watched.origin(&key.namespace, &key.name);
         let Said { written, found } = self.index.said(key, &file);
         let errors = written.iter().filter(|it| it.severity == Severity::Error);
@@ -248,9 +253,9 @@ impl Writer {
             generation: entry.generation,
             rejected: told(errors),
             unresolved: told(of(|it| it.code.is_reference()).map(|it| &it.problem)),
-            proxies: everywhere.proxies,
-            current: everywhere.current,
-            unheard: !everywhere.heard,
+            proxies,
+            current,
+            unheard: !heard,
             unsupported: (key.kind == Kind::UdpRoute).then(|| NO_UDP.to_owned()),
         }
     }

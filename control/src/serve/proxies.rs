@@ -99,16 +99,22 @@ impl Proxies {
         })
     }
 
-    /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].
-    pub fn count(&self) -> (usize, usize) {
+    /// Since when each of the list lacks something.
+    pub fn lacking(&self) -> Vec<Option<Instant>> {
         let streams = self.streams.lock();
-        let newest: BTreeMap<&PodRef, bool> = streams
+        let newest: BTreeMap<&PodRef, Option<Instant>> = streams
             .open
             .values()
-            .map(|status| (&status.pod, status.synced()))
+            .map(|status| (&status.pod, status.stale_since))
             .collect();
-        let synced = newest.values().filter(|synced| **synced).count();
-        (newest.len(), synced)
+        newest.into_values().collect()
+    }
+
+    /// How many pods are in the list, and how many of them are [`ProxyStatus::synced`].
+    pub fn count(&self) -> (usize, usize) {
+        let all = self.lacking();
+        let synced = all.iter().filter(|since| since.is_none()).count();
+        (all.len(), synced)
     }
 }
 

@@ -41,7 +41,15 @@ struct Subscription {
     acknowledged: u64,
     dirty: bool,
     pending: Option<Instant>,
+    probe: Option<Probe>,
     watching: AbortHandle,
+}
+
+/// A version under way: whoever takes it over lacks only what came after it. One at a time, however many are sent meanwhile.
+struct Probe {
+    version: u64,
+    /// The first change after it was sent.
+    later: Option<Instant>,
 }
 
 /// What the proxy has, as far as we know.
@@ -109,6 +117,7 @@ impl Subscriptions {
                 acknowledged: 0,
                 dirty: false,
                 pending: None,
+                probe: None,
                 watching,
             },
         );
@@ -128,7 +137,13 @@ impl Subscriptions {
     pub fn ack(&mut self, id: u32, version: u64) {
         if let Some(subscription) = self.by_id.get_mut(&id) {
             subscription.acknowledged = version;
-            self.settle_if_current(id);
+            let probe = subscription.probe.take_if(|it| it.version == version);
+            if !self.settle_if_current(id)
+                && let Some(later) = probe.and_then(|it| it.later)
+            {
+                self.settle(id);
+                self.wait_since(id, later);
+            }
         }
     }
 
@@ -137,6 +152,7 @@ impl Subscriptions {
         let Some(subscription) = self.by_id.get_mut(&id) else {
             return;
         };
+        subscription.probe.take_if(|it| it.version == version);
         match &subscription.held {
             _ if subscription.begun.is_some_and(|(part, _)| part == version) => {
                 let whole = subscription.begun.take().map_or(0, |(_, whole)| whole);
@@ -219,9 +235,16 @@ impl Subscriptions {
             return None; // ended, and begun anew under the same id
         }
         let item = subscription.answer(id);
-        if item.is_some() && subscription.lacks_parts() {
-            subscription.dirty = true;
-            self.dirty.push_back(id);
+        match &item {
+            Some(_) if subscription.lacks_parts() => {
+                subscription.dirty = true;
+                self.dirty.push_back(id);
+            }
+            Some(Item { version, .. }) if subscription.probe.is_none() => {
+                let (version, later) = (*version, None);
+                subscription.probe = Some(Probe { version, later });
+            }
+            _ => {}
         }
         self.settle_if_current(id);
         item
@@ -234,25 +257,36 @@ impl Subscriptions {
         if !std::mem::replace(&mut subscription.dirty, true) {
             self.dirty.push_back(id);
         }
-        if subscription.pending.is_none() {
-            subscription.pending = Some(now);
-            self.pending.insert((now, id));
+        if let Some(probe) = &mut subscription.probe {
+            probe.later.get_or_insert(now);
+        }
+        self.wait_since(id, now);
+    }
+
+    /// The proxy lacks something since then, or since it did before.
+    fn wait_since(&mut self, id: u32, since: Instant) {
+        if let Some(subscription) = self.by_id.get_mut(&id)
+            && subscription.pending.is_none()
+        {
+            subscription.pending = Some(since);
+            self.pending.insert((since, id));
         }
     }
 
     /// The proxy lacks nothing once it took over the version that is current now.
-    fn settle_if_current(&mut self, id: u32) {
-        if self.by_id.get(&id).is_some_and(Subscription::is_current) {
+    fn settle_if_current(&mut self, id: u32) -> bool {
+        let is_current = self.by_id.get(&id).is_some_and(Subscription::is_current);
+        if is_current {
             self.settle(id);
         }
+        is_current
     }
 
     fn settle(&mut self, id: u32) {
-        if let Some(since) = self
-            .by_id
-            .get_mut(&id)
-            .and_then(|subscription| subscription.pending.take())
-        {
+        let Some(subscription) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if let Some(since) = subscription.pending.take() {
             self.pending.remove(&(since, id));
         }
     }

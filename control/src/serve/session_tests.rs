@@ -96,6 +96,26 @@ async fn the_newest_version_is_sent_once_and_is_current_when_acknowledged() {
 }
 
 #[tokio::test]
+async fn under_constant_change_a_proxy_lacks_only_what_came_after_what_it_took_over() {
+    let mut story = Story::new(refused(1), 1);
+    story.sent();
+    story.change(refused(2), 1).await;
+    story.sent();
+    // Each version is sent before the one before it is acknowledged.
+    for version in 3..10 {
+        story.change(refused(version), version).await;
+        story.sent();
+        story.subs.ack(7, version - 1);
+        let since = story.subs.stale_since();
+        assert!(since >= Some(story.at(version - 1)), "{version}: {since:?}");
+    }
+    story.subs.nack(7, 9, story.at(20));
+    assert!(story.subs.stale_since() <= Some(story.at(9)), "not taken");
+    story.subs.ack(7, 9);
+    assert_eq!(story.subs.stale_since(), None);
+}
+
+#[tokio::test]
 async fn a_proxy_that_holds_the_version_is_told_so() {
     let mut story = Story::new(refused(1), 1);
     assert_eq!(story.sent(), [(1, Body::Unchanged)]);

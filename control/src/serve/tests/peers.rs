@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::index::Index;
-use crate::kube::writer::{Everywhere, Writer, candidate};
+use crate::kube::round::{Whose, Work};
+use crate::kube::writer::{Writer, candidate};
 use crate::live::fresh::Folders;
 use crate::live::{Live, Requests};
 use crate::peers::{Peers, Question};
@@ -210,22 +211,25 @@ async fn status_counts_the_proxies_of_all_controllers_that_have_read_everything(
     };
     let own = here.shared.proxies.enter(connected("web-1"));
     let theirs = there.shared.proxies.enter(connected("web-2"));
-    let counted = |proxies, current, heard| Everywhere {
-        proxies,
-        current,
-        heard,
+    let mut work = Work::default();
+    let key = crate::manifest::ObjectKey::new(crate::manifest::Kind::TrafficSplit, "a", "b");
+    work.touch([key.clone()]);
+    let counted = async || {
+        let proxies = writer.proxies(&work, std::slice::from_ref(&key)).await;
+        let lacking = proxies.lacking.iter().flatten().count();
+        (proxies.lacking.len(), lacking, proxies.heard, proxies.of)
     };
-    assert_eq!(writer.everywhere().await, counted(2, 2, true));
+    assert_eq!(counted().await, (2, 0, true, Whose::Everybody));
     theirs.update(|status| status.stale_since = Some(Instant::now()));
-    assert_eq!(writer.everywhere().await, counted(2, 1, true));
+    assert_eq!(counted().await, (2, 1, true, Whose::Everybody));
     own.update(|status| status.stale_since = Some(Instant::now()));
-    assert_eq!(writer.everywhere().await, counted(1, 0, true), "enough");
+    assert_eq!(counted().await, (1, 1, true, Whose::Own), "enough");
     own.update(|status| status.stale_since = None);
     theirs.update(|status| status.stale_since = None);
     assert!(there.shared.fresh.set(unreadable()).is_ok());
-    assert_eq!(writer.everywhere().await, counted(2, 2, false));
+    assert_eq!(counted().await, (2, 0, false, Whose::Everybody));
     drop(there);
-    assert!(!writer.everywhere().await.heard, "it is gone");
+    assert!(!counted().await.2, "it is gone");
 }
 
 #[tokio::test]
