@@ -286,6 +286,7 @@ impl Subscriptions {
         let Some(subscription) = self.by_id.get_mut(&id) else {
             return;
         };
+        subscription.probe = None;
         if let Some(since) = subscription.pending.take() {
             self.pending.remove(&(since, id));
         }
