@@ -190,10 +190,12 @@ echo "of the first alone: $(told one client '--to svc/server')."
 echo "all: $(all edges -n vm 2>&1)"
 # the proxies of both are told of, and waited for
 all wait && echo "everywhere"
+all check --local -o json > $out/check.json || cat $out/check.json
 echo "proxies: $(all describe svc vm/server -o json | tr -d ' \n' | grep -o '"proxies":{.*')"
 # the first one goes: its proxy's traffic is missing, and that is said
 kill %1; eventually sh -c "! ip netns exec server curl -sf -o /dev/null http://127.0.0.1:8085/live"
 echo "then: $(all edges -n vm 2>&1 | head -1)"
+all check --local > $out/check.txt || echo "check: $? $(grep -A2 "controller answers" $out/check.txt | tr -d '\n')"
 "#;
 
 fn replicas() -> anyhow::Result<()> {
@@ -203,6 +205,8 @@ fn replicas() -> anyhow::Result<()> {
         "everywhere\n",
         r#"proxies: "proxies":{"connected":2,"synced":2,"behind":[],"controllers":{"known":2,"answered":2}}"#,
         "client   server   vm",
+        "check: 1 × every controller answers",
+        "10.1.0.2:8086: ",
         "then: meshctl: 1 of 2 controllers answered; what the proxies of the others do is missing (10.1.0.2:8086: ",
     ] {
         ensure!(said.contains(part), "{part:?} is not in {said}");

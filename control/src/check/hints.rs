@@ -95,6 +95,10 @@ pub const HINTS: &[(&str, &str)] = &[
         "Look at the log of the controller: meshctl local logs, or kubectl logs deploy/weft-control.",
     ),
     (
+        "controllers-answer",
+        "Is it running, and does --peers of each controller name all the others? Until it answers its proxies keep what they have.",
+    ),
+    (
         "objects-in-force",
         "meshctl analyze and the log of the controller say what is wrong with which field.",
     ),

@@ -2,8 +2,9 @@
 
 use super::Asked;
 use super::report::{Section, Verdict};
+use crate::traffic::Report;
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use weft_proxy_api::names::{self, CONTROL_ACCOUNT, keys, ports};
 
@@ -33,6 +34,43 @@ pub fn controller(status: &Value) -> Section {
         problems(status),
     );
     section
+}
+
+/// The same, and whether the others of the mesh answer: each knows only its own proxies.
+pub fn controllers(status: &Value, traffic: &Report) -> Section {
+    let mut section = controller(status);
+    if let Some(controllers) = &traffic.controllers {
+        let silent = controllers.silent.iter();
+        let silent = silent.map(|it| format!("{}: {}", it.controller, it.why));
+        let verdict = Verdict::unless(silent.collect(), || {
+            let (answered, known) = (controllers.answered, controllers.known);
+            Verdict::failure(format!(
+                "{answered} of {known} answered; what the proxies of the others do is not known"
+            ))
+        });
+        section.add("controllers-answer", "every controller answers", verdict);
+    }
+    section
+}
+
+/// Checks of the proxies of every controller that answered.
+pub fn everywhere(traffic: &Report) -> Section {
+    let pods = traffic.pods.iter();
+    let told = pods.clone().filter_map(|pod| {
+        let proxy = pod.proxy.as_ref()?;
+        Some(json!({
+            "namespace": pod.facts.namespace,
+            "pod": pod.facts.name,
+            "state": if proxy.synced { "SYNCED" } else { "STALE" },
+            "staleSeconds": proxy.stale_seconds,
+            "version": proxy.version,
+            "lastNack": proxy.last_nack,
+        }))
+    });
+    let status = json!({"proxies": told.collect::<Vec<_>>()});
+    let expected = pods.filter(|pod| pod.facts.meshed && pod.facts.ready);
+    let expected = expected.map(|pod| format!("{}/{}", pod.facts.namespace, pod.facts.name));
+    proxies(&[status], &expected.collect())
 }
 
 fn problems(status: &Value) -> Verdict {
@@ -156,7 +194,8 @@ pub(crate) async fn ask(asked: &Asked) -> Result<(Vec<Value>, BTreeSet<String>)>
 mod tests {
     use super::*;
     use crate::check::report::Outcome;
-    use serde_json::json;
+    use crate::peers::{Controllers, Silent};
+    use crate::traffic::report::{PodReport, ProxyReport};
 
     #[test]
     fn what_a_controller_says_of_itself() {
@@ -179,6 +218,46 @@ mod tests {
             controller(&bad).checks[2].objects,
             ["TrafficSplit a/b: spec: no"]
         );
+    }
+
+    #[test]
+    fn who_is_silent_is_named_and_who_is_ready_is_expected() {
+        let pod = |name: &str, meshed: bool, proxy: Option<ProxyReport>| {
+            let mut pod = PodReport {
+                proxy,
+                ..PodReport::default()
+            };
+            (pod.facts.namespace, pod.facts.name) = ("a".into(), name.into());
+            (pod.facts.meshed, pod.facts.ready) = (meshed, true);
+            pod
+        };
+        let connected = ProxyReport {
+            synced: true,
+            version: names::VERSION.into(),
+            ..ProxyReport::default()
+        };
+        let mut traffic = Report {
+            pods: vec![
+                pod("p", true, Some(connected)),
+                pod("q", true, None),
+                pod("unmeshed", false, None),
+            ],
+            ..Report::default()
+        };
+        assert_eq!(everywhere(&traffic).checks[0].objects, ["a/q"]);
+        let status = json!({"ready": true, "version": names::VERSION});
+        assert_eq!(controllers(&status, &traffic).checks.len(), 3, "it is one");
+        traffic.controllers = Some(Controllers {
+            known: 2,
+            answered: 1,
+            silent: vec![Silent {
+                controller: "10.0.0.2:8086".into(),
+                why: "no answer".into(),
+            }],
+        });
+        let checks = controllers(&status, &traffic).checks;
+        assert_eq!(checks[3].outcome, Outcome::Failure);
+        assert_eq!(checks[3].objects, ["10.0.0.2:8086: no answer"]);
     }
 
     #[test]

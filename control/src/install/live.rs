@@ -2,6 +2,7 @@
 
 use super::{CONFIG_KEY, CONFIG_MAP, Values};
 use crate::kube::connect::{self, Settings};
+use crate::smi::quantity::nanos;
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Request;
@@ -177,9 +178,17 @@ fn differences(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>
         }
         // What is empty is left out by the API server.
         (wanted, Value::Null) if is_empty(wanted) => {}
+        (Value::String(wanted), Value::String(live)) if is_same(path, wanted, live) => {}
         (wanted, live) if wanted != live => found.push(path.to_owned()),
         _ => {}
     }
+}
+
+/// An API server writes quantities in its own way: `0.5` becomes `500m`.
+fn is_same(path: &str, wanted: &str, live: &str) -> bool {
+    let is_quantity = path.contains(".resources.") || path.ends_with(".sizeLimit");
+    let same = || nanos(wanted).is_ok_and(|it| nanos(live) == Ok(it));
+    wanted == live || is_quantity && same()
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -226,5 +235,14 @@ mod tests {
         let mut found = Vec::new();
         differences("", &wanted, &live, &mut found);
         assert_eq!(found, ["b.c[1].d", "f"]);
+        let of = |cpu: &str, memory: &str| {
+            let requests = json!({"cpu": cpu, "memory": memory});
+            json!({"spec": {"containers": [{"image": cpu, "resources": {"requests": requests}}]}})
+        };
+        let mut found = Vec::new();
+        differences("", &of("0.5", "1Gi"), &of("500m", "1024Mi"), &mut found);
+        assert_eq!(found, ["spec.containers[0].image"]);
+        differences("", &of("1", "1Gi"), &of("1", "1G"), &mut found);
+        assert_eq!(found[1..], ["spec.containers[0].resources.requests.memory"]);
     }
 }

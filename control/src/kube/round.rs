@@ -5,11 +5,10 @@
 
 use super::retries::Retries;
 use crate::manifest::ObjectKey;
+use crate::serve::proxies::Lacking;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Until the streams to the proxies have seen what was just published, with much to spare.
-const TOLD: Duration = Duration::from_millis(500);
 /// How long what the proxies were last seen to have counts, while nothing happens here.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -31,9 +30,9 @@ pub(crate) struct Work {
 pub(crate) struct Open {
     /// What its times are of: uid and generation.
     state: Option<(String, i64)>,
-    /// Since then our own proxies have been told.
+    /// It was in force here by then.
     here: Option<Instant>,
-    /// And those of every controller.
+    /// And at every controller.
     everywhere: Option<Instant>,
     /// Its status is right, as long as the proxies stay as they are.
     pub(super) is_right: bool,
@@ -42,8 +41,8 @@ pub(crate) struct Open {
 /// What is known of all proxies.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxies {
-    /// Since when each lacks something.
-    pub(crate) lacking: Vec<Option<Instant>>,
+    /// What each lacks.
+    pub(crate) lacking: Vec<Option<Lacking>>,
     /// Every controller has read what is written, and said so.
     pub(crate) heard: bool,
     /// Whose these are.
@@ -91,7 +90,7 @@ impl Work {
     pub(super) fn known_everywhere(&mut self, keys: &[ObjectKey], now: Instant) {
         for key in keys {
             if let Some(open) = self.open.get_mut(key) {
-                open.everywhere.get_or_insert(now + TOLD);
+                open.everywhere.get_or_insert(now);
             }
         }
     }
@@ -105,7 +104,7 @@ impl Open {
         }
         *self = Self {
             state: Some((uid.to_owned(), generation)),
-            here: Some(now + TOLD),
+            here: Some(now),
             ..Self::default()
         };
     }
@@ -124,7 +123,7 @@ impl Proxies {
             Whose::All | Whose::Own => open.here,
             Whose::Everybody => open.everywhere,
         };
-        let is_later = |at| told.is_some_and(|told| at > told);
+        let is_later = |it: Lacking| told.is_some_and(|told| it.is_only_after(told));
         let current = self.lacking.iter().filter(|it| it.is_none_or(is_later));
         let current = current.count();
         (self.lacking.len(), current)
@@ -142,8 +141,13 @@ mod tests {
     }
 
     fn proxies(of: Whose, lacking: &[Option<Instant>]) -> Proxies {
+        let connected = |since| {
+            let connected = Instant::now().checked_sub(Duration::from_secs(3600));
+            let connected = connected.unwrap_or(since);
+            Lacking { since, connected }
+        };
         Proxies {
-            lacking: lacking.to_vec(),
+            lacking: lacking.iter().map(|it| it.map(connected)).collect(),
             heard: true,
             of,
         }

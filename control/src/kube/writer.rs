@@ -9,6 +9,7 @@ use super::status::{ACCEPTED, Facts, conditions, is_settled};
 use crate::index::{Index, Said};
 use crate::manifest::{Kind, ObjectKey, Problem, Severity};
 use crate::peers::Peers;
+use crate::serve::proxies::{Lacking, ProxyStatus};
 use crate::source::kube::ledger::{Condition, Entry, Ledger};
 use crate::views::findings::{Finding, NO_UDP};
 use anyhow::Result;
@@ -191,11 +192,14 @@ impl Writer {
         let all = self.peers.everybody(true).await;
         // How long ago somebody was told something was true when it was said.
         let under_way = asked.elapsed();
-        let lacking = all.proxies.iter().map(|it| it.stale_since);
-        let earlier = |at: Instant| at.checked_sub(under_way).unwrap_or(at);
+        let lacking = all.proxies.iter().map(ProxyStatus::lacking);
+        let earlier = |it: Lacking| Lacking {
+            since: it.since.checked_sub(under_way).unwrap_or(it.since),
+            ..it
+        };
         let missing = all.controllers.and_then(|it| it.missing());
         Proxies {
-            lacking: lacking.map(|since| since.map(earlier)).collect(),
+            lacking: lacking.map(|it| it.map(earlier)).collect(),
             heard: all.up_to_date && missing.is_none(),
             of: Whose::Everybody,
         }

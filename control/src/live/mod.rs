@@ -7,7 +7,7 @@
 //! | `analyze` | findings, as `meshctl analyze -o json` has them |
 //! | `describe` | `object` (`Kind/namespace/name`) described |
 //! | `export` | `object` as Gateway API, or with `form=effective` as the policy that proxies have |
-//! | `sync` | [`sync::Standing`]: is the source read, is `object` in force, which proxies are behind |
+//! | `sync` | [`sync::Standing`]: is the source read, is `object` in force, which proxies are behind; who lacks only what came in the last `recent` milliseconds is not |
 //!
 //! All but `sync` take `access` to ask what would be with another one. Before each answer the source is read anew ([`fresh`]);
 //! an answer says as `outdated` that this could not be done, and `analyze` has a finding of it. How many proxies there are is
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use weft_proxy_api::policy::Access;
 
@@ -115,7 +115,8 @@ impl Live {
 
     async fn answer(&self, path: &str, asked: Asked) -> Result<Value, Refused> {
         if path == "sync" {
-            let standing = self.standing(asked.object.as_ref()).await;
+            let recent = asked.recent.unwrap_or_default();
+            let standing = self.standing(asked.object.as_ref(), recent).await;
             return Ok(json!(standing));
         }
         if path == "analyze" {
@@ -213,7 +214,7 @@ impl Live {
                 "lastRefusal": proxy.last_nack,
                 "certificateEnds": self.certificate_end(key),
             }),
-            None => json!({ "proxies": self.proxies(everybody) }),
+            None => json!({ "proxies": self.proxies(everybody, Duration::ZERO) }),
         }
     }
 
@@ -237,6 +238,7 @@ struct Asked {
     object: Option<ObjectKey>,
     form: Option<String>,
     access: Option<Access>,
+    recent: Option<Duration>,
 }
 
 impl Asked {
@@ -251,15 +253,24 @@ impl Asked {
         let object = take("object").map(|text| object(&text)).transpose()?;
         let access = take("access").map(|text| access(&text)).transpose()?;
         let form = take("form");
+        let recent = take("recent").map(|text| recent(&text)).transpose()?;
         match fields.keys().next() {
             None => Ok(Self {
                 object,
                 form,
                 access,
+                recent,
             }),
             Some(key) => Err(format!("{key:?} is unknown")),
         }
     }
+}
+
+/// Milliseconds.
+fn recent(text: &str) -> Result<Duration, String> {
+    let ms: Option<u32> = text.parse().ok();
+    let ms = ms.ok_or_else(|| format!("recent: {text:?} is no number of milliseconds"))?;
+    Ok(Duration::from_millis(ms.into()))
 }
 
 /// `Kind/namespace/name`.

@@ -4,9 +4,10 @@ use super::Live;
 use crate::live::fresh::Fresh;
 use crate::manifest::{ObjectKey, Severity};
 use crate::peers::{Controllers, Everybody};
-use crate::serve::proxies::ProxyStatus;
+use crate::serve::proxies::{Lacking, ProxyStatus};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// How a change stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -57,13 +58,14 @@ pub struct Behind {
 }
 
 impl Live {
-    /// How things stand, once the source has been read by each controller.
-    pub(super) async fn standing(&self, key: Option<&ObjectKey>) -> Standing {
+    /// How things stand, once the source has been read by each controller. Who lacks only what came in this `recent` time lacks
+    /// nothing: where endpoints come and go all the time, there is no moment at which every proxy has everything.
+    pub(super) async fn standing(&self, key: Option<&ObjectKey>, recent: Duration) -> Standing {
         let everybody = self.peers.everybody(true).await;
         Standing {
             up_to_date: everybody.up_to_date,
             object: key.map(|key| self.object(key)),
-            proxies: self.proxies(everybody),
+            proxies: self.proxies(everybody, recent),
         }
     }
 
@@ -78,7 +80,7 @@ impl Live {
         }
     }
 
-    pub(super) fn proxies(&self, everybody: Everybody) -> ProxiesStanding {
+    pub(super) fn proxies(&self, everybody: Everybody, recent: Duration) -> ProxiesStanding {
         let alone = self.shared.fresh.get().is_some_and(Fresh::is_alone);
         // Whoever knows of no other controller knows nothing of the proxies that others have.
         let expected = match alone || !self.peers.is_alone() {
@@ -86,7 +88,7 @@ impl Live {
             false => BTreeSet::new(),
         };
         let expected = expected.iter().map(ToString::to_string).collect();
-        stand(everybody, expected)
+        stand(everybody, expected, recent)
     }
 }
 
@@ -99,18 +101,24 @@ pub fn state(proxy: &ProxyStatus) -> &'static str {
 }
 
 /// `expected`: pods (`namespace/name`) whose proxies ought to be connected.
-fn stand(everybody: Everybody, mut expected: BTreeSet<String>) -> ProxiesStanding {
+fn stand(
+    everybody: Everybody,
+    mut expected: BTreeSet<String>,
+    recent: Duration,
+) -> ProxiesStanding {
     let Everybody {
         proxies,
         controllers,
         ..
     } = everybody;
+    let began = Instant::now().checked_sub(recent);
     let mut behind = Vec::new();
     for proxy in &proxies {
         let pod = proxy.pod.to_string();
         expected.remove(&pod);
-        if let Some(since) = proxy.stale_since {
-            let for_ms = since.elapsed().as_millis();
+        let is_older = |it: &Lacking| !began.is_some_and(|began| it.is_only_after(began));
+        if let Some(lacking) = proxy.lacking().filter(is_older) {
+            let for_ms = lacking.since.elapsed().as_millis();
             let refusal = proxy.last_nack.as_ref().map(|it| format!(": {it}"));
             let why = format!(
                 "has not taken over what was sent {for_ms} ms ago{}",
@@ -143,15 +151,21 @@ mod tests {
     use super::*;
     use crate::peers::Silent;
     use crate::pod_ref::PodRef;
-    use std::time::Instant;
+
+    const LONG: Duration = Duration::from_secs(10);
 
     #[test]
     fn who_is_stale_or_missing_is_behind() {
+        let long_ago = || {
+            Instant::now()
+                .checked_sub(2 * LONG)
+                .unwrap_or_else(Instant::now)
+        };
         let proxy = |name: &str, stale: bool| ProxyStatus {
             pod: PodRef::new("a", name),
             zone: String::new(),
             version: String::new(),
-            connected: Instant::now(),
+            connected: long_ago(),
             stale_since: stale.then(Instant::now),
             subscriptions: 1,
             last_nack: stale.then(|| "no such field".to_owned()),
@@ -162,13 +176,15 @@ mod tests {
             controllers,
             up_to_date: true,
         };
-        let two = vec![proxy("p", false), proxy("q", true)];
-        let standing = stand(everybody(two, None), expected);
+        let both = || vec![proxy("p", false), proxy("q", true)];
+        let recent = stand(everybody(both(), None), BTreeSet::new(), LONG);
+        assert_eq!((recent.synced, recent.behind.len()), (2, 0));
+        let standing = stand(everybody(both(), None), expected, Duration::ZERO);
         assert_eq!((standing.connected, standing.synced), (2, 1));
         let behind: Vec<_> = standing.behind.iter().map(|it| it.pod.as_str()).collect();
         assert_eq!(behind, ["a/q", "a/r"]);
         assert!(standing.behind[0].why.ends_with(": no such field"));
-        let none = stand(everybody(vec![], None), BTreeSet::new());
+        let none = stand(everybody(vec![], None), BTreeSet::new(), Duration::ZERO);
         assert_eq!(none, ProxiesStanding::default());
         // A controller that is silent matters to those proxies only that it may have.
         let silent = Controllers {
@@ -181,8 +197,8 @@ mod tests {
         };
         let expected = || ["a/p"].map(str::to_owned).into();
         let known = everybody(vec![proxy("p", false)], Some(silent.clone()));
-        assert!(stand(known, expected()).behind.is_empty());
-        let unknown = stand(everybody(vec![], Some(silent)), expected());
+        assert!(stand(known, expected(), Duration::ZERO).behind.is_empty());
+        let unknown = stand(everybody(vec![], Some(silent)), expected(), Duration::ZERO);
         assert!(unknown.behind[0].why.contains("10.0.0.2:8086"));
     }
 }

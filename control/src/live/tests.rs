@@ -14,10 +14,13 @@ fn a_query_is_read_or_refused_with_a_reason() {
     );
     assert_eq!(asked.form.as_deref(), Some("effective"));
     assert_eq!(Asked::read("").unwrap(), Asked::default());
+    let recent = Asked::read("recent=1500").unwrap().recent;
+    assert_eq!(recent, Some(Duration::from_millis(1500)));
     for (query, part) in [
         ("object=split/web", "KIND/NAMESPACE/NAME"),
         ("object=thing/a/b", "KIND/NAMESPACE/NAME"),
         ("access=lax", "lax"),
+        ("recent=-1", "milliseconds"),
         ("x=1", "unknown"),
         ("object=%zz", "text"),
     ] {

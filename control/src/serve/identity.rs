@@ -262,9 +262,23 @@ impl Enrolled {
         let number = self.added.fetch_add(1, Ordering::Relaxed) + 1;
         drop(pods);
         let mut written = self.written.lock();
-        if *written >= number {
-            return Ok(());
+        match *written >= number {
+            true => Ok(()),
+            false => self.write(&mut written, exists),
         }
+    }
+
+    /// Tries again what could not be written; what is being written now is whose business it is.
+    pub fn write_rest(&self) {
+        if let Some(mut written) = self.written.try_lock()
+            && *written < self.added.load(Ordering::Relaxed)
+        {
+            // Said when it was tried first.
+            let _ = self.write(&mut written, |_| true);
+        }
+    }
+
+    fn write(&self, written: &mut u64, exists: impl Fn(&PodRef) -> bool) -> Result<()> {
         let (pods, upto) = {
             let pods = self.pods.lock();
             (pods.clone(), self.added.load(Ordering::Relaxed))

@@ -4,7 +4,7 @@ use crate::pod_ref::PodRef;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How a connected proxy is doing.
 #[derive(Debug, Clone)]
@@ -30,7 +30,34 @@ impl ProxyStatus {
     pub fn synced(&self) -> bool {
         self.stale_since.is_none()
     }
+
+    /// That it lacks something.
+    pub fn lacking(&self) -> Option<Lacking> {
+        self.stale_since.map(|since| Lacking {
+            since,
+            connected: self.connected,
+        })
+    }
 }
+
+/// A proxy that lacks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lacking {
+    /// Since then.
+    pub since: Instant,
+    /// It has been connected since then: what it was told before, it may not have taken over.
+    pub connected: Instant,
+}
+
+impl Lacking {
+    /// Only what came after this moment: what was published by then, its proxy has.
+    pub fn is_only_after(&self, moment: Instant) -> bool {
+        self.connected < moment && self.since > moment + TOLD
+    }
+}
+
+/// Until the streams to the proxies have seen what was just published, with much to spare.
+const TOLD: Duration = Duration::from_millis(500);
 
 /// Streams one pod may have open: its proxy has one, two while it is replaced, and a few that were not found dead yet.
 pub const MAX_OF_POD: usize = 16;
@@ -99,13 +126,13 @@ impl Proxies {
         })
     }
 
-    /// Since when each of the list lacks something.
-    pub fn lacking(&self) -> Vec<Option<Instant>> {
+    /// What each of the list lacks.
+    pub fn lacking(&self) -> Vec<Option<Lacking>> {
         let streams = self.streams.lock();
-        let newest: BTreeMap<&PodRef, Option<Instant>> = streams
+        let newest: BTreeMap<&PodRef, Option<Lacking>> = streams
             .open
             .values()
-            .map(|status| (&status.pod, status.stale_since))
+            .map(|status| (&status.pod, status.lacking()))
             .collect();
         newest.into_values().collect()
     }
@@ -211,6 +238,23 @@ mod tests {
         drop(old);
         assert_eq!(of("a"), 0);
         assert_eq!(versions(&proxies), ["0"]);
+    }
+
+    #[test]
+    fn what_was_published_is_with_who_was_connected_and_lacks_only_later_things() {
+        let moment = Instant::now();
+        let after = |ms| moment + Duration::from_millis(ms);
+        let before = moment.checked_sub(Duration::from_secs(1)).unwrap_or(moment);
+        for (connected, since, expected) in [
+            (before, after(501), true),
+            (before, after(500), false),
+            (before, before, false),
+            // With what it held before it came.
+            (after(1), after(501), false),
+        ] {
+            let lacking = Lacking { since, connected };
+            assert_eq!(lacking.is_only_after(moment), expected, "{lacking:?}");
+        }
     }
 
     #[test]

@@ -198,7 +198,8 @@ impl Authority {
         params.distinguished_name = named(&format!("weft webhook ca {}", now.unix_timestamp()));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        (params.not_before, params.not_after) = (now, now + life);
+        // The API server's clock may be behind ours.
+        (params.not_before, params.not_after) = (now - SKEW, now + life);
         let cert = params.self_signed(&key)?.pem();
         Ok(Self {
             cert,
@@ -218,12 +219,13 @@ fn der(pem: &str) -> Result<CertificateDer<'static>> {
         .map_err(|error| anyhow!("not a certificate: {error}"))
 }
 
+/// When it was made, and when it ends.
 fn life_of(pem: &str) -> Result<(OffsetDateTime, OffsetDateTime)> {
     let der = der(pem)?;
     let (_, cert) = x509_parser::parse_x509_certificate(&der).context("not a certificate")?;
     let validity = cert.validity();
     Ok((
-        validity.not_before.to_datetime(),
+        validity.not_before.to_datetime() + SKEW,
         validity.not_after.to_datetime(),
     ))
 }

@@ -97,10 +97,17 @@ fn local(target: &Target) -> Report {
         .and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
     match status {
         Ok(status) => Report {
-            sections: vec![
-                proxies::controller(&status),
-                proxies::proxies(&[status], &BTreeSet::new()),
-            ],
+            sections: match target.traffic("window=10") {
+                Ok(traffic) => vec![
+                    proxies::controllers(&status, &traffic),
+                    proxies::everywhere(&traffic),
+                ],
+                // One that is not ready tells of nobody's.
+                Err(_) => vec![
+                    proxies::controller(&status),
+                    proxies::proxies(&[status], &BTreeSet::new()),
+                ],
+            },
         },
         Err(error) => {
             let mut section = Section::new("weft-control");

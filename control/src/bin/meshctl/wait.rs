@@ -78,13 +78,19 @@ fn wait(args: &WaitArgs) -> Result<ExitCode> {
         Place::Kubernetes(_) => (CLUSTER_PAUSE, 2),
     };
     let (mut was_reached, mut well) = (false, 0);
+    // When all that matters was in force at the controllers: what came later is something else.
+    let mut read: Option<Instant> = None;
     loop {
-        let missing = match standing(&place, key.as_ref()) {
+        let recent = read.map(|at| at.elapsed());
+        let missing = match standing(&place, key.as_ref(), recent.unwrap_or_default()) {
             Ok(standing) => {
                 was_reached = true;
                 if let Some(why) = rejected(args.what, &standing) {
                     eprintln!("meshctl: {why}");
                     return Ok(ExitCode::FAILURE);
+                }
+                if unread(args.what, key.as_ref(), &standing).is_empty() {
+                    read.get_or_insert_with(Instant::now);
                 }
                 missing(args.what, key.as_ref(), &standing)
             }
@@ -127,11 +133,14 @@ impl WaitArgs {
     }
 }
 
-fn standing(place: &Place<'_>, key: Option<&ObjectKey>) -> Result<Standing> {
+/// `recent`: how long ago all that matters was in force.
+fn standing(place: &Place<'_>, key: Option<&ObjectKey>, recent: Duration) -> Result<Standing> {
     match place {
         Place::Controller(target) => {
-            let query = key.map(|key| format!("?object={}", object(key)));
-            let said = target.get(&format!("/api/v1/sync{}", query.unwrap_or_default()))?;
+            let object = key.map(|key| format!("object={}", object(key)));
+            let recent = (!recent.is_zero()).then(|| format!("recent={}", recent.as_millis()));
+            let query: Vec<String> = object.into_iter().chain(recent).collect();
+            let said = target.get(&format!("/api/v1/sync?{}", query.join("&")))?;
             serde_json::from_str(&said).context("the controller's answer cannot be read")
         }
         Place::Kubernetes(settings) => block_on(async {
@@ -155,8 +164,8 @@ fn rejected(what: For, standing: &Standing) -> Option<String> {
     })
 }
 
-/// What is not as it should be, yet.
-fn missing(what: For, key: Option<&ObjectKey>, standing: &Standing) -> Vec<String> {
+/// What is not as it should be with the controllers, yet.
+fn unread(what: For, key: Option<&ObjectKey>, standing: &Standing) -> Vec<String> {
     let mut missing = Vec::new();
     let name = key.map(ToString::to_string).unwrap_or_default();
     let in_force = standing.object.as_ref().is_some_and(|it| it.in_force);
@@ -170,6 +179,12 @@ fn missing(what: For, key: Option<&ObjectKey>, standing: &Standing) -> Vec<Strin
     if !standing.up_to_date {
         missing.push("not all that is written has been read".to_owned());
     }
+    missing
+}
+
+/// What is not as it should be, yet.
+fn missing(what: For, key: Option<&ObjectKey>, standing: &Standing) -> Vec<String> {
+    let mut missing = unread(what, key, standing);
     if what == For::Accepted {
         return missing;
     }

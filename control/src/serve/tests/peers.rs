@@ -265,6 +265,20 @@ async fn an_answer_of_what_may_be_outdated_says_so() {
 }
 
 #[test]
+fn who_could_not_be_remembered_is_remembered_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path().join("state")).unwrap();
+    let enrolled = Enrolled::open(state.clone()).unwrap();
+    let pod = PodRef::new("default", "web-1");
+    std::fs::remove_dir_all(state.path()).unwrap();
+    assert!(enrolled.add(pod.clone(), |_| true).is_err());
+    enrolled.write_rest();
+    std::fs::create_dir(state.path()).unwrap();
+    enrolled.write_rest();
+    assert!(Enrolled::open(state).unwrap().all().contains(&pod));
+}
+
+#[test]
 fn pods_that_come_together_are_all_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::open(dir.path()).unwrap();

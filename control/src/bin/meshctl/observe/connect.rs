@@ -68,14 +68,17 @@ impl std::error::Error for Unreachable {}
 impl Target {
     /// The whole report, of fresh figures.
     pub(crate) fn report(&self, window: super::Window) -> Result<Report> {
-        let path = format!("/api/v1/traffic?fresh&window={}", window.query());
-        let text = self.get(&path)?;
-        let report: Report =
-            serde_json::from_str(&text).context("the controller's answer cannot be read")?;
+        let report = self.traffic(&format!("fresh&window={}", window.query()))?;
         if let Some(missing) = report.controllers.as_ref().and_then(Controllers::missing) {
             eprintln!("meshctl: {missing}");
         }
         Ok(report)
+    }
+
+    /// What `/api/v1/traffic` answers to a query.
+    pub(crate) fn traffic(&self, query: &str) -> Result<Report> {
+        let text = self.get(&format!("/api/v1/traffic?{query}"))?;
+        serde_json::from_str(&text).context("the controller's answer cannot be read")
     }
 
     /// Did somebody say where it is?
