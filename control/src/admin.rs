@@ -74,7 +74,7 @@ pub trait Overview: Send + Sync + 'static {
     fn has(&self, _key: &ObjectKey) -> bool {
         false
     }
-    /// Pods whose proxies ought to be connected: they had one before, and are ready.
+    /// Pods whose proxies ought to be connected, to whichever controller: they have one, and are ready.
     fn expected(&self) -> BTreeSet<PodRef> {
         BTreeSet::new()
     }

@@ -24,7 +24,7 @@ use crate::kube::observers::Observers;
 use crate::kube::review::Reviewer;
 use crate::kube::secret;
 use crate::live::Live;
-use crate::manifest::{ObjectKey, Problem};
+use crate::manifest::{Object, ObjectKey, Problem};
 use crate::peers::Peers;
 use crate::pod_ref::PodRef;
 use crate::serve::identity::Enrolled;
@@ -38,6 +38,7 @@ use crate::traffic::api::Api;
 use crate::traffic::gate::{Gate, Keys};
 use crate::traffic::{Inventory, inventory};
 use crate::views::Mesh;
+use crate::views::pod::is_meshed;
 use crate::views::world::{Reader, World};
 use crate::webhook;
 use ::kube::Client;
@@ -148,7 +149,8 @@ async fn run_and_tell(
         answer_the_server(&config, client, &state.dir, &index, reports, &mut tasks).await?;
     }
     let mut ending = JoinSet::new();
-    let watched = watched(config.source, client.clone(), &index, &peers, &mut ending);
+    let source = (config.source, config.groups);
+    let watched = watched(source, client.clone(), &index, &peers, &mut ending);
     let api = api_of(&index, &peers, keys);
     let ledger = watched.ledger();
     tasks.spawn(admin_of(api, &index, &shared, &own, ledger).run(admin_listener));
@@ -266,6 +268,7 @@ async fn follow_authority(shared: Arc<Shared>, own: Arc<OwnIdentity>, state: Sta
             }
             Err(_) => {}
         }
+        shared.enrolled.write_rest();
         let now = state.fingerprint();
         if last == Some(now) {
             continue;
@@ -393,16 +396,14 @@ impl Overview for Index {
     fn expected(&self) -> BTreeSet<PodRef> {
         self.read(|world| {
             let reader = Reader::new(world);
-            let is_expected = |it: &&PodRef| {
-                let pod = reader.pod(&it.namespace, &it.name);
-                pod.is_some_and(|pod| pod.status.is_ready())
-            };
-            world
-                .enrolled()
-                .iter()
-                .filter(is_expected)
-                .cloned()
-                .collect()
+            // Not only those that got a certificate here: another controller may have given theirs to the others.
+            let expected = world.objects().filter_map(|it| match &it.object {
+                Object::Pod(pod) if pod.status.is_ready() && is_meshed(&reader, pod) => {
+                    Some(PodRef::new(&it.key.namespace, &it.key.name))
+                }
+                _ => None,
+            });
+            expected.collect()
         })
     }
 

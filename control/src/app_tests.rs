@@ -49,6 +49,7 @@ async fn start(dir: &Path) -> Running {
         access: Access::Strict,
         access_chosen: true,
         metrics: Default::default(),
+        groups: Default::default(),
         state: Some(crate::state::default_path(dir)),
         listen: Some(local),
         peers: vec![],

@@ -3,6 +3,7 @@
 mod webhook;
 
 use crate::kube::connect::Settings;
+use crate::smi::Groups;
 use crate::state;
 use clap::Parser;
 use std::ffi::OsString;
@@ -70,6 +71,10 @@ struct Typed {
     /// Trust domain of the mesh, the first part of every identity
     #[arg(long, env = env::TRUST_DOMAIN, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN)]
     trust_domain: String,
+    /// Let HTTPRouteGroup and TCPRoute of spec.smi-spec.io/v1alpha1, as the first releases of SMI called it, count as those of
+    /// specs.smi-spec.io
+    #[arg(long, env = env::LEGACY_SPEC_GROUP)]
+    legacy_spec_group: bool,
     /// Life of a workload's certificate, e.g. 24h, 90m, 20s
     #[arg(long, env = env::CERT_TTL, value_name = "TIME", default_value = DEFAULT_CERT_TTL)]
     cert_ttl: String,
@@ -91,6 +96,8 @@ pub struct Config {
     pub access_chosen: bool,
     /// Tier of metrics where neither pod nor namespace says anything.
     pub metrics: MetricsTier,
+    /// Which names of groups count.
+    pub groups: Groups,
     /// Folder for keys and what must survive a restart; `None`, only with Kubernetes: its Secret.
     pub state: Option<PathBuf>,
     /// Address of the control API; `None`: port 8086 of every address.
@@ -217,6 +224,10 @@ impl Typed {
                     access,
                     access_chosen,
                     metrics: self.metrics,
+                    groups: match self.legacy_spec_group {
+                        true => Groups::Legacy,
+                        false => Groups::Current,
+                    },
                     state,
                     listen,
                     peers: self.peers,
@@ -336,6 +347,7 @@ mod tests {
             access: Access::Permissive,
             access_chosen: false,
             metrics: MetricsTier::Routes,
+            groups: Groups::Current,
             state: Some("/tmp/.weft".into()),
             listen: None,
             peers: vec![],

@@ -10,11 +10,11 @@ mod restart_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::manifest::{Kind, Object, ObjectKey, Problem};
+use crate::manifest::{Kind, Loaded, Object, ObjectKey, Problem};
 use crate::pod_ref::PodRef;
 use crate::serve::{PodInfo, View, Views};
 use crate::source::Event;
-use crate::source::kube::kinds::from_origin;
+use crate::source::kube::kinds::{from_origin, is_legacy};
 use crate::views::findings::Finding;
 use crate::views::world::{Topic, World};
 use crate::views::{self, Mesh, ViewKey};
@@ -41,6 +41,8 @@ pub struct Index {
 #[derive(Debug)]
 struct State {
     world: World,
+    /// Objects under the old name of their group, in force where there is none of the same name under the other.
+    legacy: BTreeMap<ObjectKey, Loaded>,
     files: BTreeMap<Arc<str>, Vec<Problem>>,
     published: Published,
     findings: Findings,
@@ -63,6 +65,7 @@ impl Index {
         let world = World::new(mesh, enrolled.into_iter().collect());
         let state = State {
             world,
+            legacy: BTreeMap::new(),
             files: BTreeMap::new(),
             published: Published::default(),
             findings: Findings::default(),
@@ -192,7 +195,24 @@ impl State {
             }
             Event::Delete(key) => {
                 self.see_off(&key, None);
-                self.world.delete(&key, touched);
+                match self.legacy.get(&key).cloned() {
+                    Some(other) => self.world.apply(other, touched),
+                    None => self.world.delete(&key, touched),
+                }
+            }
+            Event::ApplyLegacy(loaded) => {
+                self.legacy.insert(loaded.key.clone(), loaded.clone());
+                let known = self.world.object(&loaded.key);
+                if known.is_none_or(|it| is_legacy(&it.origin.file)) {
+                    self.world.apply(loaded, touched);
+                }
+            }
+            Event::DeleteLegacy(key) => {
+                self.legacy.remove(&key);
+                let known = self.world.object(&key);
+                if known.is_some_and(|it| is_legacy(&it.origin.file)) {
+                    self.world.delete(&key, touched);
+                }
             }
             Event::Problems { file, problems } => self.take_problems(file, problems),
             Event::Synced | Event::Reached(_) => {}

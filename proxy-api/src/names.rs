@@ -146,6 +146,8 @@ pub mod control_env {
     pub const WEBHOOK_ADDR: &str = "WEFT_CONTROL_WEBHOOK_ADDR";
     /// Address of the aggregated API of traffic metrics.
     pub const METRICS_API_ADDR: &str = "WEFT_CONTROL_METRICS_API_ADDR";
+    /// `true`: the group of routes under its old name counts as well.
+    pub const LEGACY_SPEC_GROUP: &str = "WEFT_CONTROL_LEGACY_SPEC_GROUP";
     /// Trust domain of the mesh.
     pub const TRUST_DOMAIN: &str = "WEFT_CONTROL_TRUST_DOMAIN";
     /// Life of a workload certificate.

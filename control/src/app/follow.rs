@@ -3,9 +3,10 @@
 use crate::args::Source;
 use crate::index::Index;
 use crate::kube::writer::{self, Writer};
-use crate::live::fresh::{Folders, Fresh};
+use crate::live::fresh::{Cluster, Folders, Fresh};
 use crate::manifest::{Problem, Severity};
 use crate::peers::Peers;
+use crate::smi::Groups;
 use crate::source::kube::kinds;
 use crate::source::kube::ledger::Ledger;
 use crate::source::{Event, dir};
@@ -34,7 +35,7 @@ impl Watched {
 
 /// Starts the source; and, where the API server is it, what writes there how its objects fare, and ends by itself.
 pub(super) fn watched(
-    source: Source,
+    (source, groups): (Source, Groups),
     client: Option<Client>,
     index: &Arc<Index>,
     peers: &Peers,
@@ -53,17 +54,14 @@ pub(super) fn watched(
                 peers: peers.clone(),
             };
             ending.spawn(writer.run(shared.stopping.subscribe()));
-            let fresh = Fresh::Kubernetes {
-                client: client.clone(),
-                ledger: ledger.clone(),
-            };
-            let source = crate::source::kube::watch(client, tx, Arc::clone(&ledger));
-            (source, Some(fresh))
+            let fresh = Cluster::new(client.clone(), ledger.clone(), &tx, index);
+            let source = crate::source::kube::watch(client, groups, tx, Arc::clone(&ledger));
+            (source, Some(Fresh::Kubernetes(Box::new(fresh))))
         }
         (Source::Folders(dirs), _) => {
             let (asks, asked) = mpsc::channel(1);
             let fresh = Fresh::Folders(Folders::new(asks, index));
-            (dir::watch_and_answer(dirs, tx, asked), Some(fresh))
+            (dir::watch_and_answer(dirs, groups, tx, asked), Some(fresh))
         }
         // Not made without a client; a source that ends at once is told as such.
         (Source::Kubernetes(_), None) => (tokio::spawn(async move { drop(tx) }), None),

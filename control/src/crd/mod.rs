@@ -14,7 +14,7 @@ mod tests;
 
 use crate::manifest::Kind;
 use crate::policy;
-use crate::smi::{SUPPORTED, Supported, Version};
+use crate::smi::{LEGACY_KINDS, LEGACY_SPECS_GROUP, SUPPORTED, Supported, Version};
 use serde_json::{Value, json};
 use weft_proxy_api::names::{self, ports, webhook_paths};
 
@@ -44,6 +44,40 @@ pub fn smi(conversion: Option<&Conversion>) -> Vec<Value> {
         .iter()
         .map(|row| definition(row, conversion))
         .collect()
+}
+
+/// The definitions of the kinds of [`LEGACY_SPECS_GROUP`]. Of one version, so that nothing has to convert it; without a status,
+/// which others would read by the other name; and without short names, which are those of the other.
+pub fn legacy() -> Vec<Value> {
+    let definition = |kind: &Kind| {
+        let shape = shape(kind)?;
+        Some(json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{}.{LEGACY_SPECS_GROUP}", shape.plural)},
+            "spec": {
+                "group": LEGACY_SPECS_GROUP,
+                "scope": "Namespaced",
+                "names": {
+                    "kind": kind.as_str(),
+                    "listKind": format!("{kind}List"),
+                    "singular": shape.singular,
+                    "plural": shape.plural,
+                },
+                "versions": [{
+                    "name": Version::V1Alpha1.as_str(),
+                    "served": true,
+                    "storage": true,
+                    "schema": {"openAPIV3Schema": (shape.schema)(Version::V1Alpha1)},
+                    "additionalPrinterColumns": [
+                        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+                    ],
+                }],
+                "conversion": {"strategy": "None"},
+            },
+        }))
+    };
+    LEGACY_KINDS.iter().filter_map(definition).collect()
 }
 
 /// What a kind looks like in the definitions.

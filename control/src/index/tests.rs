@@ -466,3 +466,44 @@ fn a_pod_finds_its_services_by_any_set_of_labels() {
     index.apply(vec![delete(Kind::Service, "a")]);
     assert_eq!(ports(), 0);
 }
+
+#[test]
+fn an_object_under_the_old_name_of_its_group_stands_in_for_one_that_is_not_there() {
+    let group = |path: &str| {
+        let text = format!(
+            "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: {{name: g}}\n\
+             spec: {{matches: [{{name: m, pathRegex: {path}}}]}}\n"
+        );
+        let Some(Event::Apply(loaded)) = events(&text).pop() else {
+            panic!("{text}");
+        };
+        loaded
+    };
+    let key = ObjectKey::new(Kind::HttpRouteGroup, "default", "g");
+    let index = index(&[]);
+    let legacy = |path: &str| {
+        let mut loaded = group(path);
+        loaded.origin.file = "kubernetes:httproutegroups.spec.smi-spec.io/default/g".into();
+        Event::ApplyLegacy(loaded)
+    };
+    let in_force = |event: Event| {
+        index.apply(vec![event]);
+        index.read(|world| match world.object(&key).map(|it| &it.object) {
+            Some(Object::HttpRouteGroup(group)) => format!("{:?}", group.matches[0].path),
+            _ => String::new(),
+        })
+    };
+    assert!(in_force(legacy("/old")).contains("/old"));
+    assert!(in_force(legacy("/older")).contains("/older"), "it changes");
+    assert!(in_force(Event::Apply(group("/new"))).contains("/new"));
+    assert!(
+        in_force(legacy("/old")).contains("/new"),
+        "whatever it says"
+    );
+    assert!(in_force(Event::Delete(key.clone())).contains("/old"));
+    assert!(in_force(Event::Apply(group("/new"))).contains("/new"));
+    assert!(in_force(Event::DeleteLegacy(key.clone())).contains("/new"));
+    assert_eq!(in_force(Event::Delete(key.clone())), "");
+    assert!(in_force(legacy("/old")).contains("/old"));
+    assert_eq!(in_force(Event::DeleteLegacy(key.clone())), "");
+}

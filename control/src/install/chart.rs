@@ -27,6 +27,11 @@ impl Source for Chart {
         mark(&format!("{}{key}", if bare { "#" } else { "" })).into()
     }
 
+    /// Within a text it stays in quotes, whatever its form.
+    fn text(&self, key: &'static str) -> String {
+        mark(key)
+    }
+
     fn namespace(&self) -> String {
         mark(NAMESPACE)
     }
@@ -61,8 +66,13 @@ pub fn files() -> BTreeMap<String, String> {
 fn template(part: &Part) -> String {
     let text = expressions(&text::document(&part.object));
     match part.when {
-        None => text,
-        Some(key) => format!("{{{{- if .Values.{key} }}}}\n{text}{{{{- end }}}}\n"),
+        [] => text,
+        [key] => format!("{{{{- if .Values.{key} }}}}\n{text}{{{{- end }}}}\n"),
+        all => {
+            let all: Vec<String> = all.iter().map(|key| format!(".Values.{key}")).collect();
+            let all = all.join(" ");
+            format!("{{{{- if and {all} }}}}\n{text}{{{{- end }}}}\n")
+        }
     }
 }
 
@@ -172,9 +182,11 @@ mod tests {
         let mut kept = Vec::new();
         let mut on = true;
         for line in text.lines() {
-            match line.strip_prefix("{{- if .Values.") {
+            match line.strip_prefix("{{- if ") {
                 Some(rest) => {
-                    on = Row::find(rest.trim_end_matches(" }}")).unwrap().default() == true
+                    let keys = rest.trim_start_matches("and ").trim_end_matches(" }}");
+                    let mut keys = keys.split(' ').map(|it| it.trim_start_matches(".Values."));
+                    on = keys.all(|key| Row::find(key).unwrap().default() == true)
                 }
                 None if line == "{{- end }}" => on = true,
                 None if on => kept.push(line),

@@ -52,7 +52,7 @@ impl Install {
     pub fn render(&self) -> Vec<Value> {
         objects::all(self)
             .into_iter()
-            .filter(|part| part.when.is_none_or(|key| self.values.get(key) == true))
+            .filter(|part| part.when.iter().all(|key| self.values.get(key) == true))
             .map(|part| part.object)
             .collect()
     }

@@ -5,38 +5,40 @@ use crate::crd::{self, Conversion};
 use serde_json::{Value, json};
 use weft_proxy_api::names;
 
-/// An object, and the value (a flag) it depends on.
+/// The value by which the old name of a group counts.
+pub(super) const LEGACY: &str = "legacySpecGroup";
+
+/// An object, and the values (flags) it depends on.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
     /// The object.
     pub(crate) object: Value,
-    /// It is there if this value is true; `None`: always.
-    pub(crate) when: Option<&'static str>,
+    /// It is there if all of these are true.
+    pub(crate) when: &'static [&'static str],
 }
 
 /// All of them.
 pub(crate) fn all(source: &impl Source) -> Vec<Part> {
-    let always = |object| Part { object, when: None };
-    let when = |key| {
-        move |object| Part {
-            object,
-            when: Some(key),
-        }
-    };
+    let always = |object| Part { object, when: &[] };
+    let when = |when: &'static [&'static str]| move |object| Part { object, when };
     let mut parts = vec![always(namespace(source))];
-    parts.extend(definitions(source).into_iter().map(when("crds")));
+    parts.extend(definitions(source).into_iter().map(when(&["crds"])));
+    let legacy = labelled(crd::legacy()).into_iter();
+    parts.extend(legacy.map(when(&["crds", LEGACY])));
     parts.extend(rbac::objects(source).into_iter().map(always));
+    parts.extend(rbac::legacy(source).into_iter().map(when(&[LEGACY])));
     parts.push(always(config(source)));
     parts.extend(workload::objects(source).into_iter().map(always));
     parts.extend(
         workload::monitors(source)
             .into_iter()
-            .map(when("podMonitor")),
+            .map(when(&["podMonitor"])),
     );
     let api = metrics::objects(source).into_iter();
-    parts.extend(api.map(when("metricsApi")));
+    parts.extend(api.map(when(&["metricsApi"])));
     // Last: nothing is sent to a webhook before what answers it was applied.
     parts.extend(webhooks::objects(source).into_iter().map(always));
+    parts.extend(webhooks::legacy(source).into_iter().map(when(&[LEGACY])));
     parts
 }
 
@@ -46,7 +48,10 @@ pub(crate) fn definitions(source: &impl Source) -> Vec<Value> {
         namespace: source.namespace(),
         ca_bundle: String::new(), // the controller fills it in
     };
-    let mut definitions = crd::all(Some(&conversion));
+    labelled(crd::all(Some(&conversion)))
+}
+
+fn labelled(mut definitions: Vec<Value>) -> Vec<Value> {
     for definition in &mut definitions {
         let name = definition["metadata"]["name"].clone();
         definition["metadata"] = json!({"name": name, "labels": labels()});

@@ -1,5 +1,6 @@
 //! Everything that has to go again: what was installed, and what the controller made.
 
+use super::objects::{LEGACY, Part};
 use super::{Install, objects};
 use crate::kube::rbac::STATUS_LEASE;
 use crate::kube::secret::CA_SECRET;
@@ -18,8 +19,14 @@ pub struct Keep {
 /// The objects to delete, with no more than their names, in an order in which nothing waits for what is gone: webhooks
 /// first, the namespace last.
 pub fn objects_to_delete(install: &Install, keep: Keep) -> Vec<Value> {
+    // Definitions under the old name of a group may be another product's, where it does not count here.
+    let is_ours = |part: &Part| {
+        let is_legacy = part.when.contains(&LEGACY) && part.when.contains(&"crds");
+        !is_legacy || install.values.get(LEGACY) == true
+    };
     let mut all: Vec<Value> = objects::all(install)
         .into_iter()
+        .filter(is_ours)
         .map(|it| it.object)
         .collect();
     let namespace = &install.namespace;

@@ -176,7 +176,7 @@ fn another_namespace_is_another_namespace_everywhere() {
 
 #[test]
 fn everything_that_is_made_is_deleted_in_the_opposite_order() {
-    let install = with(&["podMonitor=true"]);
+    let install = with(&["podMonitor=true", "legacySpecGroup=true"]);
     let deleted = objects_to_delete(&install, Keep::default());
     let names: Vec<String> = deleted.iter().map(name).collect();
     let mut wanted: Vec<String> = install.render().iter().map(name).collect();
@@ -201,4 +201,45 @@ fn everything_that_is_made_is_deleted_in_the_opposite_order() {
             .iter()
             .any(|kind| it["kind"] == *kind)
     }));
+}
+
+#[test]
+fn the_old_name_of_a_group_is_installed_where_it_is_chosen() {
+    let of = |install: &Install| -> Vec<String> {
+        let objects = install.render();
+        let about = objects.iter().filter(|it| {
+            let text = it.to_string();
+            text.contains("\"spec.smi-spec.io\"") || name(it).contains("legacy")
+        });
+        about.map(name).collect()
+    };
+    assert_eq!(of(&Install::default()), [""; 0]);
+    let chosen = with(&["legacySpecGroup=true"]);
+    let expected = [
+        "CustomResourceDefinition//httproutegroups.spec.smi-spec.io",
+        "CustomResourceDefinition//tcproutes.spec.smi-spec.io",
+        "ClusterRole//weft-control-legacy",
+        "ClusterRoleBinding//weft-control-legacy",
+        "ValidatingWebhookConfiguration//weft-validator-legacy",
+    ];
+    assert_eq!(of(&chosen), expected);
+    assert_eq!(
+        of(&with(&["legacySpecGroup=true", "crds=false"])),
+        expected[2..]
+    );
+    // Definitions that are perhaps another product's are not taken away.
+    let deleted = |install: &Install| {
+        let all = objects_to_delete(install, Keep::default());
+        all.iter()
+            .filter(|it| name(it).contains(".spec.smi-spec.io"))
+            .count()
+    };
+    assert_eq!((deleted(&Install::default()), deleted(&chosen)), (0, 2));
+    let config = |install: &Install| {
+        let objects = install.render();
+        let deployment = find(&objects, "Deployment/weft-system/weft-control");
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"].to_string()
+    };
+    let env = r#"{"name":"WEFT_CONTROL_LEGACY_SPEC_GROUP","value":"true"}"#;
+    assert!(config(&chosen).contains(env) && !config(&Install::default()).contains(env));
 }

@@ -85,6 +85,12 @@ pub const ROWS: &[Row] = &[
         "Install the CustomResourceDefinitions of SMI and ServicePolicy.",
     ),
     row(
+        "legacySpecGroup",
+        Form::Flag,
+        "false",
+        "HTTPRouteGroup and TCPRoute of spec.smi-spec.io/v1alpha1, as the first releases of SMI called it, count as those of specs.smi-spec.io.",
+    ),
+    row(
         "metricsApi",
         Form::Flag,
         "true",

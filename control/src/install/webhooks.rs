@@ -7,9 +7,10 @@
 
 use super::Source;
 use super::objects::cluster_metadata;
-use crate::smi::SUPPORTED;
+use crate::smi::{LEGACY_SPECS_GROUP, SUPPORTED};
+use crate::source::kube::kinds::LEGACY;
 use crate::webhook::inject::EXCLUDED;
-use crate::webhook::keeper::{INJECTOR, VALIDATOR};
+use crate::webhook::keeper::{INJECTOR, LEGACY_VALIDATOR, VALIDATOR};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use weft_proxy_api::names::{CONTROL_ACCOUNT, keys, ports, webhook_paths};
@@ -20,6 +21,13 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn objects(source: &impl Source) -> Vec<Value> {
     vec![injector(source), validator(source)]
+}
+
+/// The same for objects under the old name of their group, where it counts.
+pub(super) fn legacy(source: &impl Source) -> Vec<Value> {
+    let plurals: Vec<&str> = LEGACY.iter().map(|it| it.plural).collect();
+    let rules = [rule(LEGACY_SPECS_GROUP, &plurals)];
+    vec![validating(source, LEGACY_VALIDATOR, &rules)]
 }
 
 fn injector(source: &impl Source) -> Value {
@@ -108,18 +116,21 @@ fn validator(source: &impl Source) -> Value {
                 .push(watched.plural);
         }
     }
-    let rules: Vec<Value> = groups
-        .into_iter()
-        .map(|(group, plurals)| {
-            json!({
-                "apiGroups": [group], "apiVersions": ["*"], "resources": plurals,
-                "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
-            })
-        })
-        .collect();
+    let rules = groups.iter().map(|(group, plurals)| rule(group, plurals));
+    validating(source, VALIDATOR, &rules.collect::<Vec<_>>())
+}
+
+fn rule(group: &str, plurals: &[&str]) -> Value {
+    json!({
+        "apiGroups": [group], "apiVersions": ["*"], "resources": plurals,
+        "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
+    })
+}
+
+fn validating(source: &impl Source, name: &str, rules: &[Value]) -> Value {
     json!({
         "apiVersion": VERSION, "kind": "ValidatingWebhookConfiguration",
-        "metadata": cluster_metadata(VALIDATOR),
+        "metadata": cluster_metadata(name),
         "webhooks": [{
             "name": "validate.weft.mesh",
             "admissionReviewVersions": ["v1"],

@@ -1,7 +1,7 @@
 //! The controller itself: Deployment, Services, and what watches over them.
 
 use super::Source;
-use super::objects::{labels, metadata};
+use super::objects::{LEGACY, labels, metadata};
 use serde_json::{Value, json};
 use weft_proxy_api::names::{CONTROL_ACCOUNT, PROXY_UID, control_env as env, keys, ports};
 
@@ -169,6 +169,7 @@ fn environment(source: &impl Source) -> Vec<Value> {
         fixed(env::ACCESS, source.text("access")),
         fixed(env::TRUST_DOMAIN, source.text("trustDomain")),
         fixed(env::METRICS, source.text("metrics")),
+        fixed(env::LEGACY_SPEC_GROUP, source.text(LEGACY)),
         fixed(env::CERT_TTL, source.text("certTtl")),
         fixed(env::LOG, source.text("logLevel")),
         fixed(

@@ -1,8 +1,9 @@
 //! What the controller may do with the Kubernetes API: the least it works with, as the rules an installation writes.
 
 use super::{metrics_api, secret::CA_SECRET};
-use crate::source::kube::kinds::WATCHED;
-use crate::webhook::keeper::{INJECTOR, VALIDATOR, WEBHOOK_CA_SECRET, converted};
+use crate::smi::LEGACY_SPECS_GROUP;
+use crate::source::kube::kinds::{LEGACY, WATCHED};
+use crate::webhook::keeper::{INJECTOR, LEGACY_VALIDATOR, VALIDATOR, WEBHOOK_CA_SECRET, converted};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct Rbac {
     pub cluster: Vec<PolicyRule>,
     /// In the controller's own namespace (Role).
     pub own_namespace: Vec<PolicyRule>,
+    /// In the whole cluster, where the old name of a group counts too.
+    pub legacy: Vec<PolicyRule>,
 }
 
 /// All of them. An aggregated API server needs the Role [`AUTHENTICATION_READER`] of `kube-system` as well.
@@ -71,25 +74,31 @@ pub fn rbac() -> Rbac {
         rule(leases, &["leases"], &["create"], &[]),
         rule(leases, &["leases"], &["get", "update"], &[STATUS_LEASE]),
     ];
+    let legacy: Vec<&str> = LEGACY.iter().map(|it| it.plural).collect();
+    let reading = &["get", "list", "watch"];
     Rbac {
         cluster,
         own_namespace,
+        legacy: vec![rule(&[LEGACY_SPECS_GROUP], &legacy, reading, &[])],
     }
 }
 
 /// Whom the API server trusts is kept where it asks the webhook, and nowhere else.
 fn trusting_the_webhook() -> [PolicyRule; 4] {
-    let webhooks = |plural: &str, name: &str| {
+    let webhooks = |plural: &str, names: &[&str]| {
         let group = "admissionregistration.k8s.io";
-        rule(&[group], &[plural], &["get", "patch"], &[name])
+        rule(&[group], &[plural], &["get", "patch"], names)
     };
     let definitions: Vec<String> = converted().collect();
     let services: Vec<String> = metrics_api::services().collect();
     let services: Vec<&str> = services.iter().map(String::as_str).collect();
     let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
     [
-        webhooks("mutatingwebhookconfigurations", INJECTOR),
-        webhooks("validatingwebhookconfigurations", VALIDATOR),
+        webhooks("mutatingwebhookconfigurations", &[INJECTOR]),
+        webhooks(
+            "validatingwebhookconfigurations",
+            &[VALIDATOR, LEGACY_VALIDATOR],
+        ),
         rule(
             &["apiextensions.k8s.io"],
             &["customresourcedefinitions"],
@@ -130,8 +139,10 @@ mod tests {
         let Rbac {
             cluster,
             own_namespace,
+            legacy,
         } = rbac();
-        let all: Vec<&PolicyRule> = cluster.iter().chain(&own_namespace).collect();
+        let all = cluster.iter().chain(&own_namespace).chain(&legacy);
+        let all: Vec<&PolicyRule> = all.collect();
         let star = |texts: &[String]| texts.iter().any(|text| text.contains('*'));
         for rule in &all {
             let resources = rule.resources.as_deref().unwrap_or_default();

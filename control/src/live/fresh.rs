@@ -3,13 +3,14 @@
 
 use crate::index::Index;
 use crate::kube::Client;
+use crate::source::Event;
 use crate::source::kube::ledger::Ledger;
 use crate::source::kube::once;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// How long a source may take, less than a caller waits for an answer. Whoever wants more asks again.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,12 +25,18 @@ pub enum Fresh {
     /// Folders are read when asked.
     Folders(Folders),
     /// The versions of the objects in an API server are compared with those that were seen.
-    Kubernetes {
-        /// Asks it.
-        client: Client,
-        /// What was seen.
-        ledger: Arc<Ledger>,
-    },
+    Kubernetes(Box<Cluster>),
+}
+
+/// Asks an API server.
+pub struct Cluster {
+    client: Client,
+    /// What was seen.
+    ledger: Arc<Ledger>,
+    /// The way of what was seen into the index.
+    events: mpsc::WeakSender<Vec<Event>>,
+    next: AtomicU64,
+    reached: watch::Receiver<u64>,
 }
 
 /// Asks a source of folders.
@@ -60,12 +67,52 @@ impl Folders {
     }
 }
 
+impl Cluster {
+    /// `ledger` and `events` are those of the source that fills this index.
+    pub fn new(
+        client: Client,
+        ledger: Arc<Ledger>,
+        events: &mpsc::Sender<Vec<Event>>,
+        index: &Index,
+    ) -> Self {
+        Self {
+            client,
+            ledger,
+            // The source alone keeps it open: whoever takes the events in must notice its end.
+            events: events.downgrade(),
+            next: AtomicU64::new(1),
+            reached: index.reached(),
+        }
+    }
+
+    async fn read(&self) -> bool {
+        timeout(PATIENCE, self.caught_up())
+            .await
+            .is_ok_and(|done| done.is_some())
+    }
+
+    /// Objects that had another version when they were compared will have it soon.
+    async fn caught_up(&self) -> Option<()> {
+        let written = once::generations(&self.client).await.ok()?;
+        while !once::has_seen(&self.ledger, &written) {
+            sleep(PAUSE).await;
+        }
+        // What was seen may still be on its way: this comes after it.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let events = self.events.upgrade()?;
+        events.send(vec![Event::Reached(number)]).await.ok()?;
+        drop(events);
+        let mut reached = self.reached.clone();
+        reached.wait_for(|at| *at >= number).await.ok().map(drop)
+    }
+}
+
 impl Fresh {
     /// Waits until all that is written now has been taken in; false: that is not known.
     pub async fn read(&self) -> bool {
         let read = match self {
             Self::Folders(folders) => folders.read().await,
-            Self::Kubernetes { client, ledger } => caught_up(client, ledger).await,
+            Self::Kubernetes(cluster) => cluster.read().await,
         };
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
@@ -77,19 +124,4 @@ impl Fresh {
     pub fn is_alone(&self) -> bool {
         matches!(self, Self::Folders(_))
     }
-}
-
-/// Objects that had another version when they were compared will have it soon.
-async fn caught_up(client: &Client, ledger: &Ledger) -> bool {
-    let end = Instant::now() + PATIENCE;
-    let Ok(Ok(written)) = timeout(PATIENCE, once::generations(client)).await else {
-        return false;
-    };
-    while !once::has_seen(ledger, &written) {
-        if Instant::now() >= end {
-            return false;
-        }
-        sleep(PAUSE).await;
-    }
-    true
 }

@@ -117,11 +117,11 @@ impl Cluster {
     pub(crate) fn take(&mut self, events: Vec<Event>) {
         for event in events {
             match event {
-                Event::Apply(loaded) => {
+                Event::Apply(loaded) | Event::ApplyLegacy(loaded) => {
                     self.injected.changed(&loaded.key);
                     self.objects.insert(loaded.key.clone(), loaded);
                 }
-                Event::Delete(key) => {
+                Event::Delete(key) | Event::DeleteLegacy(key) => {
                     self.injected.forget(&key);
                     self.objects.remove(&key);
                     self.stamps.remove(&key);

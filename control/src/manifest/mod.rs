@@ -18,6 +18,7 @@ pub mod workload;
 pub mod yaml;
 
 use crate::policy::{self, ServicePolicy};
+use crate::smi::Groups;
 use crate::smi::access::TrafficTarget;
 use crate::smi::binding::IdentityBinding;
 use crate::smi::routes::{TcpRoute, UdpRoute};
@@ -207,12 +208,18 @@ pub fn parse(file: &str, text: &str) -> (Vec<Loaded>, Vec<Problem>) {
 
 /// As [`parse`], and what must be kept of an older state of the file.
 pub fn parse_file(file: &str, text: &str) -> Parsed {
-    read::file(file, text)
+    parse_file_of(Groups::Current, file, text)
 }
 
-/// One object as an API server sends it; `file` is what problems and origins call it.
+/// The same, where the old name of a group may count as well.
+pub fn parse_file_of(groups: Groups, file: &str, text: &str) -> Parsed {
+    read::file(file, text, groups)
+}
+
+/// One object as an API server sends it, which says by itself which names of groups count; `file` is what problems and origins
+/// call it.
 pub fn parse_json(file: &str, object: serde_json::Value) -> Parsed {
-    read::tree(file, &json::tree(object))
+    read::tree(file, &json::tree(object), Groups::Legacy)
 }
 
 impl fmt::Display for Origin {

@@ -6,7 +6,7 @@ use super::report::{Field, Report, check_name, is_label};
 use super::yaml::{Node, Value, short};
 use super::{Kind, Object, ObjectKey};
 use crate::policy;
-use crate::smi;
+use crate::smi::{self, Groups};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -40,9 +40,14 @@ const KNOWN: &[(&str, &str, Kind)] = &[
 ];
 
 /// The object a tree describes. `api_version` and `kind` stand in where a list's item omits them.
-pub(super) fn build(node: &Node, api_version: Option<&str>, kind: Option<&str>) -> Outcome {
+pub(super) fn build(
+    node: &Node,
+    api_version: Option<&str>,
+    kind: Option<&str>,
+    groups: Groups,
+) -> Outcome {
     let mut report = Report::default();
-    let (key, object) = match read(node, api_version, kind, &mut report) {
+    let (key, object) = match read(node, (api_version, kind), groups, &mut report) {
         Some((key, object)) => (Some(key), object),
         None => (None, None),
     };
@@ -57,7 +62,12 @@ pub(super) fn build(node: &Node, api_version: Option<&str>, kind: Option<&str>) 
 
 type Read = Option<(ObjectKey, Option<Object>)>;
 
-fn read(node: &Node, api_version: Option<&str>, kind: Option<&str>, report: &mut Report) -> Read {
+fn read(
+    node: &Node,
+    (api_version, kind): (Option<&str>, Option<&str>),
+    groups: Groups,
+    report: &mut Report,
+) -> Read {
     let root = Field::root(node);
     if !matches!(node.value, Value::Map(_)) {
         report.error(
@@ -83,7 +93,7 @@ fn read(node: &Node, api_version: Option<&str>, kind: Option<&str>, report: &mut
     {
         return read_own(node, version, kind, report);
     }
-    match smi::lookup(api_version, kind) {
+    match smi::lookup(api_version, kind, groups) {
         smi::Lookup::Known(version, known) => read_smi(node, version, known, report),
         smi::Lookup::Unsupported {
             field,

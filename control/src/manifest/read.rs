@@ -4,6 +4,7 @@ use super::object::{self, Outcome};
 use super::report::Finding;
 use super::yaml::{Document, MAX_DOCUMENTS, Node, documents};
 use super::{Loaded, MAX_FILE, ObjectKey, Origin, Parsed, Problem, Severity};
+use crate::smi::Groups;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ const MAX_PROBLEMS: usize = 200;
 const MAX_LISTS: usize = 4;
 
 /// Reads a file.
-pub(super) fn file(file: &str, text: &str) -> Parsed {
+pub(super) fn file(file: &str, text: &str, groups: Groups) -> Parsed {
     let mut reader = Reader {
         file: file.into(),
+        groups,
         parsed: Parsed::default(),
         places: HashMap::new(),
     };
@@ -47,9 +49,10 @@ pub(super) fn file(file: &str, text: &str) -> Parsed {
 }
 
 /// Reads one object that is a tree already.
-pub(super) fn tree(file: &str, node: &Node) -> Parsed {
+pub(super) fn tree(file: &str, node: &Node, groups: Groups) -> Parsed {
     let mut reader = Reader {
         file: file.into(),
+        groups,
         parsed: Parsed::default(),
         places: HashMap::new(),
     };
@@ -59,6 +62,7 @@ pub(super) fn tree(file: &str, node: &Node) -> Parsed {
 
 struct Reader {
     file: Arc<str>,
+    groups: Groups,
     parsed: Parsed,
     /// Where an object stands in `parsed.loaded`.
     places: HashMap<ObjectKey, usize>,
@@ -114,7 +118,12 @@ impl Reader {
     }
 
     fn object(&mut self, node: &Node, line: u32, item_of: Option<(&str, &str)>) {
-        let outcome = object::build(node, item_of.map(|of| of.0), item_of.map(|of| of.1));
+        let outcome = object::build(
+            node,
+            item_of.map(|of| of.0),
+            item_of.map(|of| of.1),
+            self.groups,
+        );
         let name = outcome
             .key
             .as_ref()

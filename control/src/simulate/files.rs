@@ -2,6 +2,7 @@
 //! state, the others are taken over; what is no longer there is deleted.
 
 use crate::manifest::{Loaded, ObjectKey, Origin, Problem};
+use crate::smi::Groups;
 use crate::source::Event;
 use crate::source::folders::{Content, Folders};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +36,15 @@ const STATE: usize = 1;
 impl Files {
     /// Files that are there in every state.
     pub fn new(base: Vec<File>) -> Self {
-        let mut files = Self::default();
+        Self::of(Groups::Current, base)
+    }
+
+    /// The same, where the old name of a group may count as well.
+    pub fn of(groups: Groups, base: Vec<File>) -> Self {
+        let mut files = Self {
+            folders: Folders::new(groups),
+            ..Self::default()
+        };
         base.into_iter().for_each(|file| files.set(BASE, file));
         files.take();
         files
@@ -81,11 +90,11 @@ impl Files {
     fn take(&mut self) {
         for event in self.folders.events() {
             match event {
-                Event::Apply(mut loaded) => {
+                Event::Apply(mut loaded) | Event::ApplyLegacy(mut loaded) => {
                     self.show(&mut loaded.origin);
                     self.objects.insert(loaded.key.clone(), loaded);
                 }
-                Event::Delete(key) => drop(self.objects.remove(&key)),
+                Event::Delete(key) | Event::DeleteLegacy(key) => drop(self.objects.remove(&key)),
                 Event::Problems { file, mut problems } => {
                     for problem in &mut problems {
                         self.show(&mut problem.origin);

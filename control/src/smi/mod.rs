@@ -43,6 +43,21 @@ pub const ACCESS_GROUP: &str = "access.smi-spec.io";
 /// The group of HTTPRouteGroup, TCPRoute and UDPRoute.
 pub const SPECS_GROUP: &str = "specs.smi-spec.io";
 
+/// What SMI's first releases called it; they had HTTPRouteGroup and TCPRoute, in `v1alpha1`.
+pub const LEGACY_SPECS_GROUP: &str = "spec.smi-spec.io";
+/// The kinds that were in it.
+pub const LEGACY_KINDS: [Kind; 2] = [Kind::HttpRouteGroup, Kind::TcpRoute];
+
+/// Which names of groups count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Groups {
+    /// Those of today.
+    #[default]
+    Current,
+    /// [`LEGACY_SPECS_GROUP`] as well.
+    Legacy,
+}
+
 /// A kind of SMI and the versions it is read in.
 #[derive(Debug)]
 pub struct Supported {
@@ -144,11 +159,13 @@ pub enum Lookup {
 }
 
 /// Is it SMI, and can it be read (D33)?
-pub fn lookup(api_version: &str, kind: &str) -> Lookup {
+pub fn lookup(api_version: &str, kind: &str, groups: Groups) -> Lookup {
     let Some((group, version)) = api_version.split_once('/') else {
         return Lookup::NotSmi;
     };
-    // The first releases called the specs group `spec.smi-spec.io`.
+    if group == LEGACY_SPECS_GROUP {
+        return legacy(version, kind, groups);
+    }
     if !(group.ends_with(".smi-spec.io") || group == "smi-spec.io") {
         return Lookup::NotSmi;
     }
@@ -166,6 +183,28 @@ pub fn lookup(api_version: &str, kind: &str) -> Lookup {
             ),
             kind: Some(row.kind.clone()),
         },
+    }
+}
+
+/// What is in the group of the first releases.
+fn legacy(version: &str, kind: &str, groups: Groups) -> Lookup {
+    let known = LEGACY_KINDS.into_iter().find(|it| it.as_str() == kind);
+    let refused = |why: &str| Lookup::Unsupported {
+        field: "apiVersion",
+        message: format!(
+            "{LEGACY_SPECS_GROUP} is what the first releases called {SPECS_GROUP}; {why}"
+        ),
+        kind: known.clone(),
+    };
+    let is_first = version == V1Alpha1.as_str();
+    match (groups, &known) {
+        (Groups::Current, _) => {
+            refused("write that, or let the old name count too (weft-control --legacy-spec-group)")
+        }
+        (Groups::Legacy, Some(kind)) if is_first => Lookup::Known(V1Alpha1, kind.clone()),
+        (Groups::Legacy, _) => {
+            refused("by that name there are HTTPRouteGroup and TCPRoute in v1alpha1")
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Event;
 use super::scan::{Look, Scanner, is_manifest};
+use crate::smi::Groups;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -24,30 +25,30 @@ const BURST: Duration = Duration::from_millis(30);
 /// The first events end with [`Event::Synced`]. A folder that is missing is reported, and waited for.
 pub fn watch(dirs: Vec<PathBuf>, tx: mpsc::Sender<Vec<Event>>) -> JoinHandle<()> {
     let (_, nobody) = mpsc::channel(1);
-    watch_and_answer(dirs, tx, nobody)
+    watch_and_answer(dirs, Groups::Current, tx, nobody)
 }
 
 /// As [`watch`]. Who sends a number is answered by [`Event::Reached`] with it (or a later one) after the events of all that
 /// was in the folders by then.
 pub fn watch_and_answer(
     dirs: Vec<PathBuf>,
+    groups: Groups,
     tx: mpsc::Sender<Vec<Event>>,
     asks: mpsc::Receiver<u64>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let bell = Bell::new();
-        follow(dirs, tx, bell, asks).await;
+        follow(Scanner::new(dirs, groups), tx, bell, asks).await;
     })
 }
 
 /// Without a bell the folders are polled.
 async fn follow(
-    dirs: Vec<PathBuf>,
+    mut scanner: Scanner,
     tx: mpsc::Sender<Vec<Event>>,
     bell: Option<Arc<Bell>>,
     mut asks: mpsc::Receiver<u64>,
 ) {
-    let mut scanner = Scanner::new(dirs);
     let mut asked = None;
     loop {
         // Before the look, which then sees whatever was there when it was asked for.
@@ -213,7 +214,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tx, mut events) = mpsc::channel(16);
         let (asks, asked) = mpsc::channel(1);
-        tokio::spawn(follow(vec![dir.path().to_owned()], tx, None, asked));
+        let scanner = Scanner::new(vec![dir.path().to_owned()], Groups::Current);
+        tokio::spawn(follow(scanner, tx, None, asked));
         assert_eq!(events.recv().await.unwrap(), [Event::Synced]);
         let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
         std::fs::write(dir.path().join("a.yaml"), text).unwrap();

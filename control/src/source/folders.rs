@@ -2,7 +2,10 @@
 //! object is broken.
 
 use super::Event;
-use crate::manifest::{Loaded, Object, ObjectKey, Origin, Problem, Severity, parse_file};
+use crate::manifest::{
+    Loaded, Object, ObjectKey, Origin, Parsed, Problem, Severity, parse_file_of,
+};
+use crate::smi::Groups;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ pub struct Folders {
     /// What the receiver knows.
     announced: BTreeMap<ObjectKey, Loaded>,
     complaints: BTreeMap<FileId, Vec<Problem>>,
+    groups: Groups,
     /// What has to be looked at before the next events.
     touched: BTreeSet<ObjectKey>,
     changed: BTreeSet<FileId>,
@@ -42,6 +46,14 @@ struct File {
 }
 
 impl Folders {
+    /// Without files yet.
+    pub fn new(groups: Groups) -> Self {
+        Self {
+            groups,
+            ..Self::default()
+        }
+    }
+
     /// Takes note of a file. What follows from it is told by [`Folders::events`].
     pub fn set(&mut self, folder: usize, file: &str, content: Content<'_>) {
         let id: FileId = (folder, file.into());
@@ -49,7 +61,9 @@ impl Folders {
         let new = match content {
             Content::Gone => None,
             Content::Unreadable(why) => Some(unreadable(old.objects.clone(), &id.1, why)),
-            Content::Text(text) => Some(parsed(&old.objects, file, text)),
+            Content::Text(text) => {
+                Some(parsed(&old.objects, parse_file_of(self.groups, file, text)))
+            }
         };
         for key in old.objects.into_keys() {
             self.unlist(&key, &id);
@@ -175,8 +189,7 @@ fn unreadable(objects: BTreeMap<ObjectKey, Loaded>, file: &Arc<str>, why: &str) 
     }
 }
 
-fn parsed(old: &BTreeMap<ObjectKey, Loaded>, file: &str, text: &str) -> File {
-    let parsed = parse_file(file, text);
+fn parsed(old: &BTreeMap<ObjectKey, Loaded>, parsed: Parsed) -> File {
     let relevant = |loaded: &Loaded| !matches!(loaded.object, Object::Other { .. });
     let mut objects: BTreeMap<ObjectKey, Loaded> = parsed
         .loaded

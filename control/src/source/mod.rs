@@ -15,6 +15,10 @@ pub enum Event {
     Apply(Loaded),
     /// An object is gone.
     Delete(ObjectKey),
+    /// An object is new or different that is written under the old name of its group: it stands in for one that is not there.
+    ApplyLegacy(Loaded),
+    /// Such an object is gone.
+    DeleteLegacy(ObjectKey),
     /// All that is wrong with one file now; empty: nothing any more.
     Problems {
         /// The file.

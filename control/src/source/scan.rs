@@ -3,6 +3,7 @@
 use super::Event;
 use super::folders::{Content, Folders};
 use crate::manifest::MAX_FILE;
+use crate::smi::Groups;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
@@ -62,10 +63,10 @@ struct Walk {
 
 impl Scanner {
     /// Nothing is looked at yet.
-    pub(super) fn new(dirs: Vec<PathBuf>) -> Self {
+    pub(super) fn new(dirs: Vec<PathBuf>, groups: Groups) -> Self {
         Scanner {
             dirs,
-            folders: Folders::default(),
+            folders: Folders::new(groups),
             seen: HashMap::new(),
             first: true,
         }

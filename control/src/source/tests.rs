@@ -32,7 +32,8 @@ fn told(event: &Event) -> String {
             }
             _ => format!("+{}", loaded.key),
         },
-        Event::Delete(key) => format!("-{}", key.name),
+        Event::Delete(key) | Event::DeleteLegacy(key) => format!("-{}", key.name),
+        Event::ApplyLegacy(loaded) => format!("~{}", loaded.key),
         Event::Problems { file, problems } => format!("!{file} {}", problems.len()),
         Event::Synced => "synced".to_owned(),
         Event::Reached(number) => format!("reached {number}"),

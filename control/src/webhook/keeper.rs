@@ -27,6 +27,8 @@ pub const WEBHOOK_CA_SECRET: &str = "weft-webhook-ca";
 pub const INJECTOR: &str = "weft-injector";
 /// The ValidatingWebhookConfiguration.
 pub const VALIDATOR: &str = "weft-validator";
+/// The same for objects under the old name of their group, where it counts.
+pub const LEGACY_VALIDATOR: &str = "weft-validator-legacy";
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -201,6 +203,7 @@ fn places() -> Vec<Place> {
     let mut places = vec![
         webhooks("mutatingwebhookconfigurations", INJECTOR),
         webhooks("validatingwebhookconfigurations", VALIDATOR),
+        webhooks("validatingwebhookconfigurations", LEGACY_VALIDATOR),
     ];
     places.extend(converted().map(|name| Place {
         url: format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"),

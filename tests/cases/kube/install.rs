@@ -3,10 +3,12 @@
 //! one of type ExternalName to `localhost`, with another port.
 
 mod checked;
+mod legacy;
 mod rotated;
 mod tools;
 
 pub(super) use checked::checks;
+pub(super) use legacy::legacy;
 pub(super) use rotated::rotates;
 
 use anyhow::{Context, Result, ensure};
@@ -42,7 +44,11 @@ fn meshctl(words: &[&str]) -> Result<String> {
 
 /// An installation whose Service leads to this port of the host.
 fn install(port: u16) -> Result<String> {
-    let text = meshctl(&["install", "--set", "metricsApi=false"])?;
+    install_with(port, &[])
+}
+
+fn install_with(port: u16, more: &[&str]) -> Result<String> {
+    let text = meshctl(&[&["install", "--set", "metricsApi=false"], more].concat())?;
     let text = text.replace("8443", &port.to_string());
     let service = json!({
         "apiVersion": "v1", "kind": "Service",

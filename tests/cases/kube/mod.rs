@@ -67,6 +67,11 @@ pub(crate) const CASES: &[Case] = &[
         install::converts,
     ),
     (
+        "install::the_old_name_of_a_group_counts_where_it_is_chosen",
+        &[],
+        install::legacy,
+    ),
+    (
         "install::a_check_says_what_works_and_what_does_not",
         &[],
         install::checks,

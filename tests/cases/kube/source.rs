@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use weft_control::index::Index;
 use weft_control::manifest::{Kind, Object, ObjectKey};
+use weft_control::smi::Groups;
 use weft_control::views::{self, Mesh, ViewKey};
 
 pub(super) fn comes_again() -> Result<()> {
@@ -85,6 +86,7 @@ fn followed(story: fn(&Kube, &Index) -> Result<()>) -> Result<()> {
         let (tx, mut events) = mpsc::channel(16);
         let _source = weft_control::source::kube::watch(
             client(&kube.kubeconfig()).await?,
+            Groups::Current,
             tx,
             Arc::default(),
         );

@@ -221,13 +221,21 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Result<ExitCode> {
         definitions: args.keep_crds,
         namespace: args.keep_namespace,
     };
+    let settings = args.cluster.settings(&args.namespace);
+    let values = match args.all {
+        true => None,
+        false => block_on(async {
+            let live = install::live::Live::open(&settings).await?;
+            live.values(&args.namespace).await
+        })
+        .ok(),
+    };
     let install = Install {
         namespace: args.namespace.clone(),
-        values: Values::default(),
+        values: values.unwrap_or_default(),
     };
     let mut objects = objects_to_delete(&install, keep);
     if !args.all {
-        let settings = args.cluster.settings(&args.namespace);
         let present = block_on(async {
             let live = install::live::Live::open(&settings).await?;
             live.present(objects.clone()).await

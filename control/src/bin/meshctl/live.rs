@@ -17,6 +17,7 @@ use weft_control::kube::connect;
 use weft_control::live::{Answers, Requests, cluster};
 use weft_control::manifest::{ObjectKey, Problem, Severity};
 use weft_control::simulate::{Answer, Completed, Files, Simulation, question};
+use weft_control::smi::Groups;
 use weft_control::source::kube::once;
 use weft_control::traffic::api::{SIMULATE, encoded};
 use weft_control::views::Mesh;
@@ -45,6 +46,9 @@ pub(crate) struct State {
     /// Trust domain of the mesh [default: that of the running mesh; cluster.local for files]
     #[arg(long, value_name = "NAME")]
     trust_domain: Option<String>,
+    /// Let HTTPRouteGroup and TCPRoute of spec.smi-spec.io/v1alpha1 in the files count as those of specs.smi-spec.io
+    #[arg(long, requires = "filename")]
+    legacy_spec_group: bool,
     #[command(flatten)]
     running: Running,
 }
@@ -117,7 +121,8 @@ impl State {
 
     /// The files.
     pub(crate) fn files(&self) -> Result<Files> {
-        Ok(Files::new(manifests::read(&self.filename)?))
+        let groups = groups(self.legacy_spec_group);
+        Ok(Files::of(groups, manifests::read(&self.filename)?))
     }
 
     /// What answers.
@@ -143,10 +148,10 @@ impl State {
     /// Everything that a controller would read.
     async fn read(&self, settings: &connect::Settings) -> Result<Source<'static>> {
         let client = connect::client(settings).await.map_err(Unreachable)?;
-        let events = tokio::time::timeout(PATIENCE, once::read(&client)).await;
+        let (mesh, groups) = self.installed(client.clone(), &settings.namespace).await;
+        let events = tokio::time::timeout(PATIENCE, once::read(&client, groups)).await;
         let events = events.unwrap_or_else(|_| Err(anyhow!("the API server takes too long")));
         let events = events.map_err(Unreachable)?;
-        let mesh = self.installed(client, &settings.namespace).await;
         let index = Index::new(mesh, []);
         index.apply(events);
         let simulation = Simulation::of(Completed::of(index.read(Clone::clone)));
@@ -155,10 +160,15 @@ impl State {
     }
 
     /// What holds for the whole mesh, as far as the installation says it.
-    async fn installed(&self, client: weft_control::kube::Client, namespace: &str) -> Mesh {
-        let mut mesh = self.mesh();
+    async fn installed(
+        &self,
+        client: weft_control::kube::Client,
+        namespace: &str,
+    ) -> (Mesh, Groups) {
+        let (mut mesh, mut legacy) = (self.mesh(), false);
         match Live::new(client).values(namespace).await {
             Ok(values) => {
+                legacy = values.get("legacySpecGroup") == true;
                 let text = |key| values.get(key).as_str().map(str::to_owned);
                 let access = text("access").and_then(|it| weft_control::live::access(&it).ok());
                 if let (None, Some(access)) = (self.access, access) {
@@ -174,7 +184,14 @@ impl State {
             ),
             Err(_) => {}
         }
-        mesh
+        (mesh, groups(legacy))
+    }
+}
+
+fn groups(legacy: bool) -> Groups {
+    match legacy {
+        true => Groups::Legacy,
+        false => Groups::Current,
     }
 }
 

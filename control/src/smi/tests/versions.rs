@@ -52,7 +52,7 @@ fn d33_versions_and_kinds() {
             "spec.smi-spec.io/v1alpha4",
             "HTTPRouteGroup",
             "apiVersion",
-            "not a supported group of SMI",
+            "what the first releases called specs.smi-spec.io",
         ),
         (
             "access.smi-spec.io/v1alpha3",
@@ -378,5 +378,42 @@ fn the_readme_lists_what_is_supported() {
             readme.lines().any(|line| line.starts_with(&start)),
             "{start}"
         );
+    }
+}
+
+#[test]
+fn the_old_name_of_the_group_counts_where_it_is_asked_for() {
+    use crate::manifest::parse_file_of;
+    use crate::smi::Groups;
+    let of = |version: &str, kind: &str, rest: &str| {
+        format!(
+            "apiVersion: spec.smi-spec.io/{version}\nkind: {kind}\nmetadata: {{name: g}}\n{rest}\n"
+        )
+    };
+    let group = of(
+        "v1alpha1",
+        "HTTPRouteGroup",
+        "matches: [{name: all, pathRegex: /a}]",
+    );
+    let route = of("v1alpha1", "TCPRoute", "");
+    for text in [&group, &route] {
+        let old = parse_file_of(Groups::Legacy, "t", text);
+        let new = parse_file_of(Groups::Current, "t", &text.replace("spec.smi", "specs.smi"));
+        assert_eq!(old, new, "it is the same object");
+        assert_eq!((old.loaded.len(), old.problems.len()), (1, 0));
+        let refused = parse_file_of(Groups::Current, "t", text);
+        assert_eq!((refused.loaded.len(), refused.broken.len()), (0, 1));
+        assert_eq!(refused.problems[0].field.as_deref(), Some("apiVersion"));
+        let hint = "(weft-control --legacy-spec-group)";
+        assert!(refused.problems[0].message.contains(hint));
+    }
+    // Nothing that was never in it.
+    for text in [
+        of("v1alpha2", "HTTPRouteGroup", "matches: []"),
+        of("v1alpha1", "UDPRoute", ""),
+    ] {
+        let parsed = parse_file_of(Groups::Legacy, "t", &text);
+        assert_eq!(parsed.loaded, [], "{text}");
+        assert_eq!(parsed.problems[0].field.as_deref(), Some("apiVersion"));
     }
 }

@@ -59,7 +59,8 @@ impl Feed {
 
     /// An object is there, as it was listed or as it now is.
     pub fn apply(&mut self, mut object: Value, events: &mut Vec<Event>) {
-        let whole = self.watched.custom.then(|| object.clone());
+        let has_status = self.watched.custom && !self.watched.legacy;
+        let whole = has_status.then(|| object.clone());
         trim(self.watched.kind, &mut object);
         let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
         let file = origin(self.watched, &object);
@@ -76,7 +77,7 @@ impl Feed {
         // What was valid before stays in force, but only of the same object (D37).
         let other = before.is_some_and(|before| before.uid != uid);
         if other && parsed.loaded.is_empty() {
-            events.push(Event::Delete(key.clone()));
+            events.push(self.gone(&key));
         }
         let (was, is) = (
             before.is_some_and(|it| it.troubled),
@@ -88,7 +89,11 @@ impl Feed {
             troubled: is,
         };
         self.known.insert(key, known);
-        events.extend(parsed.loaded.drain(..).map(Event::Apply));
+        let applied = match self.watched.legacy {
+            false => Event::Apply,
+            true => Event::ApplyLegacy,
+        };
+        events.extend(parsed.loaded.drain(..).map(applied));
         if was || is {
             events.push(problems(file, parsed));
         }
@@ -128,12 +133,21 @@ impl Feed {
         let Some(known) = self.known.remove(key) else {
             return;
         };
-        self.ledger.forget(key);
+        if !self.watched.legacy {
+            self.ledger.forget(key);
+        }
         if known.troubled {
             let file = self.watched.origin(&key.namespace, &key.name);
             events.push(problems(file.into(), Parsed::default()));
         }
-        events.push(Event::Delete(key.clone()));
+        events.push(self.gone(key));
+    }
+
+    fn gone(&self, key: &ObjectKey) -> Event {
+        match self.watched.legacy {
+            false => Event::Delete(key.clone()),
+            true => Event::DeleteLegacy(key.clone()),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ fn told(events: &[Event]) -> Vec<String> {
     let line = |event: &Event| match event {
         Event::Apply(loaded) => format!("+{}", loaded.key.name),
         Event::Delete(key) => format!("-{}", key.name),
+        Event::ApplyLegacy(loaded) => format!("+legacy {}", loaded.key.name),
+        Event::DeleteLegacy(key) => format!("-legacy {}", key.name),
         Event::Problems { problems, .. } => format!("!{}", problems.len()),
         Event::Synced => "synced".into(),
         Event::Reached(number) => format!("reached {number}"),
@@ -122,4 +124,22 @@ fn a_troubled_object_that_goes_takes_its_problems_along() {
     feed.apply(bad.clone(), &mut events);
     feed.delete(&bad, &mut events);
     assert_eq!(told(&events), ["!1", "!0", "-a"]);
+}
+
+#[test]
+fn what_has_the_old_name_of_its_group_has_no_status_and_says_what_it_is() {
+    let ledger = Arc::<Ledger>::default();
+    let mut feed = Feed::new(&super::super::kinds::LEGACY[0], ledger.clone());
+    let group = json!({
+        "apiVersion": "spec.smi-spec.io/v1alpha1", "kind": "HTTPRouteGroup",
+        "metadata": {"name": "g", "namespace": "default", "uid": "1", "generation": 1},
+        "matches": [{"name": "all", "pathRegex": "/a"}],
+    });
+    let now = Instant::now();
+    let (told, _) = list(&mut feed, std::slice::from_ref(&group), now);
+    assert_eq!(told, ["+legacy g"]);
+    let mut events = Vec::new();
+    feed.delete(&group, &mut events);
+    assert_eq!(self::told(&events), ["-legacy g"]);
+    assert!(ledger.keys().is_empty());
 }

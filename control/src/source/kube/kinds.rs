@@ -1,7 +1,7 @@
 //! Which kinds are watched, and in which version each is asked for.
 
 use crate::manifest::{Kind, ObjectKey};
-use crate::smi;
+use crate::smi::{self, Groups};
 
 /// A kind that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Watched {
     pub versions: &'static [&'static str],
     /// Defined by a CustomResourceDefinition, which may be missing.
     pub custom: bool,
+    /// Of a group under its old name: these objects stand in for others, and have no status.
+    pub legacy: bool,
 }
 
 /// Every version an SMI group ever had, the one that is stored first: read like that, nothing depends on conversion.
@@ -50,6 +52,21 @@ pub const WATCHED: &[Watched] = &[
     custom(OWN_GROUP, "ServicePolicy", "servicepolicies", &["v1alpha1"]),
 ];
 
+/// What is watched besides, where the old name of a group counts too.
+pub const LEGACY: &[Watched] = &[
+    legacy("HTTPRouteGroup", "httproutegroups"),
+    legacy("TCPRoute", "tcproutes"),
+];
+
+/// What is watched where these names of groups count.
+pub fn watched(groups: Groups) -> impl Iterator<Item = &'static Watched> {
+    let legacy = match groups {
+        Groups::Current => &[],
+        Groups::Legacy => LEGACY,
+    };
+    WATCHED.iter().chain(legacy)
+}
+
 /// The same kinds, as the index knows them.
 const KINDS: [Kind; 12] = [
     Kind::Namespace,
@@ -73,6 +90,18 @@ const fn native(group: &'static str, kind: &'static str, plural: &'static str) -
         plural,
         versions: V1,
         custom: false,
+        legacy: false,
+    }
+}
+
+const fn legacy(kind: &'static str, plural: &'static str) -> Watched {
+    Watched {
+        group: smi::LEGACY_SPECS_GROUP,
+        kind,
+        plural,
+        versions: &["v1alpha1"],
+        custom: true,
+        legacy: true,
     }
 }
 
@@ -88,6 +117,7 @@ const fn custom(
         plural,
         versions,
         custom: true,
+        legacy: false,
     }
 }
 
@@ -104,7 +134,7 @@ impl Watched {
     pub fn readable(&self) -> impl Iterator<Item = &'static str> {
         let smi = self.group.ends_with(".smi-spec.io");
         self.versions.iter().copied().filter(move |version| {
-            let known = || smi::lookup(&self.api_version(version), self.kind);
+            let known = || smi::lookup(&self.api_version(version), self.kind, Groups::Legacy);
             !smi || matches!(known(), smi::Lookup::Known(..))
         })
     }
@@ -127,6 +157,14 @@ impl Watched {
     pub fn of(kind: &Kind) -> Option<&'static Self> {
         WATCHED.iter().find(|watched| watched.kind == kind.as_str())
     }
+}
+
+/// Does this stand for an object that is written under the old name of its group?
+pub fn is_legacy(origin: &str) -> bool {
+    let resource = origin
+        .strip_prefix(ORIGIN)
+        .and_then(|it| it.split_once('/'));
+    resource.is_some_and(|(resource, _)| LEGACY.iter().any(|it| it.resource() == resource))
 }
 
 /// The object that [`Watched::origin`] stands for.
@@ -156,6 +194,13 @@ mod tests {
             let key = ObjectKey::new(kind, namespace, "web");
             assert_eq!(from_origin(&origin), Some(key));
         }
+        for watched in LEGACY {
+            let origin = watched.origin("default", "web");
+            assert_eq!(from_origin(&origin), None, "it has no status of ours");
+            assert!(is_legacy(&origin) && watched.readable().eq(["v1alpha1"]));
+        }
+        let current = WATCHED.iter().map(|it| it.origin("default", "web"));
+        assert!(!current.into_iter().any(|it| is_legacy(&it)));
         for other in ["web.yaml", "kubernetes:", "kubernetes:others/web"] {
             assert_eq!(from_origin(other), None, "{other}");
         }

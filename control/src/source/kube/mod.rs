@@ -20,9 +20,10 @@ mod tests;
 pub mod trim;
 
 use super::Event;
+use crate::smi::Groups;
 use feed::Feed;
 use futures_util::{FutureExt, Stream, StreamExt};
-use kinds::{WATCHED, Watched};
+use kinds::{Watched, watched};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, watcher};
@@ -48,11 +49,16 @@ const MISSING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)]
 const BATCH: usize = 512;
 
 /// Watches every kind until the receiver is dropped. The ledger is kept for whoever writes status. [`Event::Synced`] follows when each kind was listed once.
-pub fn watch(client: Client, tx: mpsc::Sender<Vec<Event>>, ledger: Arc<Ledger>) -> JoinHandle<()> {
+pub fn watch(
+    client: Client,
+    groups: Groups,
+    tx: mpsc::Sender<Vec<Event>>,
+    ledger: Arc<Ledger>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let untold = Arc::new(AtomicUsize::new(WATCHED.len()));
+        let untold = Arc::new(AtomicUsize::new(watched(groups).count()));
         let mut kinds = JoinSet::new();
-        for watched in WATCHED {
+        for watched in watched(groups) {
             let follower = Follower {
                 client: client.clone(),
                 feed: Feed::new(watched, ledger.clone()),

@@ -2,10 +2,11 @@
 
 use super::super::Event;
 use super::feed::Feed;
-use super::kinds::{WATCHED, Watched};
+use super::kinds::{WATCHED, Watched, watched};
 use super::ledger::Ledger;
 use super::{PAGE, json, served};
 use crate::manifest::ObjectKey;
+use crate::smi::Groups;
 use anyhow::{Context, Result};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 pub type Generations = BTreeMap<ObjectKey, (String, i64)>;
 
 /// Everything that is watched, as events for an index. A kind that is not served has no objects.
-pub async fn read(client: &Client) -> Result<Vec<Event>> {
-    read_into(client, &Arc::default(), |_| true).await
+pub async fn read(client: &Client, groups: Groups) -> Result<Vec<Event>> {
+    read_all(client, &Arc::default(), watched(groups)).await
 }
 
 /// The kinds that are wanted; the ledger then knows what their status says.
@@ -28,8 +29,17 @@ pub async fn read_into(
     ledger: &Arc<Ledger>,
     wanted: impl Fn(&Watched) -> bool,
 ) -> Result<Vec<Event>> {
+    let kinds = WATCHED.iter().filter(|watched| wanted(watched));
+    read_all(client, ledger, kinds).await
+}
+
+async fn read_all(
+    client: &Client,
+    ledger: &Arc<Ledger>,
+    kinds: impl Iterator<Item = &'static Watched>,
+) -> Result<Vec<Event>> {
     let mut events = Vec::new();
-    for watched in WATCHED.iter().filter(|watched| wanted(watched)) {
+    for watched in kinds {
         let what = || format!("cannot read {}", watched.resource());
         let Some(resource) = served(client, watched).await.with_context(what)? else {
             continue;

@@ -139,7 +139,12 @@ async fn story(answers: Vec<Answer>) -> (BTreeSet<String>, Vec<String>) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let (tx, mut events) = mpsc::channel(16);
-    let _source = watch(Client::new(service, "default"), tx, Arc::default());
+    let _source = watch(
+        Client::new(service, "default"),
+        Groups::Current,
+        tx,
+        Arc::default(),
+    );
     let mut known = BTreeSet::new();
     let mut lost = 0;
     // The clock stands still while anything is to do: after so long without a word everything was said.
@@ -153,7 +158,7 @@ async fn story(answers: Vec<Answer>) -> (BTreeSet<String>, Vec<String>) {
                 }
                 Event::Problems { problems, .. } => panic!("{problems:?}"),
                 Event::Synced => drop(known.insert("(synced)".into())),
-                Event::Reached(_) => {}
+                Event::Reached(_) | Event::ApplyLegacy(_) | Event::DeleteLegacy(_) => {}
             }
         }
     }
