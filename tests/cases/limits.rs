@@ -15,6 +15,11 @@ pub(crate) const CASES: &[Case] = &[
         connections,
     ),
     (
+        "silent_clients_of_one_address_leave_room_for_others",
+        &["curl", "setpriv"],
+        silent,
+    ),
+    (
         "connections_kept_for_later_have_a_limit",
         &["curl", "setpriv"],
         kept,
@@ -86,6 +91,30 @@ fn connections() -> anyhow::Result<()> {
     let closed = closed.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
     // 40 at once, 20 places, one of them taken by who is kept.
     ensure!(closed.is_some_and(|closed| closed >= 20), "{text}");
+    Ok(())
+}
+
+const SILENT: &str = r#"
+WEFT_PROXY_MAX_CONNECTIONS=20 proxy server
+ip netns exec server $app role echo 8080 &
+ready server
+ip -n client address add 10.1.0.3/24 dev eth0
+# past the client's own proxy, as only its user may
+stranger() { ip netns exec client setpriv --reuid=2102 --regid=2102 --clear-groups "$@"; }
+stranger bash -c 'for n in $(seq 15); do exec {fd}<>/dev/tcp/10.1.0.2/8080; done; echo $$; exec sleep 50' > $dir/held &
+until [ -s $dir/held ]; do sleep 0.1; done
+until metric server 'weft_errors_total{direction="inbound",code="E134"' | grep -q ' 5$'; do sleep 0.1; done
+echo "same $(stranger curl -s -o /dev/null -w '%{http_code}' http://10.1.0.2:8080/ || true)"
+echo "other $(stranger curl -s --interface 10.1.0.3 -o /dev/null -w '%{http_code}' http://10.1.0.2:8080/)"
+kill $(cat $dir/held)
+until [ "$(stranger curl -s -o /dev/null -w '%{http_code}' http://10.1.0.2:8080/)" = 403 ]; do sleep 0.1; done
+"#;
+
+fn silent() -> anyhow::Result<()> {
+    let text = harness::hand::run(SILENT)?;
+    ensure!(text.contains("same 000"), "{text}");
+    // Whoever is let in is judged: this one may not.
+    ensure!(text.contains("other 403"), "{text}");
     Ok(())
 }
 
