@@ -2,7 +2,7 @@
 
 use super::install::{Cluster, block_on};
 use super::observe::connect::{Node, Target};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -92,9 +92,13 @@ impl CheckArgs {
 
 /// A mesh without Kubernetes: what its controller says of itself and of the proxies.
 fn local(target: &Target) -> Report {
-    let status = target
-        .get("/status")
-        .and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
+    // Nothing else is asked in its place: a cluster that kubectl would ask is another mesh.
+    let is_there = target.is_named() || target.is_there();
+    let status = match is_there {
+        true => target.get("/status"),
+        false => Err(anyhow!("no node of meshctl local runs on this machine")),
+    };
+    let status = status.and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
     match status {
         Ok(status) => Report {
             sections: match target.traffic("window=10") {
