@@ -156,7 +156,7 @@ table! {
     MetricsTier "W142" "metrics-tier" Warning
         "The annotation config.weft.mesh/metrics is neither edges, routes nor endpoints; the default of the mesh is applied."
         "Write one of the three."
-    TcpProbe "W143" "tcp-probe" Warning
+    TcpProbe "W143" "tcp-probe" Info
         "A health probe by a mere connection always succeeds: the proxy takes the connection, whatever the application does."
         "Probe by httpGet, grpc or exec, or let the port bypass the mesh (config.weft.mesh/skip-inbound-ports)."
     NoUdp "W150" "udp" Warning
