@@ -153,8 +153,8 @@ fn faults() -> anyhow::Result<()> {
     })?;
     let (good, calls) = call(&mesh, 1000)?;
     println!("half aborted on purpose: {good} of {calls} answered well");
-    // 500 expected, standard deviation 16; four of them.
-    ensure!(calls == 1000 && (436..=564).contains(&good), "{good}");
+    // 500 expected; chance goes beyond this twice in ten million times.
+    ensure!(calls == 1000 && (418..=582).contains(&good), "{good}");
     mesh.delete("policy")?;
     eventually("none", || {
         ensure!(call(&mesh, 20)? == (20, 20));

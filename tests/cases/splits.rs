@@ -44,10 +44,10 @@ fn shares() -> anyhow::Result<()> {
         ensure!(share(&[], 50)?.0 > 0);
         Ok(())
     })?;
-    // 1,000 requests at 10 %: 100 expected, standard deviation 9.5; four of them.
+    // 1,000 requests at 10 %: 100 expected; chance goes beyond this once in ten million times.
     let (second, all) = share(&[], 1000)?;
     ensure!(
-        all == 1000 && (62..=138).contains(&second),
+        all == 1000 && (52..=154).contains(&second),
         "{second} of {all}"
     );
 

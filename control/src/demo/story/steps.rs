@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 const GLANCE: Duration = Duration::from_millis(500);
 /// Fewer answers than these tell nothing of a split.
 const TELLING: u64 = 40;
+/// Standard deviations within which a split seems to be in force: whoever is unlucky looks again.
+const SEEMS: f64 = 4.0;
+/// The same for the verdict, on which there is no second look: chance goes beyond it less than once in a million times.
+const SURE: f64 = 6.0;
 
 impl Teller<'_> {
     /// All of them, in the order in which they are told.
@@ -59,12 +63,12 @@ impl Teller<'_> {
         let wanted = f64::from(v2) / f64::from(v1 + v2);
         let settled = self.settle(&change, name, |seen| {
             let (count, total) = of_second(seen);
-            (total >= TELLING).then(|| within_binomial(count, total, wanted))
+            (total >= TELLING).then(|| within_binomial(SEEMS, count, total, wanted))
         })?;
         let end = self.watch(&settled, self.part(share), name)?;
         let failed = end.load.since(&change.load).failed();
         let (count, total) = of_second(&end.load.since(&settled.load));
-        let held = total > 0 && failed == 0 && within_binomial(count, total, wanted);
+        let held = total > 0 && failed == 0 && within_binomial(SURE, count, total, wanted);
         self.unexpected += failed;
         let expected = format!("v2 gets {:.0} %, 0 failed", wanted * 100.0);
         let share = 100.0 * count as f64 / total.max(1) as f64;
@@ -220,11 +224,11 @@ fn of_second(seen: &Seen) -> (u64, u64) {
     (second, seen.versions.values().sum())
 }
 
-/// Within four standard deviations (and one request) of what chance allows.
-fn within_binomial(count: u64, total: u64, wanted: f64) -> bool {
+/// Within so many standard deviations (and one request) of what chance allows.
+fn within_binomial(deviations: f64, count: u64, total: u64, wanted: f64) -> bool {
     let (total, count) = (total as f64, count as f64);
     let deviation = (total * wanted * (1.0 - wanted)).sqrt();
-    (count - total * wanted).abs() <= 4.0 * deviation + 1.0
+    (count - total * wanted).abs() <= deviations * deviation + 1.0
 }
 
 /// How many failed, and why the last one did.
@@ -243,15 +247,20 @@ fn last(look: &Look, failed: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::within_binomial;
+    use super::{SEEMS, SURE, within_binomial};
 
     #[test]
     fn chance_is_told_from_a_wrong_split() {
-        assert!(within_binomial(100, 1000, 0.1));
-        assert!(within_binomial(130, 1000, 0.1));
-        assert!(!within_binomial(150, 1000, 0.1));
-        assert!(!within_binomial(0, 1000, 0.1));
-        assert!(within_binomial(0, 1000, 0.0));
-        assert!(!within_binomial(500, 1000, 0.0));
+        for deviations in [SEEMS, SURE] {
+            let fits = |count, wanted| within_binomial(deviations, count, 1000, wanted);
+            assert!(fits(100, 0.1));
+            assert!(fits(130, 0.1));
+            assert!(!fits(160, 0.1));
+            assert!(!fits(0, 0.1));
+            assert!(fits(0, 0.0));
+            assert!(!fits(500, 0.0));
+        }
+        assert!(!within_binomial(SEEMS, 150, 1000, 0.1));
+        assert!(!within_binomial(SEEMS, 4, 40, 0.5), "the split before");
     }
 }
