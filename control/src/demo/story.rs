@@ -81,7 +81,9 @@ pub struct Latency {
 }
 
 /// Everything runs after this long, or never will.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
+/// Between two looks, at least.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Starts the mesh, tells the story, takes everything away again.
 pub fn run(options: &Options) -> anyhow::Result<Summary> {
@@ -183,13 +185,14 @@ impl<'a> Teller<'a> {
         })
     }
 
-    /// Looks on for this long; adds up what the proxies counted meanwhile.
+    /// Looks on for this long, and until anything was answered: a machine that stands still for a moment tells nothing. Adds up
+    /// what the proxies counted meanwhile.
     fn watch(&mut self, from: &Look, duration: Duration, title: &str) -> anyhow::Result<Look> {
         let start = Instant::now();
         let mut previous = from.clone();
         loop {
             let left = duration.saturating_sub(start.elapsed());
-            std::thread::sleep(left.min(Duration::from_secs(1)));
+            std::thread::sleep(left.clamp(BREATH, Duration::from_secs(1)));
             let now = self.look()?;
             self.add(
                 &since(&now.edges, &previous.edges),
@@ -205,7 +208,9 @@ impl<'a> Teller<'a> {
                 };
                 screen::show(&screen::draw(&previous, &now, &view));
             }
-            if start.elapsed() >= duration {
+            let over = start.elapsed().checked_sub(duration);
+            let heard = now.load.requests > from.load.requests;
+            if over.is_some_and(|over| heard || over > READY) {
                 return Ok(now);
             }
             previous = now;

@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 
 /// The most a body of this application may hold.
 const MAX_BODY: usize = 64 * 1024;
-/// How long one call may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(5);
+/// How long one call may take: more than a busy machine lets two of the programs on its way stand still.
+pub(super) const LIMIT: Duration = Duration::from_secs(15);
 
 pub(super) type Request = hyper::Request<Incoming>;
 pub(super) type Response<B = Full<Bytes>> = hyper::Response<B>;

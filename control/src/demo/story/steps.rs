@@ -124,6 +124,9 @@ impl Teller<'_> {
             .find(version);
         let pod = pod.context("no pod of colour-v1")?.name.clone();
         self.order(&pod, "on")?;
+        until(self.client, READY, |look| {
+            look.load.since(&before.load).failed() > 0
+        })?;
         let end = self.watch(&before, self.part(0.2), NAME)?;
         self.order(&pod, "off")?;
         let seen = end.load.since(&before.load);
