@@ -43,13 +43,24 @@ for ns in client server; do
   for i in $(seq 600); do ip netns exec $ns curl -sf -o /dev/null http://127.0.0.1:4191/ready && break; sleep 0.1; done
   ip netns exec $ns curl -s http://127.0.0.1:4191/ready
 done
-ip netns exec server tcpdump --immediate-mode -U -Z root -i eth0 -s 0 -w $dir/wire tcp port 8080 or tcp port 7000 2>/dev/null &
+# packets wait in a ring of places as large as the longest packet: by default there are eight of them
+ip netns exec server tcpdump --immediate-mode -B 65536 -U -Z root -i eth0 -s 65535 -w $dir/wire tcp port 8080 or tcp port 7000 2>/dev/null &
 dump=$!
 until [ -s $dir/wire ]; do sleep 0.1; done
+# whoever is first may come before an application listens
+for to in 10.1.9.9 10.1.0.2; do
+  until c curl -sf --max-time 60 -o /dev/null http://$to:8080/; do sleep 0.1; done
+  until [ "$(printf up | c timeout 60 nc -N $to 7000)" = upbye ]; do sleep 0.1; done
+done
 for to in 10.1.9.9 10.1.0.2; do
   c curl -sS --max-time 60 -H 'x-secret: for-your-ears' http://$to:8080/one; echo
   c curl -sS --max-time 60 -H 'x-secret: for-your-ears' --http2-prior-knowledge http://$to:8080/two; echo
   printf 'for-your-ears' | c timeout 60 nc -N $to 7000
+done
+# the proxy's own user is not redirected: once its words are in the file, so is everything before them
+until grep -qa end-of-the-capture $dir/wire; do
+  c setpriv --reuid=2102 --regid=2102 --clear-groups curl -s --max-time 60 -o /dev/null http://10.1.0.2:8080/end-of-the-capture || true
+  sleep 0.1
 done
 kill -INT $dump; wait $dump || true
 grep -c for-your-ears $dir/wire && { echo 'plaintext on the wire'; exit 1; }
