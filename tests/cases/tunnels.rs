@@ -29,15 +29,21 @@ proxy client; proxy server; peer=$pid
 for ns in client server; do ready $ns; done
 ip netns exec server $app role tcp 7000 & ip netns exec server $app role banner 25 &
 until [ "$(c sh -c 'printf up | timeout 30 nc -N 10.1.9.9 7000')" = upbye ]; do sleep 0.1; done
+sum() { metric $1 "$2" | awk '{ sum += $NF } END { print sum + 0 }'; }
+streams() { sum server 'weft_tunnel_streams_total{direction="inbound"'; }
 # many at once, of many sizes, each with its own bytes: what comes back is the same and the answer to the end
 for n in $(seq 40); do head -c $((n * n * 250)) /dev/urandom > $dir/sent.$n; done
-for n in $(seq 40); do c sh -c "timeout 180 nc -N 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
-wait ${calls[@]}
-for n in $(seq 40); do
-  [ "$( (cat $dir/sent.$n; echo bye) | sha256sum)" = "$(sha256sum < $dir/got.$n)" ] && echo same
+# a tunnel that takes a second to answer is done without: a busy machine may need more than one try to see them share one
+for try in $(seq 20); do
+  before=$(streams)
+  for n in $(seq 40); do c sh -c "timeout 180 nc -N 10.1.9.9 7000 < $dir/sent.$n > $dir/got.$n" & calls[$n]=$!; done
+  wait ${calls[@]}
+  for n in $(seq 40); do
+    [ "$( (cat $dir/sent.$n; echo bye) | sha256sum)" = "$(sha256sum < $dir/got.$n)" ] || { echo "$n came back otherwise"; exit 1; }
+  done
+  shared=$(($(streams) - before)) tunnels=$(sum client 'weft_tunnels_open{direction="outbound"')
+  if [ $shared -ge 40 ] && [ $tunnels = 1 ]; then echo "forty share one"; break; fi
 done
-metric client 'weft_tunnels_open{direction="outbound"' | sed 's/^/before /'
-metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/before /'
 # a stream that is open when the peer dies ends, and later ones find the new peer
 c bash -c "exec 3<>/dev/tcp/10.1.9.9/7000; echo held >&3; read -u 3 a; echo \$a > $dir/held; read -t 120 -u 3 b; echo \$? > $dir/ended" &
 until [ "$(cat $dir/held 2>/dev/null)" = held ]; do sleep 0.1; done
@@ -45,8 +51,7 @@ kill -9 $peer; { wait $peer || true; } 2>/dev/null
 until [ -s $dir/ended ]; do sleep 0.1; done
 [ "$(cat $dir/ended)" -le 128 ] || { echo 'the stream outlives its peer'; exit 1; }
 proxy server; ready server
-until [ "$(c sh -c 'printf again | timeout 30 nc -N 10.1.9.9 7000')" = againbye ]; do sleep 0.1; done
-metric server 'weft_tunnel_streams_total{direction="inbound"' | sed 's/^/after /'
+until [ "$(c sh -c 'printf again | timeout 30 nc -N 10.1.9.9 7000')" = againbye ] && [ $(streams) -ge 1 ]; do sleep 0.1; done
 # much of it, twice: the second time on a connection of its own
 head -c 5000000 /dev/urandom > $dir/much
 for n in 1 2; do
@@ -58,16 +63,12 @@ done
 
 fn whole() -> anyhow::Result<()> {
     let text = harness::hand::run(WHOLE)?;
-    let same = text.lines().filter(|line| *line == "same").count();
-    ensure!(same == 40, "{same} of 40 came back as they were: {text}");
+    ensure!(text.contains("forty share one"), "{text}");
     let value = |start: &str| -> f64 {
         let line = text.lines().find(|line| line.starts_with(start));
         let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
         value.unwrap_or(f64::NAN)
     };
-    ensure!(value("before weft_tunnels_open") == 1.0, "{text}");
-    ensure!(value("before weft_tunnel_streams_total") >= 41.0, "{text}");
-    ensure!(value("after weft_tunnel_streams_total") >= 1.0, "{text}");
     ensure!(text.matches("whole").count() == 2, "{text}");
     ensure!(
         value("much 1 weft_tunnel") == value("much 2 weft_tunnel"),
@@ -129,15 +130,19 @@ fn judged() -> anyhow::Result<()> {
         Ok(())
     })?;
     let (before, refused) = (streams()?, denied()?);
-    for _ in 0..3 {
+    // One whose tunnel is slow to answer gets a connection of its own.
+    let mut calls = 0.0;
+    eventually("three streams were opened", || {
         let answer = call()?;
-        ensure!(answer.stdout.is_empty(), "{answer:?}");
-    }
+        calls += 1.0;
+        assert!(answer.stdout.is_empty(), "denied: {answer:?}");
+        ensure!(streams()? >= before + 3.0, "{calls} calls");
+        Ok(())
+    })?;
+    let (streams, denied) = (streams()? - before, denied()? - refused);
     ensure!(
-        streams()? >= before + 3.0 && denied()? >= refused + 3.0,
-        "each stream was judged: {} of {} denied",
-        denied()? - refused,
-        streams()? - before
+        denied >= calls,
+        "each was judged: {denied} of {calls} denied, {streams} of them streams"
     );
     mesh.apply("allow", &allow_tcp("client", "bytes", 7000))?;
     answered()?;
