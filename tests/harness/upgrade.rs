@@ -46,9 +46,9 @@ for round in $(seq 10); do
   for ns in client server; do
     start $ns $((1 + round % 3)) --take-over
     until [ $(grep -c 'the old proxy lets its connections end' $dir/$ns.log) = $round ]; do sleep 0.05; done
-    # The admin port is the new one's, and it is ready at once.
-    metric $ns 'weft_upgrades_total{result="taken"' | grep -q ' 1$'
-    [ "$(ip netns exec $ns curl -s http://127.0.0.1:4191/ready)" = ready ]
+    # The admin port is the new one's (but for who came to the old one at this moment), and it is ready.
+    until metric $ns 'weft_upgrades_total{result="taken"' | grep -q ' 1$'; do sleep 0.05; done
+    until [ "$(ip netns exec $ns curl -s http://127.0.0.1:4191/ready)" = ready ]; do sleep 0.05; done
     old[${last[$ns]}]=${last[$ns]}; last[$ns]=$pid
   done
   touch $dir/upgraded
