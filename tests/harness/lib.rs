@@ -38,6 +38,7 @@ pub use weft_control::scrape::Scrape;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use weft_proxy_api::names::ports;
 
@@ -83,7 +84,7 @@ impl Answer {
 }
 
 impl Mesh {
-    /// Starts a node with these manifests and waits until every pod is ready.
+    /// Starts a node with these manifests and waits until every pod is ready, and known to be.
     pub fn up(access: Access, manifests: &[&str]) -> anyhow::Result<Self> {
         Self::up_with(access, manifests, |_| {})
     }
@@ -128,11 +129,18 @@ impl Mesh {
         })
     }
 
-    /// Waits until every pod is ready.
+    /// Waits until every pod is ready, and the controller has read that it is: what is asked for first is there.
     pub fn wait(&self) -> anyhow::Result<()> {
         self.client
             .wait(PATIENCE)
-            .with_context(|| format!("not ready: {}", self.describe()))
+            .with_context(|| format!("not ready: {}", self.describe()))?;
+        // Before it answers it reads what is written. What it says is another matter: some cases have proxies that are none.
+        Command::new(program("meshctl")?)
+            .args(["wait", "--timeout", "3s", "--state"])
+            .arg(self.client.state())
+            .output()
+            .context("cannot run meshctl")?;
+        Ok(())
     }
 
     /// The handle on the node.
