@@ -45,6 +45,8 @@ fn targets() -> anyhow::Result<()> {
         ensure!(status("client", "/public/a", &[])? == 200);
         Ok(())
     })?;
+    // Nobody has told the other proxy yet where that leads.
+    mesh.answers("other", "http://web:8080/public", 403)?;
     for (from, path, options, expected) in [
         ("client", "/public", &[][..], 200),
         ("client", "/public/a", &["--http2-prior-knowledge"], 200),

@@ -114,6 +114,11 @@ fn curl() -> anyhow::Result<()> {
             .map(|ip| format!("[{ip}]:8080")),
     );
     for host in &hosts {
+        eventually(&format!("{host} answers"), || {
+            let answer = mesh.curl("client", &format!("http://{host}/"), &["-g"])?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })?;
         for (options, path, wanted) in CURL {
             let answer = mesh.curl(
                 "client",
@@ -296,7 +301,7 @@ fn redis() -> anyhow::Result<()> {
         &[&installed("store", &command, 6379), &echo("client", 1)],
     )?;
     let script = "set -e; export LC_ALL=C; r() { timeout 20 redis-cli -h store \"$@\"; }
-        r ping; r set k v; r get k; r append k w; r get k
+        r flushall >/dev/null; r ping; r set k v; r get k; r append k w; r get k
         for i in $(seq 1000); do echo \"SET key$i $i\"; done | timeout 20 redis-cli -h store --pipe | tail -1
         r dbsize; head -c 1000000 /dev/zero | tr '\\0' x | r -x set big; r strlen big";
     let text = eventually("redis answers", || {
@@ -462,11 +467,13 @@ fn declared() -> anyhow::Result<()> {
     }
     // What is declared as HTTP and is not is told so, and goes nowhere.
     let script = "exec 3<>/dev/tcp/said-http/7000; echo hello >&3; timeout 60 cat <&3";
-    let output = mesh.exec("client", &["bash", "-c", script])?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        text.starts_with("HTTP/1.1 400 ") && text.contains("E102 not-http"),
-        "{text}"
-    );
-    Ok(())
+    eventually("what is not HTTP is told so", || {
+        let output = mesh.exec("client", &["bash", "-c", script])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            text.starts_with("HTTP/1.1 400 ") && text.contains("E102 not-http"),
+            "{text}"
+        );
+        Ok(())
+    })
 }

@@ -173,7 +173,9 @@ fn rates() -> anyhow::Result<()> {
             &allow_all("other", "web"),
         ],
     )?;
-    mesh.answers("client", "http://web:8080/", 200)?;
+    for from in ["client", "other"] {
+        mesh.answers(from, "http://web:8080/", 200)?;
+    }
     // So slow that nothing comes back while the case runs.
     let each = "rateLimit: { perClient: { requests: 5, per: 1h, burst: 5 } }";
     mesh.apply("policy", &policy(each))?;
