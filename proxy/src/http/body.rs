@@ -4,7 +4,7 @@
 
 use super::h1::client::Answer;
 use super::h1::wire::Asked;
-use super::outcome::{ResponseHead, broken, code, final_outcome, grpc_status, late};
+use super::outcome::{ResponseHead, broken, code, end_of, final_outcome, grpc_status, late};
 use super::pool::Stream;
 use super::pushback;
 use super::replay::Reader;
@@ -462,7 +462,7 @@ impl http_body::Body for Body {
             }
             Some(Err(error)) => {
                 this.source = Source::Empty;
-                this.end(End::Broken);
+                this.end(end_of(&error));
                 return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => frame,

@@ -2,6 +2,7 @@
 
 use super::body::End;
 use crate::balance::Outcome;
+use crate::error::{Error, ErrorKind};
 use crate::metrics::Code;
 use http::HeaderMap;
 use http::header::HeaderValue;
@@ -32,6 +33,15 @@ pub(super) fn late(is_grpc: bool) -> Code {
         Code::Grpc(4)
     } else {
         Code::Http(504)
+    }
+}
+
+/// How a body has ended that failed so. An answer that its own request took along is nobody's failure but the client's.
+pub(super) fn end_of(error: &Error) -> End {
+    match error.kind() {
+        ErrorKind::ClientGone | ErrorKind::BadRequest => End::Dropped,
+        ErrorKind::RequestTimeout | ErrorKind::IdleTimeout => End::Late,
+        _ => End::Broken,
     }
 }
 
@@ -110,6 +120,29 @@ impl ResponseHead {
             Outcome::Busy
         } else {
             Outcome::Success
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_breaks_off_is_not_the_failure_of_who_answers() {
+        use ErrorKind::*;
+        for (kind, end, outcome) in [
+            (UpstreamReset, End::Broken, Outcome::Failure),
+            (UpstreamProtocol, End::Broken, Outcome::Failure),
+            (Internal, End::Broken, Outcome::Failure),
+            (ClientGone, End::Dropped, Outcome::Cancelled),
+            (BadRequest, End::Dropped, Outcome::Cancelled),
+            (RequestTimeout, End::Late, Outcome::Cancelled),
+            (IdleTimeout, End::Late, Outcome::Cancelled),
+        ] {
+            let found = end_of(&Error::new(kind));
+            assert_eq!(found, end, "{kind:?}");
+            assert_eq!(final_outcome(Outcome::Success, None, found), outcome);
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::reading::Reading;
 use super::sending::Sending;
 use super::{Busy, Conn, Home};
+use crate::error::Error;
 use parking_lot::Mutex;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,6 +29,8 @@ struct Both {
     /// `None`: closed, or given back.
     io: Option<Busy>,
     sending: Sending,
+    /// Why the request broke off.
+    broke: Option<Error>,
     /// The answer has ended, and the connection goes there with the upload's end, if it goes anywhere.
     then: Option<Option<Home>>,
     /// Waits for bytes of the answer.
@@ -51,6 +54,7 @@ impl Beside {
         let both = Arc::new(Mutex::new(Both {
             io: Some(io),
             sending,
+            broke: None,
             then: None,
             reader: None,
             sender: None,
@@ -80,6 +84,12 @@ impl Beside {
             Some(busy) => reading.poll(cx, busy.io()?, expected),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
+    }
+
+    /// Why there is no more of the answer, if its own request broke off: that is not the endpoint's doing.
+    pub(super) fn broke(&self) -> Option<Error> {
+        let mut both = self.both.as_ref()?.lock();
+        both.broke.take()
     }
 
     /// The answer was read to its end; `home`: the connection can be used again, once the request was sent.
@@ -115,9 +125,10 @@ impl Both {
         let Some(Ok(io)) = self.io.as_mut().map(Busy::io) else {
             return Poll::Ready(());
         };
-        if self.sending.poll(cx, io).is_err() {
+        if let Err(error) = self.sending.poll(cx, io) {
             // The request broke off: so must the connection, and the answer with it.
             self.io = None;
+            self.broke = Some(error);
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }

@@ -33,6 +33,16 @@ pub(super) enum Wire {
     Over,
 }
 
+impl Wire {
+    /// Why the request broke off, where that has ended the answer.
+    fn broke(&self) -> Option<Error> {
+        match self {
+            Wire::Shared(beside) => beside.broke(),
+            Wire::Own(_) | Wire::Over => None,
+        }
+    }
+}
+
 impl Answer {
     pub(super) fn new(wire: Wire, reading: Reading, decoder: Decoder, home: Option<Home>) -> Self {
         Self {
@@ -93,7 +103,10 @@ impl Answer {
                     Err(broken) => return self.breaks_off(cx, reset(broken)),
                 },
                 Ok(_) => {}
-                Err(error) => return self.breaks_off(cx, reset(error)),
+                Err(error) => {
+                    let error = self.wire.broke().unwrap_or_else(|| reset(error));
+                    return self.breaks_off(cx, error);
+                }
             }
         }
     }
