@@ -433,7 +433,10 @@ impl Future for Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // A body that somebody still holds is not to keep the connection.
-        self.wire.lock().close();
+        let reader = self.wire.lock().close();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Wire {
     upload: Upload,
     /// Told when the body has ended that another task reads, or when it wants something.
     looper: Option<Waker>,
+    /// Whoever waits for more of the body; a socket that is let go of wakes nobody.
+    reader: Option<Waker>,
     /// It was at rest before.
     rested: bool,
 }
@@ -68,6 +70,7 @@ impl Wire {
             ended: false,
             upload: Upload::Complete,
             looper: None,
+            reader: None,
             rested: false,
         }))
     }
@@ -178,15 +181,17 @@ impl Wire {
         Some((io, self.read.take()))
     }
 
-    /// Lets go of everything, whoever else still has the connection.
-    pub(super) fn close(&mut self) {
+    /// Lets go of everything, whoever else still has the connection; who is given back waits for it, and is to be woken.
+    pub(super) fn close(&mut self) -> Option<Waker> {
         self.upload = Upload::Broken;
         drop(self.take());
+        self.reader.take()
     }
 
     /// The body that somebody read has come to this; whoever listens is to know.
     fn becomes(&mut self, upload: Upload) -> Option<Waker> {
         self.upload = upload;
+        self.reader = None;
         self.looper.take()
     }
 
@@ -207,7 +212,14 @@ impl Wire {
                     looper.wake();
                 }
             }
-            if ready!(self.poll_read(cx)).map_err(lost)? == 0 {
+            let Poll::Ready(read) = self.poll_read(cx) else {
+                match &mut self.reader {
+                    Some(reader) => reader.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            };
+            if read.map_err(lost)? == 0 {
                 return Poll::Ready(Err(lost(Broken)));
             }
         }

@@ -137,6 +137,25 @@ async fn a_body_that_somebody_keeps_does_not_keep_the_connection() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_body_hears_that_its_connection_is_gone() {
+    let (give, take) = oneshot::channel();
+    let give = parking_lot::Mutex::new(Some(give));
+    let answer = move |request: Request| {
+        let answer = Ok(text(&request));
+        let reading = tokio::spawn(request.into_body().collect());
+        let _ = give.lock().take().map(|give| give.send(reading));
+        async { answer }
+    };
+    let mut proxy = serve(answer);
+    proxy.send(&post("Content-Length: 5\r\n")).await;
+    let reading = take.await.unwrap();
+    proxy.until("</post>").await;
+    proxy.serving.abort();
+    let error = reading.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientGone);
+}
+
+#[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
     for (request, status, expected) in [
         ("HEAD", 200, "content-length: 5"),
