@@ -291,13 +291,7 @@ impl Server {
             self.begun = true;
             let written = self.out.poll_write_all(cx, io);
             match (filled, written) {
-                (Filled::Broken(error), _) => {
-                    if *framing == Encoder::UntilClose {
-                        // Its end would be taken for that of the body.
-                        io.reset_on_drop();
-                    }
-                    return Poll::Ready(Err(error));
-                }
+                (Filled::Broken(error), _) => return Poll::Ready(Err(error)),
                 (_, Poll::Ready(Err(error))) => return Poll::Ready(Err(vanished(error))),
                 (Filled::Ended, _) => break,
                 (_, Poll::Pending) => return Poll::Pending,
@@ -432,8 +426,14 @@ impl Future for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let mut wire = self.wire.lock();
+        if let (Step::Body(_, Encoder::UntilClose), Ok(io)) = (&self.step, wire.io()) {
+            // Its end would be taken for that of the body.
+            io.reset_on_drop();
+        }
         // A body that somebody still holds is not to keep the connection.
-        let reader = self.wire.lock().close();
+        let reader = wire.close();
+        drop(wire);
         if let Some(reader) = reader {
             reader.wake();
         }

@@ -224,6 +224,36 @@ async fn an_answer_that_breaks_is_not_ended() {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_reset_where_it_is_cut_off() {
+    let endless = |_| async {
+        let frames = [Ok(Frame::data(Bytes::from("begun")))];
+        Ok::<_, Error>(Response::new(Body::frames_then_nothing(frames)))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (_drain, watch) = Drain::new();
+    let conn = connection();
+    let serving = tokio::spawn(server::serve(
+        Io::from(listener.accept().await.unwrap().0),
+        HttpVersion::Http1,
+        HttpService::new(service_fn(endless)),
+        conn.clone(),
+        watch,
+    ));
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"begun") {
+        assert!(client.read_buf(&mut read).await.unwrap() > 0);
+    }
+    conn.closed.close(crate::connection::CloseReason::Withdrawn);
+    serving.await.unwrap().unwrap();
+    let error = client.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn what_is_longer_or_shorter_than_it_said_breaks() {
     for length in ["2", "4"] {
         let wrong = move |_| async move {
