@@ -63,6 +63,11 @@ impl Outgoing {
         self.in_pieces + self.last.len()
     }
 
+    /// Everything is written, and on its way.
+    pub(in crate::http) fn is_sent(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
     /// No more should be added before some is written.
     pub(in crate::http) fn is_full(&self) -> bool {
         self.waiting() >= MOST_WAITING
@@ -75,7 +80,7 @@ impl Outgoing {
 
     /// Is there room, and nothing else?
     pub(in crate::http) fn is_room_only(&self) -> bool {
-        self.has_room() && self.is_empty() && !self.unflushed
+        self.has_room() && self.is_sent()
     }
 
     /// Gives back the room of what was written. For a connection that rests.

@@ -204,7 +204,7 @@ impl Server {
         if wire.tells() {
             self.out.push(CONTINUE.into());
         }
-        if !self.out.is_empty() {
+        if !self.out.is_sent() {
             let io = wire.io().map_err(vanished)?;
             if let Poll::Ready(written) = self.out.poll_write_all(cx, io) {
                 written.map_err(vanished)?;
