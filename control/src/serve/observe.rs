@@ -33,8 +33,8 @@ pub(super) const SUMMARIES: Rate = Rate {
     burst: 50,
     interval: Duration::from_millis(100),
 };
-/// Largest look at a request that is handed on.
-const MAX_LOOK: usize = 256 << 10;
+/// Largest look at a request that is handed on: a proxy shows less, and many of them may wait for who reads slowly.
+const MAX_LOOK: usize = 64 << 10;
 
 /// The service.
 pub struct Attach(pub Arc<Shared>);

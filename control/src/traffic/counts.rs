@@ -82,6 +82,13 @@ impl Counts {
         rest
     }
 
+    /// Bytes it takes, about.
+    pub fn size(&self) -> usize {
+        let reasons = self.denied_by.keys().map(|reason| reason.len() + 48);
+        let lists = self.latency.len() * 8 + self.answers.len() * 24 + reasons.sum::<usize>();
+        std::mem::size_of::<Self>() + lists
+    }
+
     /// Nothing was counted.
     pub fn is_zero(&self) -> bool {
         let counted = [

@@ -3,12 +3,19 @@
 
 use super::counts::{Code, Counts};
 use super::table::{Backend, ConnectionKey, Connections, Direction, EdgeKey, ReadingKey};
+use std::cell::Cell;
 use std::time::Duration;
 use weft_proxy_api::latency::BUCKETS;
 use weft_proxy_api::wire::generated as pb;
 
 /// Bytes of a name.
 const MAX_NAME: usize = 600;
+/// The same of why something was denied: one of a table of words.
+const MAX_REASON: usize = 64;
+/// How many bytes of text one summary may unfold to: references are short, what they name is not.
+const MAX_TEXT: usize = 4 << 20;
+/// The same of what another controller added up.
+const MAX_TEXT_ADDED: usize = 64 << 20;
 /// Entries of each list of one summary; a proxy has a cap of its own below this.
 const MAX_ENTRIES: usize = 4_096;
 /// Kinds of answers and reasons of one edge.
@@ -37,18 +44,19 @@ pub struct Summary {
 
 /// Checks a summary, or says what is malformed in it.
 pub fn summary(from: &pb::Summary) -> Result<Summary, String> {
-    within(from, MAX_KINDS)
+    within(from, MAX_KINDS, MAX_TEXT)
 }
 
 /// The same as another controller tells it, which may have added edges up: there every code has its place.
 pub fn of_controller(from: &pb::Summary) -> Result<Summary, String> {
-    within(from, MAX_KINDS_ADDED)
+    within(from, MAX_KINDS_ADDED, MAX_TEXT_ADDED)
 }
 
-fn within(from: &pb::Summary, kinds: usize) -> Result<Summary, String> {
+fn within(from: &pb::Summary, kinds: usize, text: usize) -> Result<Summary, String> {
     let table = Table {
         strings: &from.strings,
         kinds,
+        left: Cell::new(text),
     };
     Ok(Summary {
         incarnation: from.incarnation,
@@ -76,21 +84,29 @@ struct Table<'a> {
     strings: &'a [String],
     /// Most kinds of answers and reasons of one edge.
     kinds: usize,
+    /// Bytes of text that may still be looked up.
+    left: Cell<usize>,
 }
 
 impl Table<'_> {
     fn text(&self, field: &str, reference: u32) -> Result<String, String> {
-        match reference {
-            0 => Ok(String::new()),
-            at => match self.strings.get(at as usize - 1) {
-                // Shown as it is, in terminals too: nothing of it steers them.
-                Some(text) if text.len() <= MAX_NAME => {
-                    Ok(text.replace(char::is_control, "\u{fffd}"))
-                }
-                Some(text) => Err(format!("{field}: {} bytes, at most {MAX_NAME}", text.len())),
-                None => Err(format!("{field}: {at} is outside the table")),
-            },
+        self.text_of(field, reference, MAX_NAME)
+    }
+
+    fn text_of(&self, field: &str, reference: u32, most: usize) -> Result<String, String> {
+        let Some(at) = (reference as usize).checked_sub(1) else {
+            return Ok(String::new());
+        };
+        let text = self.strings.get(at);
+        let text = text.ok_or_else(|| format!("{field}: {reference} is outside the table"))?;
+        if text.len() > most {
+            return Err(format!("{field}: {} bytes, at most {most}", text.len()));
         }
+        let left = self.left.get().checked_sub(text.len());
+        let too_much = || format!("{field}: the summary unfolds to too much text");
+        self.left.set(left.ok_or_else(too_much)?);
+        // Shown as it is, in terminals too: nothing of it steers them.
+        Ok(text.replace(char::is_control, "\u{fffd}"))
     }
 
     fn edge(&self, edge: &pb::Edge) -> Result<(EdgeKey, u64, Counts), String> {
@@ -129,7 +145,7 @@ impl Table<'_> {
             counts.answers.insert(code, at.count);
         }
         for at in &edge.denied_by {
-            let reason = self.text("denied_by", at.reason_ref)?;
+            let reason = self.text_of("denied_by", at.reason_ref, MAX_REASON)?;
             counts.denied_by.insert(reason, at.count);
         }
         Ok((key, edge.series, counts))
@@ -274,6 +290,23 @@ mod tests {
             ..pb::Summary::default()
         };
         assert!(summary(&many).unwrap_err().contains("at most"));
+        let unfolds = pb::Summary {
+            strings: vec!["x".repeat(MAX_NAME)],
+            edges: vec![
+                pb::Edge {
+                    peer_namespace_ref: 1,
+                    peer_workload_ref: 1,
+                    ..edge()
+                };
+                MAX_ENTRIES
+            ],
+            ..pb::Summary::default()
+        };
+        assert!(
+            summary(&unfolds)
+                .unwrap_err()
+                .contains("unfolds to too much text")
+        );
         let reading = pb::Reading {
             value: f64::NAN,
             ..pb::Reading::default()

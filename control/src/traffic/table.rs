@@ -23,6 +23,8 @@ const FORGET: Duration = Duration::from_secs(15 * 60);
 const FINE: Duration = Duration::from_secs(65);
 /// What comes sooner after a sample belongs to it: who reports without a pause has no more samples than others.
 const SHORT: Duration = Duration::from_millis(100);
+/// What the samples of one pod may take, bytes: a thousand edges that all change every second are less. Of more the oldest go.
+const MAX_SAMPLES: usize = 64 << 20;
 /// Older ones are merged to this length.
 const COARSE: Duration = Duration::from_secs(30);
 /// The longest window.
@@ -175,6 +177,8 @@ struct Sample {
     at: Instant,
     covers: Duration,
     edges: Vec<(Arc<EdgeKey>, Counts)>,
+    /// What the edges take, bytes.
+    size: usize,
 }
 
 impl TrafficTable {
@@ -264,11 +268,7 @@ impl Pod {
         }
         (self.at, self.uptime) = (now, summary.uptime);
         if !(first && covers > MAX_FIRST) {
-            let sample = Sample {
-                at: now,
-                covers,
-                edges: counted,
-            };
+            let sample = Sample::new(now, covers, counted);
             match self.samples.back_mut() {
                 Some(last) if last.covers < SHORT => last.merge(sample),
                 _ => self.samples.push_back(sample),
@@ -330,7 +330,11 @@ impl Pod {
                 self.samples[at].merge(next);
             }
         }
-        while self.samples.front().is_some_and(|old| age(old) > LONGEST) {
+        let mut size: usize = self.samples.iter().map(|sample| sample.size).sum();
+        while let Some(oldest) = self.samples.front()
+            && (age(oldest) > LONGEST || size > MAX_SAMPLES)
+        {
+            size -= oldest.size;
             self.samples.pop_front();
         }
     }
@@ -393,6 +397,19 @@ impl EdgeKey {
             mutual_tls: self.mutual_tls,
         }
     }
+
+    /// Bytes it takes, about.
+    fn size(&self) -> usize {
+        let texts = [
+            &self.peer_namespace,
+            &self.peer_workload,
+            &self.service,
+            &self.backend,
+            &self.route,
+        ];
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        std::mem::size_of::<Self>() + texts
+    }
 }
 
 impl Series {
@@ -420,6 +437,16 @@ impl Series {
 }
 
 impl Sample {
+    fn new(at: Instant, covers: Duration, edges: Vec<(Arc<EdgeKey>, Counts)>) -> Self {
+        let size = size_of_all(&edges);
+        Self {
+            at,
+            covers,
+            edges,
+            size,
+        }
+    }
+
     /// Adds the one after it.
     fn merge(&mut self, next: Self) {
         self.at = next.at;
@@ -435,7 +462,13 @@ impl Sample {
                 }
             }
         }
+        self.size = size_of_all(&self.edges);
     }
+}
+
+fn size_of_all(edges: &[(Arc<EdgeKey>, Counts)]) -> usize {
+    let each = edges.iter().map(|(key, counts)| key.size() + counts.size());
+    each.sum()
 }
 
 /// Enters what is said, as long as there is room.

@@ -160,6 +160,25 @@ fn edges_and_pods_are_bounded_and_nothing_is_lost() {
 }
 
 #[test]
+fn samples_take_only_so_much_whatever_is_said() {
+    let (story, long) = (Story::new(), "x".repeat(8_000));
+    for second in 1..=20u64 {
+        let edges = (0..500).map(|n| (key(&format!("{second}-{n}-{long}")), n, counts(1)));
+        let said = Summary {
+            incarnation: 1,
+            edges: edges.collect(),
+            ..Summary::default()
+        };
+        story.record(second, said);
+    }
+    let pods = story.table.pods.lock();
+    let samples = &pods[&story.pod].samples;
+    let size: usize = samples.iter().map(|sample| sample.size).sum();
+    assert!(samples.len() < 20 && size <= MAX_SAMPLES, "{size}");
+    assert!(size > MAX_SAMPLES / 2, "only the oldest go");
+}
+
+#[test]
 fn a_pod_that_reports_no_more_is_forgotten() {
     let story = Story::new();
     story.record(1, summary(1, 1, 1, 10));
