@@ -2,7 +2,7 @@
 
 use super::proof::Proven;
 use super::rate::{Limiter, Rate};
-use super::{Shared, address};
+use super::{Shared, address, own_identity};
 use crate::ca::{CsrError, Leaf};
 use crate::pod_ref::PodRef;
 use crate::state::{ENROLLED, Stamp, StateDir};
@@ -156,6 +156,12 @@ impl Certify {
         let Proven { pod, account, .. } = proven;
         let id = SpiffeId::new(shared.ca.trust_domain(), &pod.namespace, &account)
             .map_err(|error| Refusal::Pod(error.to_string()))?;
+        // Proxies and other controllers know a controller by this name: who could get it would be believed by all of them.
+        if own_identity(shared.ca.trust_domain()).is_ok_and(|own| own == id) {
+            return Err(Refusal::Pod(format!(
+                "{id} is the controller; run {pod} as another service account"
+            )));
+        }
         let leaf =
             shared
                 .ca

@@ -160,6 +160,28 @@ async fn everybody_else_gets_none_and_a_reason() {
 }
 
 #[tokio::test]
+async fn no_pod_gets_the_identity_of_the_controller() {
+    let controller = Controller::start().await;
+    let id = own_identity("cluster.local").unwrap();
+    let (pod, account) = (PodRef::new(id.namespace(), "web-1"), id.account());
+    let info = PodInfo {
+        service_account: account.into(),
+        ips: vec![],
+        meshed: true,
+        uid: None,
+    };
+    controller.table.pods.lock().insert(pod.clone(), info);
+    let claims = TokenClaims::for_pod(&pod, account, SystemTime::now(), Duration::from_secs(60));
+    let tokens = &controller.shared.tokens;
+    let token = tokens.own().unwrap().issue(&claims).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let refused = certify(&controller, csr(&key, &[]), token).await;
+    let status = refused.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().contains("is the controller"), "{status}");
+}
+
+#[tokio::test]
 async fn one_pod_that_asks_too_often_does_not_stop_another() {
     let controller = Controller::start().await;
     controller.table.add_pod("db-1", "db");
