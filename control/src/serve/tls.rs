@@ -137,12 +137,13 @@ impl OwnIdentity {
             .map_or(0, |(_, not_after)| *not_after)
     }
 
-    /// Whether 70 % of the current certificate's life is over.
+    /// Whether 70 % of the current certificate's life is over, or the clock went back to before it was made: then nobody takes it.
     pub fn is_due(&self, now: SystemTime) -> bool {
         let now = now
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        now + self.ttl.as_secs() * 3 / 10 >= self.not_after()
+        let (ttl, not_after) = (self.ttl.as_secs(), self.not_after());
+        now + ttl * 3 / 10 >= not_after || not_after > now + ttl + SKEW.as_secs()
     }
 
     /// Renews for ever. Looks often at the wall clock, which may jump, rather than sleeping until a time.

@@ -92,8 +92,8 @@ impl Authorities {
     /// What is due at `now`; `None`: nothing.
     pub fn step(&self, life: Duration, now: OffsetDateTime) -> Result<Option<Self>> {
         let (from, to) = life_of(&self.current.cert)?;
-        if now >= to {
-            // Nobody looked for long; whatever was signed is worth nothing any more.
+        if now >= to || now + SPREAD < from {
+            // Nobody looked for long, or the clock went back to before it was made: whatever was signed is worth nothing now.
             return Self::new(life, now).map(Some);
         }
         if let Some(next) = &self.next {
@@ -279,6 +279,15 @@ mod tests {
         assert_eq!(certificates(&second.bundle()), 1);
         assert_ne!(second.current(), first.current());
         assert!(second.leaf(&["a.svc".into()], LIFE, now).unwrap().not_after <= now + LIFE);
+    }
+
+    #[test]
+    fn one_of_a_time_to_come_is_replaced_when_the_clock_went_back() {
+        let ahead = Authorities::new(LIFE, start() + SPREAD * 2).unwrap();
+        assert_eq!(ahead.step(LIFE, start() + SPREAD).unwrap(), None);
+        let new = ahead.step(LIFE, start()).unwrap().unwrap();
+        assert_ne!(new.current(), ahead.current());
+        assert_eq!(certificates(&new.bundle()), 1);
     }
 
     #[test]
