@@ -23,6 +23,16 @@ pub fn mode(reader: &Reader<'_>, pod: &Pod) -> Access {
     }
 }
 
+/// The same for a pod of which nothing is known, as of one that was deleted and runs on for a while: its namespace narrows what
+/// the mesh says, and never widens it.
+pub fn mode_of_unknown(reader: &Reader<'_>, namespace: &str) -> Access {
+    let said = of_namespace(reader, namespace, keys::ACCESS);
+    match said.map(|text| parse_mode(text).unwrap_or(Access::Strict)) {
+        Some(Access::Strict) => Access::Strict,
+        _ => reader.mesh().access,
+    }
+}
+
 /// Whose annotation set the mode, for explanations: `Pod ns/name`, `Namespace name`; empty: the mesh's default.
 pub fn mode_from(reader: &Reader<'_>, pod: &Pod) -> String {
     let ObjectMeta {
@@ -47,11 +57,13 @@ pub fn explains(reader: &Reader<'_>, pod: &Pod) -> bool {
 
 /// The pod's annotation, or else its namespace's.
 pub(super) fn annotation<'a>(reader: &Reader<'a>, pod: &'a Pod, key: &str) -> Option<&'a String> {
-    let of_namespace = || {
-        let namespace = reader.namespace(&pod.metadata.namespace)?;
-        namespace.metadata.annotations.get(key)
-    };
+    let of_namespace = || of_namespace(reader, &pod.metadata.namespace, key);
     pod.metadata.annotations.get(key).or_else(of_namespace)
+}
+
+fn of_namespace<'a>(reader: &Reader<'a>, namespace: &str, key: &str) -> Option<&'a String> {
+    let namespace = reader.namespace(namespace)?;
+    namespace.metadata.annotations.get(key)
 }
 
 /// A mode as it is written. What cannot be read must not widen: whoever uses this falls back to strict, and it is a finding.

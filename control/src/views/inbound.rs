@@ -11,13 +11,13 @@ use weft_proxy_api::policy::MetricsTier;
 use weft_proxy_api::policy::inbound::{GRPC_HEALTH, Inbound, Probe};
 use weft_proxy_api::policy::path::normalise;
 
-/// The policy of a pod. One that nobody described has nothing but the default of the mesh.
+/// The policy of a pod. One that nobody described has nothing but the default of the mesh, or what its namespace narrows it to.
 pub fn view(reader: &Reader<'_>, pod: &PodRef) -> Inbound {
     match reader.pod(&pod.namespace, &pod.name) {
         Some(pod) => of_pod(reader, pod),
         None => Inbound {
             workload: pod.name.clone(),
-            access: reader.mesh().access,
+            access: access::mode_of_unknown(reader, &pod.namespace),
             ports: vec![],
             allow: vec![],
             probes: vec![],

@@ -37,6 +37,20 @@ fn d12_the_pod_speaks_before_its_namespace_and_that_before_the_mesh() {
     );
 }
 
+/// Its proxy may outlive the object by a while, and must not open meanwhile.
+#[test]
+fn d12_a_pod_that_is_gone_is_as_closed_as_its_namespace() {
+    for (word, access) in [
+        ("strict", Access::Strict),
+        ("stict", Access::Strict),
+        ("audit", Access::Permissive),
+    ] {
+        let mesh = world(&[&namespace(&format!("config.weft.mesh/access: {word}"))]);
+        let mesh = mesh.with_access(Access::Permissive);
+        assert_eq!(inbound(&mesh, "no-such-pod").access, access, "{word}");
+    }
+}
+
 #[test]
 fn d12_a_mode_that_cannot_be_read_is_strict() {
     let typo = annotated("web-1", "config.weft.mesh/access: premissive");
