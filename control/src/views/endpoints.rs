@@ -1,5 +1,6 @@
 //! Endpoint sets: which pods serve one port of a Service.
 
+use super::outbound::pod_at;
 use super::pod::{self, identity_at, label};
 use super::ports::{of_pod as pod_protocol, of_service, service_port, target};
 use super::split::is_external;
@@ -179,8 +180,8 @@ impl<'a> Set<'a> {
                 self.reader.pod(namespace, &target.name)
             });
         let referred = referred.filter(|pod| pod.status.ips().contains(&ip));
-        let holder = || self.reader.pods_at(ip).find(|pod| pod::is_reachable(pod));
-        referred.or_else(holder).map(AsRef::as_ref)
+        let holder = || pod_at(self.reader, ip);
+        referred.map(AsRef::as_ref).or_else(holder)
     }
 
     fn stranger(&self, address: SocketAddr) -> Endpoint {

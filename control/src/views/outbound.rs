@@ -49,7 +49,7 @@ fn of_service(reader: &Reader<'_>, service: &Manifest, number: u16) -> Outbound 
 }
 
 /// The pod with this address. Addresses are used again: one that is on its way out gives way.
-fn pod_at<'a>(reader: &Reader<'a>, ip: std::net::IpAddr) -> Option<&'a Pod> {
+pub(super) fn pod_at<'a>(reader: &Reader<'a>, ip: std::net::IpAddr) -> Option<&'a Pod> {
     let pods = reader.pods_at(ip).filter(|pod| pod::is_reachable(pod));
     pods.map(AsRef::as_ref)
         .min_by_key(|pod: &&Pod| pod.metadata.deletion_timestamp.is_some())
