@@ -136,8 +136,9 @@ impl Writer {
             match written {
                 Ok(Ok(())) => {
                     work.retries.taken(&key);
+                    // At once: what is seen of the object while the event is on its way comes after it.
+                    self.ledger.wrote(&key, &entry.uid, after.clone(), ports);
                     report(recorder, &key, &entry, &after).await;
-                    self.ledger.wrote(&key, &entry.uid, after, ports);
                 }
                 Ok(Err(error)) if is_refusal(&error) => {
                     if work.retries.refused(&key, Instant::now()) == TELL_AFTER {
