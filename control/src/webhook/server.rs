@@ -2,7 +2,7 @@
 
 use super::serving::Serving;
 use crate::serve::counters::Counter;
-use crate::serve::places::Places;
+use crate::serve::places::{Place, Places};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -15,6 +15,7 @@ use rustls::crypto::aws_lc_rs;
 use serde_json::json;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,10 @@ const MAX_CONNECTIONS: usize = 2048;
 const MAX_OF_ADDRESS: usize = 512;
 /// Bodies held at once, KiB.
 const MAX_HELD: usize = 96 << 10;
+/// Of these, from one address, in pieces: nobody takes them all, and each of its connections may hold a short one.
+const MAX_HELD_OF_ADDRESS: usize = 1024;
+/// Bytes of a piece.
+const PIECE: usize = 64 << 10;
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, also between two requests.
@@ -104,6 +109,7 @@ pub async fn run<H: Handler>(
         handler,
         acceptor: TlsAcceptor::from(Arc::new(tls(serving)?)),
         held: Arc::new(Semaphore::new(MAX_HELD)),
+        shares: Places::new(MAX_HELD_OF_ADDRESS),
     });
     let (slots, mut connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), JoinSet::new());
     let places = Places::new(MAX_OF_ADDRESS);
@@ -118,7 +124,7 @@ pub async fn run<H: Handler>(
                 };
                 let server = server.clone();
                 connections.spawn(async move {
-                    server.connection(tcp).await;
+                    server.connection(tcp, place.address()).await;
                     drop((slot, place));
                 });
             }
@@ -143,22 +149,25 @@ struct Server<H> {
     handler: Arc<H>,
     acceptor: TlsAcceptor,
     held: Arc<Semaphore>,
+    /// Pieces of bodies, by address.
+    shares: Arc<Places>,
 }
 
 /// A body, and the memory it was granted.
 struct Held {
     body: Vec<u8>,
     _granted: Vec<OwnedSemaphorePermit>,
+    _pieces: Vec<Place>,
 }
 
 impl<H: Handler> Server<H> {
-    async fn connection(self: Arc<Self>, tcp: TcpStream) {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, from: IpAddr) {
         let Ok(Ok(stream)) = timeout(HANDSHAKE_LIMIT, self.acceptor.accept(tcp)).await else {
             return tracing::debug!("a TLS handshake with the webhook failed");
         };
         let service = service_fn(move |request| {
             let this = self.clone();
-            async move { Ok::<_, Infallible>(response(this.respond(request).await)) }
+            async move { Ok::<_, Infallible>(response(this.respond(request, from).await)) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -167,7 +176,7 @@ impl<H: Handler> Server<H> {
         let _ = http.serve_connection(TokioIo::new(stream), service).await; // a broken client is its own problem
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>, from: IpAddr) -> Answer {
         let path = request.uri().path().to_owned();
         let Some(limit) = self.handler.limit(&path) else {
             return Answer::status(StatusCode::NOT_FOUND, "there is no such webhook");
@@ -179,15 +188,20 @@ impl<H: Handler> Server<H> {
             let message = "only application/json";
             return Answer::status(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
         }
-        match timeout(BODY_LIMIT, self.read(request.into_body(), limit)).await {
+        match timeout(BODY_LIMIT, self.read(request.into_body(), limit, from)).await {
             Ok(Ok(held)) => self.handler.clone().answer(&path, held.body).await,
             Ok(Err(refusal)) => refusal,
             Err(_) => Answer::status(StatusCode::REQUEST_TIMEOUT, "the body takes too long"),
         }
     }
 
-    async fn read(&self, mut incoming: Incoming, limit: usize) -> Result<Held, Answer> {
-        let (mut body, mut granted) = (Vec::new(), Vec::new());
+    async fn read(
+        &self,
+        mut incoming: Incoming,
+        limit: usize,
+        from: IpAddr,
+    ) -> Result<Held, Answer> {
+        let (mut body, mut granted, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|_| Answer::refused("the body broke off"))?;
             let Ok(data) = frame.into_data() else {
@@ -197,26 +211,40 @@ impl<H: Handler> Server<H> {
                 let message = format!("the body is longer than {limit} bytes");
                 return Err(Answer::status(StatusCode::PAYLOAD_TOO_LARGE, &message));
             }
+            take_pieces(&self.shares, from, &mut pieces, body.len() + data.len())?;
             granted.push(self.grant(data.len())?);
             body.extend_from_slice(&data);
         }
         Ok(Held {
             body,
             _granted: granted,
+            _pieces: pieces,
         })
     }
 
     fn grant(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Answer> {
-        let busy = || {
-            Answer::status(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too much at once, try again",
-            )
-        };
         let kib = u32::try_from(bytes.div_ceil(1024)).map_err(|_| busy())?;
         let granted = self.held.clone().try_acquire_many_owned(kib);
         granted.map_err(|_| busy())
     }
+}
+
+/// Pieces for a body of so many bytes, beside those that it has.
+fn take_pieces(
+    shares: &Arc<Places>,
+    from: IpAddr,
+    pieces: &mut Vec<Place>,
+    bytes: usize,
+) -> Result<(), Answer> {
+    while pieces.len() * PIECE < bytes {
+        pieces.push(shares.take(from).ok_or_else(busy)?);
+    }
+    Ok(())
+}
+
+fn busy() -> Answer {
+    let message = "too much at once, try again";
+    Answer::status(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -233,4 +261,26 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_hold_all_the_room_for_bodies() {
+        let shares = Places::new(MAX_HELD_OF_ADDRESS);
+        let [greedy, other] = [1u8, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut held = Vec::new();
+        for pieces in 1.. {
+            if take_pieces(&shares, greedy, &mut held, pieces * PIECE).is_err() {
+                break;
+            }
+        }
+        assert_eq!(held.len(), MAX_HELD_OF_ADDRESS);
+        assert!(held.len() * PIECE < MAX_HELD << 10, "there is room left");
+        assert!(take_pieces(&shares, other, &mut Vec::new(), 1).is_ok());
+        held.clear();
+        assert!(take_pieces(&shares, greedy, &mut held, 16 << 20).is_ok());
+    }
 }
