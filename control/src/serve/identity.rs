@@ -39,7 +39,7 @@ const MAX_ENROLLED: usize = 10_000;
 /// The service.
 pub struct Certify(pub Arc<Shared>);
 
-/// How often one may ask for a certificate.
+/// How often one may ask for a certificate, and refusals are logged.
 pub struct Limits {
     per_pod: Mutex<Limiter<PodRef>>,
     overall: Mutex<Limiter<()>>,
@@ -67,6 +67,11 @@ impl Limits {
             .lock()
             .check((), now)
             .map_err(|wait| Refusal::TooOften("everybody", wait))
+    }
+
+    /// Is a refusal logged, of whatever service? Those of all callers together are bounded.
+    pub fn is_told(&self) -> bool {
+        self.told.lock().check((), Instant::now()).is_ok()
     }
 }
 
@@ -119,8 +124,7 @@ impl pb::identity_server::Identity for Certify {
         let decided = self.decide(&request, from).await;
         let (pod, id, leaf) = decided.map_err(|refusal| {
             self.0.counters.certificate_refused(refusal.label());
-            let is_told = self.0.limits.told.lock().check((), Instant::now()).is_ok();
-            if is_told {
+            if self.0.limits.is_told() {
                 tracing::warn!(reason = refusal.to_string(), %from, "certificate refused"); // a text is written with escapes
             }
             refusal.status()

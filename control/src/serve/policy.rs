@@ -85,7 +85,9 @@ impl Greeting {
         let shared = self.shared.clone();
         self.hello().await.inspect_err(|status| {
             shared.counters.streams_refused.add(1);
-            tracing::info!(reason = status.message(), "Sync refused");
+            if shared.limits.is_told() {
+                tracing::info!(reason = status.message(), "Sync refused");
+            }
         })
     }
 
@@ -244,7 +246,9 @@ impl Session {
     fn refused(&mut self, nack: pb::Nack) {
         self.shared.counters.nacks.add(1);
         let reason = clipped(&nack.reason, MAX_REASON);
-        tracing::warn!(pod = %self.pod, subscription = nack.id, reason, "a proxy refused an update");
+        if self.shared.limits.is_told() {
+            tracing::warn!(pod = %self.pod, subscription = nack.id, reason, "a proxy refused an update");
+        }
         self.entry.update(|status| status.last_nack = Some(reason));
         self.subscriptions
             .nack(nack.id, nack.version, Instant::now());
