@@ -383,7 +383,7 @@ impl Service<Request> for Client {
 fn failed(error: hyper::Error) -> Error {
     let h2 = find_h2(&error);
     let refused = h2.is_some_and(|e| e.is_remote() && is_unprocessed(e));
-    let kind = if error.is_user() {
+    let kind = if error.is_user() || h2.is_some_and(is_ours) {
         // The body we were sending broke: that was the client's.
         body_error(&error).map_or(ErrorKind::ClientGone, Error::kind)
     } else if error.is_parse() || h2.is_some_and(h2::Error::is_library) {
@@ -406,11 +406,17 @@ fn is_unprocessed(error: &h2::Error) -> bool {
         || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
 }
 
+/// Was the stream reset by us? The codec does that where the body of the request breaks, and keeps to itself why.
+pub(super) fn is_ours(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
+}
+
 fn body_error(error: &hyper::Error) -> Option<&Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {
+/// The error of the stream or connection, where it is one.
+pub(super) fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {

@@ -1,6 +1,7 @@
 //! Where the frames of a body come from.
 
 use crate::error::{Error, ErrorKind};
+use crate::http::client::{find_h2, is_ours};
 use crate::http::h1::client::Answer;
 use crate::http::h1::wire::Asked;
 use crate::http::replay::Reader;
@@ -139,6 +140,8 @@ fn broken_body(kind: ErrorKind, error: hyper::Error) -> Error {
     });
     let kind = match kind {
         ErrorKind::ClientGone if malformed => ErrorKind::BadRequest,
+        // Its own request took it along.
+        ErrorKind::UpstreamReset if find_h2(&error).is_some_and(is_ours) => ErrorKind::ClientGone,
         ErrorKind::UpstreamReset if malformed => ErrorKind::UpstreamProtocol,
         kind => kind,
     };

@@ -2,6 +2,7 @@
 //! come late or too large.
 
 use super::super::bridge::Far;
+use super::super::watch::{Limits, Watch};
 use super::*;
 use http_body::Frame;
 use http_body_util::Empty;
@@ -72,6 +73,29 @@ async fn a_full_http2_connection_gets_a_second_one() {
         assert_eq!(request.await.unwrap().unwrap().status(), 200);
     }
     assert_eq!((dialled.load(Relaxed), client.counts().1), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_breaks_off_is_not_the_failure_of_who_answers_it() {
+    let late = || {
+        let mut body = Body::frames_then_nothing([Ok(Frame::data(Bytes::from_static(b"a")))]);
+        let limits = Limits {
+            whole: Some(tokio::time::Instant::now() + Duration::from_secs(1)),
+            ..Limits::default()
+        };
+        body.limit(Watch::new(limits, None, false));
+        body
+    };
+    // Before the head of its answer,
+    let (client, _) = application(echo, HttpVersion::Http2);
+    let error = send(&client, http2("/", late())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientGone);
+    // and behind it.
+    let early = async |request: Request| Ok(Response::new(request.into_body()));
+    let (client, _) = application(early, HttpVersion::Http2);
+    let response = send(&client, http2("/", late())).await.unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ClientGone);
 }
 
 #[tokio::test]
