@@ -224,9 +224,12 @@ fn canonical_path(request: &mut Request) -> Result<(), Cow<'static, str>> {
             Err("the target `*` belongs to OPTIONS".into())
         };
     }
+    // None in front of a query is read as `/`, and has to be written so (RFC 9112 section 3.2.1).
+    let written = uri.path_and_query();
+    let written = written.is_none_or(|path| path.as_str().starts_with('/'));
     let canonical = match path::normalise(uri.path()) {
-        Ok(Cow::Borrowed(_)) => return Ok(()),
-        Ok(Cow::Owned(canonical)) => canonical,
+        Ok(Cow::Borrowed(_)) if written => return Ok(()),
+        Ok(canonical) => canonical.into_owned(),
         Err(error) => return Err(error.to_string().into()),
     };
     let whole = match uri.query() {

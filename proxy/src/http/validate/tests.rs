@@ -225,6 +225,7 @@ fn what_passes_is_in_one_form() {
             "web",
         ),
         (H1, "http://WEB:8080", &[], "/", Some("WEB:8080"), "web"),
+        (H1, "http://web?x", &[], "/?x", Some("web"), "web"),
         (H10, "/", &[], "/", Some("10.0.0.7:8080"), "10.0.0.7"),
         (
             H1,
@@ -244,10 +245,13 @@ fn what_passes_is_in_one_form() {
         ),
         (H2, "/m", &[("host", "web")], "http://web/m", None, "web"),
         (H2, "https://web/a//b", &[], "https://web/a/b", None, "web"),
+        (H2, "http://web?x", &[], "http://web/?x", None, "web"),
     ];
     for (version, uri, fields, target, host_field, seen) in rows {
         let head = check(*version, "GET", uri, fields).unwrap();
         assert_eq!(head.uri().to_string(), *target, "{uri}");
+        let path = head.uri().path_and_query().unwrap();
+        assert!(path.as_str().starts_with('/'), "{uri}: {path}");
         assert_eq!(
             head.headers().get(HOST).map(|host| host.to_str().unwrap()),
             *host_field,
