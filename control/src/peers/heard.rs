@@ -7,6 +7,7 @@ use crate::serve::proxies::ProxyStatus;
 use crate::traffic::counts::Counts;
 use crate::traffic::read;
 use crate::traffic::table::{EdgeKey, PodTraffic};
+use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use weft_proxy_api::wire::generated as pb;
 
 /// Pods taken from one controller: as many as it remembers, and as many that are connected and have said nothing.
 const MAX_PODS: usize = 2 * 4_096;
+/// Longest summary told of one pod. Whoever asks takes twice that, and what is too long would take all the others along.
+const MAX_SUMMARY: usize = 4 << 20;
 
 /// Who is connected, and what was reported.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +47,13 @@ impl Heard {
             pod.proxy = Some(wire::proxy(status, now));
         }
         for traffic in &self.traffic {
+            let summary = wire::summary(traffic);
+            if summary.encoded_len() > MAX_SUMMARY {
+                tracing::debug!(pod = %traffic.pod, "its traffic is too much to be told");
+                continue;
+            }
             let pod = pods.entry(traffic.pod.clone()).or_default();
-            pod.summary = Some(wire::summary(traffic));
+            pod.summary = Some(summary);
             pod.silent_ms = wire::since(traffic.at, now);
             pod.covers_ms = wire::millis(traffic.covers);
         }

@@ -368,16 +368,20 @@ impl Pod {
 
     fn recent(&self, window: Duration, now: Instant) -> (Duration, Vec<(Arc<EdgeKey>, Counts)>) {
         let mut covers = Duration::ZERO;
-        let mut edges: BTreeMap<&Arc<EdgeKey>, Counts> = BTreeMap::new();
+        let mut edges: BTreeMap<Arc<EdgeKey>, Counts> = BTreeMap::new();
         let young = |sample: &&Sample| now.saturating_duration_since(sample.at) < window;
         for sample in self.samples.iter().filter(young) {
             covers += sample.covers;
             for (key, counts) in &sample.edges {
+                let is_named = edges.len() < MAX_EDGES || edges.contains_key(key);
+                let key = match is_named {
+                    true => key.clone(),
+                    false => Arc::new(key.other()),
+                };
                 edges.entry(key).or_default().add(counts);
             }
         }
-        let edges = edges.into_iter();
-        (covers, edges.map(|(key, n)| (key.clone(), n)).collect())
+        (covers, edges.into_iter().collect())
     }
 }
 

@@ -160,6 +160,23 @@ fn edges_and_pods_are_bounded_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_window_has_no_more_edges_than_a_pod_and_loses_nothing() {
+    let story = Story::new();
+    for second in 1..=3u64 {
+        let edges = (0..1_000).map(|n| (key(&format!("{second}-{n}")), n, counts(1)));
+        let said = Summary {
+            incarnation: 1,
+            edges: edges.collect(),
+            ..Summary::default()
+        };
+        story.record(second, said);
+    }
+    let all = story.table.snapshot(Some(SECOND * 60), story.at(3));
+    assert_eq!(all[0].edges.len(), MAX_EDGES + 1);
+    assert_eq!(story.seen(3, Some(60)).0, 3_000);
+}
+
+#[test]
 fn samples_take_only_so_much_whatever_is_said() {
     let (story, long) = (Story::new(), "x".repeat(8_000));
     for second in 1..=20u64 {
