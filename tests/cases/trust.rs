@@ -23,6 +23,11 @@ fn replaced() -> anyhow::Result<()> {
 
     roots::replace(&mesh)?;
     certificate(&state, scratch.path(), "new")?;
+    eventually("there was some traffic meanwhile", || {
+        let asked = load.counts[0].load(Ordering::Relaxed);
+        ensure!(asked >= 20, "{asked} requests");
+        Ok(())
+    })?;
 
     let (asked, failed) = load.stop()?;
     ensure!(asked >= 20 && failed == 0, "{failed} of {asked} failed");

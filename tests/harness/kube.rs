@@ -121,8 +121,11 @@ impl Kube {
             api: Mutex::new(None),
         };
         kube.start_api()?;
-        // What the controller manager would make; without it no pod is accepted.
-        kube.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: { name: default, namespace: default }\n")?;
+        // What the controller manager would make; without it no pod is accepted. A server that is ready makes its namespace.
+        let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: { name: default, namespace: default }\n";
+        eventually("there is the namespace default", || {
+            kube.apply(account).map(drop)
+        })?;
         Ok(kube)
     }
 

@@ -52,8 +52,11 @@ pub(super) fn permitted() -> Result<()> {
     })?;
     ensure!(text.contains("SUCCESS"), "{code}: {text}");
     let tap = ["tap", "deploy/web", "--seconds", "2", "-n", "default"];
-    let (code, text) = meshctl(&node, "ops", &tap)?;
-    ensure!(code == 0 && text.contains("looking at"), "{code}: {text}");
+    eventually("ops sees requests", || {
+        let (code, text) = meshctl(&node, "ops", &tap)?;
+        ensure!(code == 0 && text.contains("looking at"), "{code}: {text}");
+        Ok(())
+    })?;
     for (account, words, why) in [
         (
             "ops",

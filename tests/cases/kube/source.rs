@@ -145,7 +145,10 @@ fn story(kube: &Kube, index: &Index) -> Result<()> {
     );
 
     define_smi(kube)?;
-    kube.apply(SMI)?;
+    // What is established is served a moment later.
+    eventually("objects of the kinds are taken", || {
+        kube.apply(SMI).map(drop)
+    })?;
     becomes("kinds are taken up when they are defined", || {
         has(index, Kind::TrafficSplit, "web")
             && has(index, Kind::HttpRouteGroup, "routes")
@@ -172,7 +175,9 @@ fn story(kube: &Kube, index: &Index) -> Result<()> {
         has(index, Kind::Service, "web"),
         "nothing is given up while the server is away"
     );
-    kube.apply(&SMI.replace("weight: 1", "weight: 7"))?;
+    eventually("the kinds are served again", || {
+        kube.apply(&SMI.replace("weight: 1", "weight: 7")).map(drop)
+    })?;
     becomes("the watch goes on after the server was killed", || {
         weight(index) == Some(7)
     })?;

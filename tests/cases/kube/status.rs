@@ -116,7 +116,9 @@ pub(super) fn told() -> Result<()> {
     let leader = eventually("somebody writes status", || holder(&kube))?;
     let second = replica(&kubeconfig, &log("two.log"))?;
 
-    kube.apply(SPLIT)?;
+    eventually("the kinds are served", || {
+        kube.apply(&format!("{SPLIT}---{UDP}")).map(drop)
+    })?;
     becomes(&kube, "Accepted", "True", "")?;
     becomes(
         &kube,
@@ -125,7 +127,6 @@ pub(super) fn told() -> Result<()> {
         "there is no Service default/web",
     )?;
     becomes(&kube, "Programmed", "Unknown", "no proxy")?;
-    kube.apply(UDP)?;
     let datagrams = ["udproute", "dns"];
     becomes_of(&kube, &datagrams, "Accepted", "True", "")?;
     becomes_of(&kube, &datagrams, "Programmed", "False", "carry no UDP")?;
