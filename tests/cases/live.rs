@@ -18,6 +18,9 @@ pub(crate) const CASES: &[Case] = &[
 
 const ROOT: &str = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec:\n  selector: { app: web-v1 }\n  ports:\n    - { name: http, port: 8080 }\n";
 
+/// What `meshctl wait` is given where it has to succeed.
+pub(crate) const LONG: &str = "3m";
+
 /// What `meshctl` prints, what it says beside that, and its exit code.
 struct Said {
     code: i32,
@@ -76,13 +79,13 @@ fn everywhere() -> anyhow::Result<()> {
     let mesh = up(Access::Permissive, |_| {})?;
     let names = [mesh.pod("web-v1")?.name, mesh.pod("web-v2")?.name];
     mesh.answers("client", "http://web:8080/", 200)?;
-    runs(&mesh, 0, &["wait"])?;
+    runs(&mesh, 0, &["wait", "--timeout", LONG])?;
     for round in 0..6 {
         let to = 1 - round % 2;
         let weights = [("web-v1", 1 - to), ("web-v2", to)];
         mesh.apply("split", &split("web", &weights))?;
         let began = Instant::now();
-        runs(&mesh, 0, &["wait", "trafficsplit/web"])?;
+        runs(&mesh, 0, &["wait", "trafficsplit/web", "--timeout", LONG])?;
         let took = began.elapsed();
         let served = hundred(&mesh)?;
         let other = served.iter().filter(|it| **it != names[to as usize]);
@@ -94,7 +97,8 @@ fn everywhere() -> anyhow::Result<()> {
     }
     refused(&mesh)?;
     mesh.delete("split")?;
-    runs(&mesh, 0, &["wait", "split/web", "--for", "deleted"])?;
+    let deleted = ["wait", "split/web", "--for", "deleted", "--timeout", LONG];
+    runs(&mesh, 0, &deleted)?;
     let served = hundred(&mesh)?;
     ensure!(served.iter().all(|it| *it == names[0]), "{served:?}");
     let said = runs(&mesh, 1, &["wait", "split/web", "--timeout", "1s"])?;
@@ -143,7 +147,7 @@ fn behind(mesh: &Mesh) -> anyhow::Result<()> {
     });
     signal("-CONT")?;
     named?;
-    runs(mesh, 0, &["wait", "trafficsplit/web"])?;
+    runs(mesh, 0, &["wait", "trafficsplit/web", "--timeout", LONG])?;
     Ok(())
 }
 

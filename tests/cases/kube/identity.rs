@@ -73,7 +73,15 @@ pub(super) fn review() -> Result<()> {
 async fn tokens(kube: &Kube, reviewer: &Reviewer) -> Result<()> {
     let token = |audience: &str, pod: Option<&str>| kube.token("default", "web", audience, pod);
     let good = token(TOKEN_AUDIENCE, Some("web-1"))?;
-    let proven = reviewer.verify(&good, HERE).await?;
+    // The rights of the account are in force a moment after they were written.
+    let asked = Instant::now();
+    let proven = loop {
+        match reviewer.verify(&good, HERE).await {
+            Ok(proven) => break proven,
+            Err(error) => ensure!(asked.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     let pod = kube.get(&["pod", "web-1"])?;
     ensure!(
         proven.pod == PodRef::new("default", "web-1") && proven.account == "web",

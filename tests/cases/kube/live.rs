@@ -2,6 +2,7 @@
 
 use super::mesh::{Node, node};
 use crate::dashboard::Dashboard;
+use crate::live::LONG;
 use anyhow::{Context, Result, ensure};
 use harness::kube::Kube;
 use harness::{Mesh, echo, eventually, program, split};
@@ -82,8 +83,8 @@ pub(super) fn asked() -> Result<()> {
         kube.apply(&split("web", &[("web-v1", 1 - to), ("web-v2", to)]))?;
         let began = Instant::now();
         match round < 2 {
-            true => by_state(mesh, 0, &["wait", "split/web"])?,
-            false => meshctl(there, 0, &["wait", "split/web"])?,
+            true => by_state(mesh, 0, &["wait", "split/web", "--timeout", LONG])?,
+            false => meshctl(there, 0, &["wait", "split/web", "--timeout", LONG])?,
         };
         let took = began.elapsed();
         let served = served_by(mesh, &pods[to as usize])?;
@@ -94,9 +95,10 @@ pub(super) fn asked() -> Result<()> {
     told(there)?;
     proxies(there)?;
     kube.kubectl(&["delete", "trafficsplit", "web"])?;
-    by_state(mesh, 0, &["wait", "split/web", "--for", "deleted"])?;
+    let deleted = ["wait", "split/web", "--for", "deleted", "--timeout", LONG];
+    by_state(mesh, 0, &deleted)?;
     ensure!(served_by(mesh, &pods[0])? == 100, "the root serves");
-    meshctl(there, 0, &["wait"])?;
+    meshctl(there, 0, &["wait", "--timeout", LONG])?;
     meshctl(there, 1, &["wait", "split/web", "--timeout", "2s"])?;
     outdated(there)
 }
@@ -208,7 +210,7 @@ fn proxies(node: &Node) -> Result<()> {
         written.is_some_and(|it| it["result"] == "success"),
         "{of_control:#?}"
     );
-    meshctl(node, 0, &["wait", "split/web"])?;
+    meshctl(node, 0, &["wait", "split/web", "--timeout", LONG])?;
     // What only the controller knows is asked of it through the API server.
     let of = |kind: &str, name: &str| -> Result<Value> {
         let said = meshctl(node, 0, &["describe", kind, name, "-o", "json"])?;
