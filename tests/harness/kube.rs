@@ -28,6 +28,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who issues the tokens of service accounts.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -368,18 +369,30 @@ impl Kube {
 }
 
 impl Ports {
-    /// Ports that were free a moment ago.
     fn free() -> anyhow::Result<Self> {
-        let listeners: Vec<TcpListener> = (0..3)
-            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .collect::<Result<_, _>>()?;
-        let port = |at: usize| listeners[at].local_addr().map(|address| address.port());
-        Ok(Self {
-            api: port(0)?,
-            etcd: port(1)?,
-            peers: port(2)?,
-        })
+        let [api, etcd, peers]: [u16; 3] = free_ports()?;
+        Ok(Self { api, etcd, peers })
     }
+}
+
+/// Ports of loopback that were free a moment ago, below those that the kernel gives to whoever asks for any: nobody takes
+/// them by chance before they are used.
+pub fn free_ports<const COUNT: usize>() -> anyhow::Result<[u16; COUNT]> {
+    const FIRST: u16 = 20_000;
+    const MANY: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        // Programs that run at the same time begin at different places.
+        let mut candidates = (0..MANY).map(|_| {
+            let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+            let at = std::process::id().wrapping_mul(97).wrapping_add(turn);
+            FIRST + u16::try_from(at % MANY).unwrap_or(0)
+        });
+        *port = candidates.find(is_free).context("no port is free")?;
+    }
+    Ok(ports)
 }
 
 fn start_etcd(

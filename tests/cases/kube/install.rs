@@ -12,7 +12,7 @@ pub(super) use legacy::legacy;
 pub(super) use rotated::rotates;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::Kube;
+use harness::kube::{Kube, free_ports};
 use harness::{eventually, program};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -85,8 +85,8 @@ fn log(kube: &Kube) -> String {
 }
 
 fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.port())
+    let [port]: [u16; 1] = free_ports()?;
+    Ok(port)
 }
 
 /// An API server with an installation whose webhook answers.
