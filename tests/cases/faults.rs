@@ -44,7 +44,7 @@ impl Load {
                     "-w",
                     format,
                     "--max-time",
-                    "10",
+                    "30",
                     "http://web:8080/[1-20]",
                 ];
                 let output = client.output(&harness::Exec::new(&pod, command))?;

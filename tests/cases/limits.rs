@@ -36,10 +36,10 @@ limit() { setpriv --reuid=2102 --regid=2102 --clear-groups prlimit --pid $client
 # one client that keeps its connection; its first answers have come before descriptors run out
 requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
 before=$(requests)
-ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 6 > $dir/kept & kept=$!    # lost after six seconds, less than the others stay
+ip netns exec client $app role load 10.1.9.9:8080 / 10x18 1 12 > $dir/kept & kept=$!    # lost after twelve seconds, less than the others stay
 until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
 limit 60
-c $app role hold 10.1.9.9:8080 100 8
+c $app role hold 10.1.9.9:8080 100 14
 wait $kept
 echo "kept $(wc -l < $dir/kept) answered $(grep -c ' 200$' $dir/kept)"
 limit 1000
@@ -50,7 +50,7 @@ echo "again $(c curl -s -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/)"
 
 fn descriptors() -> anyhow::Result<()> {
     let text = harness::hand::run(DESCRIPTORS)?;
-    ensure!(text.contains("kept 120 answered 120"), "{text}");
+    ensure!(text.contains("kept 180 answered 180"), "{text}");
     let turned_away = text
         .lines()
         .find(|line| line.starts_with("weft_accept_exhausted_total"));
@@ -71,9 +71,9 @@ metric client 'weft_connections_limit'
 # whoever has its connection keeps it
 requests() { metric client 'weft_requests_total{direction="outbound"' | awk '{ sum += $NF } END { print sum + 0 }'; }
 before=$(requests)
-ip netns exec client $app role load 10.1.9.9:8080 / 10x12 1 6 > $dir/kept & kept=$!
+ip netns exec client $app role load 10.1.9.9:8080 / 10x18 1 12 > $dir/kept & kept=$!
 until [ $(requests) -gt $((before + 2)) ]; do sleep 0.1; done
-c $app role hold 10.1.9.9:8080 40 8
+c $app role hold 10.1.9.9:8080 40 14
 wait $kept
 echo "kept $(wc -l < $dir/kept) answered $(grep -c ' 200$' $dir/kept)"
 until c curl -sf -o /dev/null http://10.1.9.9:8080/; do sleep 0.1; done
@@ -84,7 +84,7 @@ grep -c 'E134 too-many-connections' $dir/client.log
 fn connections() -> anyhow::Result<()> {
     let text = harness::hand::run(CONNECTIONS)?;
     ensure!(text.contains("weft_connections_limit 20"), "{text}");
-    ensure!(text.contains("kept 120 answered 120"), "{text}");
+    ensure!(text.contains("kept 180 answered 180"), "{text}");
     let closed = text
         .lines()
         .find(|line| line.starts_with("weft_errors_total"));

@@ -209,7 +209,7 @@ impl Mesh {
     pub fn ask(&self, pod: &PodInfo, port: u16, path: &str) -> anyhow::Result<String> {
         let ip = pod.ips.first().context("no address")?;
         let url = format!("http://{}{path}", std::net::SocketAddr::new(*ip, port));
-        let output = self.node(&["curl", "-sf", "--max-time", "10", &url])?;
+        let output = self.node(&["curl", "-sf", "--max-time", "30", &url])?;
         ensure!(output.code == 0, "{url}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -222,7 +222,7 @@ impl Mesh {
             "--show-error",
             "--include",
             "--max-time",
-            "10",
+            "30",
             "--raw",
         ];
         command.extend(options);
