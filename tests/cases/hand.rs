@@ -40,7 +40,7 @@ done
 ip netns exec server $app role echo 8080 & ip netns exec server $app role tcp 7000 &
 c() { ip netns exec client "$@"; }
 for ns in client server; do
-  for i in $(seq 600); do ip netns exec $ns curl -sf -o /dev/null http://127.0.0.1:4191/ready && break; sleep 0.1; done
+  for i in $(seq 1800); do ip netns exec $ns curl -sf -o /dev/null http://127.0.0.1:4191/ready && break; sleep 0.1; done
   ip netns exec $ns curl -s http://127.0.0.1:4191/ready
 done
 # packets wait in a ring of places as large as the longest packet: by default there are eight of them
@@ -68,7 +68,7 @@ grep -qa weft-opaque $dir/wire
 c curl -s http://127.0.0.1:4191/metrics | grep '^weft_requests_total{.*tls="true"'
 # without the permission nothing passes
 sed -i '/^kind: TrafficTarget/,$ s/sa-client/x/; s/sources: .*/sources: [{ kind: ServiceAccount, name: other }]/' $dir/vm.yaml
-for i in $(seq 600); do c curl -s --max-time 10 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/ | grep -q 403 && break; sleep 0.1; done
+for i in $(seq 1800); do c curl -s --max-time 10 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/ | grep -q 403 && break; sleep 0.1; done
 echo "then $(c curl -s --max-time 60 -o /dev/null -w '%{http_code}' http://10.1.9.9:8080/)"
 for ns in client server; do ip netns exec $ns $bin/weft-init --remove; done
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf $dir' EXIT

@@ -172,7 +172,7 @@ ip netns exec server $app role echo 8080 &
 ready client; ready server
 all() { ip netns exec server $bin/meshctl "$@" --control 127.0.0.1:18085 --token-file $dir/.weft/observe.token; }
 one() { ip netns exec server $bin/meshctl "$@" --control 127.0.0.1:8085 --token-file $dir/.weft/observe.token; }
-eventually() { for i in $(seq 600); do "$@" && return; sleep 0.1; done; echo "never: $*"; return 1; }
+eventually() { for i in $(seq 1800); do "$@" && return; sleep 0.1; done; echo "never: $*"; return 1; }
 answers() { c curl -sf --max-time 60 -o /dev/null http://10.1.9.9:8080/; }
 eventually answers
 # a tap asked of the one reaches the proxy of the other

@@ -144,14 +144,14 @@ fn bodies() -> anyhow::Result<()> {
     const SIZE: usize = 10 << 20;
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let down =
-            format!("curl -s {version} --max-time 60 'http://web:8080/?bytes={SIZE}' | wc -c");
+            format!("curl -s {version} --max-time 180 'http://web:8080/?bytes={SIZE}' | wc -c");
         let output = mesh.exec("client", &["bash", "-c", &down])?;
         ensure!(
             String::from_utf8_lossy(&output.stdout).trim() == SIZE.to_string(),
             "{version} down: {output:?}"
         );
         let up = format!(
-            "head -c {SIZE} /dev/zero | curl -s {version} --max-time 60 -T - http://web:8080/"
+            "head -c {SIZE} /dev/zero | curl -s {version} --max-time 180 -T - http://web:8080/"
         );
         let output = mesh.exec("client", &["bash", "-c", &up])?;
         let echo: serde_json::Value = serde_json::from_slice(&output.stdout)?;

@@ -16,6 +16,7 @@ WEFT_PROXY_TRACE_SERVICE=shop-server WEFT_PROXY_ACCESS_LOG=json proxy server
 ip netns exec server $app role echo 8080 & ip netns exec server $app role collector 4317 > $dir/spans &
 for ns in client server; do ready $ns; done
 until c curl -sf -o /dev/null http://10.1.9.9:8080/; do sleep 0.1; done
+until ip netns exec server bash -c 'exec 3<>/dev/tcp/127.0.0.1/4317' 2>/dev/null; do sleep 0.1; done
 trace=0af7651916cd43dd8448eb211c80319c; span=b7ad6b7169203331
 c curl -s -H "traceparent: 00-$trace-$span-01" -H 'tracestate: a=1' 'http://10.1.9.9:8080/traced?card=4111'; echo
 c curl -s -H "traceparent: 00-$trace-$span-00" http://10.1.9.9:8080/quiet; echo

@@ -66,7 +66,7 @@ proxy() { # workload, (workers,) arguments
     ip netns exec $ns setpriv --reuid=2102 --regid=2102 --clear-groups $dir/weft-proxy "$@" >> $dir/$ns.log 2>&1 &
   pid=$!
 }
-ready() { for i in $(seq 600); do ip netns exec $1 curl -sf -o /dev/null http://127.0.0.1:4191/ready && return; sleep 0.1; done; return 1; }
+ready() { for i in $(seq 1800); do ip netns exec $1 curl -sf -o /dev/null http://127.0.0.1:4191/ready && return; sleep 0.1; done; return 1; }
 metric() { ip netns exec $1 curl -s http://127.0.0.1:4191/metrics | grep -F "$2" || true; }
 c() { ip netns exec client "$@"; }
 "#;
