@@ -71,28 +71,28 @@ fn between_meshed() -> anyhow::Result<()> {
         Ok(())
     })?;
 
-    let outbound = mesh.metrics("client")?;
-    ensure!(
-        outbound.sum("weft_requests_total", REQUESTS) == before + 2.0,
-        "two requests, both under mutual TLS"
-    );
-    let mut inbound = 0.0;
-    for pod in mesh.pods("web")? {
-        let peer = [
-            ("direction", "inbound"),
-            ("tls", "true"),
-            ("peer_workload", "sa/client"),
-        ];
-        inbound += mesh.metrics_of(&pod)?.sum("weft_requests_total", &peer);
-    }
-    ensure!(inbound == before + 2.0, "the other side counted {inbound}");
-    ensure!(
-        outbound.sum(
-            "weft_tcp_streams_total",
-            &[("service", "default/bytes:7000"), ("tls", "true")]
-        ) >= 1.0
-    );
-    Ok(())
+    let pods = mesh.pods("web")?;
+    eventually("two requests are counted at both ends", || {
+        let outbound = mesh.metrics("client")?;
+        let secured = outbound.sum("weft_requests_total", REQUESTS);
+        ensure!(
+            secured == before + 2.0,
+            "{secured} under mutual TLS, {before} of them before"
+        );
+        let mut inbound = 0.0;
+        for pod in &pods {
+            let peer = [
+                ("direction", "inbound"),
+                ("tls", "true"),
+                ("peer_workload", "sa/client"),
+            ];
+            inbound += mesh.metrics_of(pod)?.sum("weft_requests_total", &peer);
+        }
+        ensure!(inbound == secured, "the other side counted {inbound}");
+        let streams = [("service", "default/bytes:7000"), ("tls", "true")];
+        ensure!(outbound.sum("weft_tcp_streams_total", &streams) >= 1.0);
+        Ok(())
+    })
 }
 
 /// What the client's proxy counts of its calls to web.
