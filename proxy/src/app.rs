@@ -389,6 +389,8 @@ impl End<'_> {
         let mut int = signal(SignalKind::interrupt())?;
         let mut ended = reap(workers)?;
         tokio::select! {
+            // Workers that had nothing open may have ended before we hear why.
+            biased;
             _ = term.recv() => {}
             _ = int.recv() => {}
             () = self.draining.leaving() => {}
