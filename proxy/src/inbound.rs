@@ -29,7 +29,7 @@ use weft_proxy_api::policy::Protocol;
 use weft_proxy_api::policy::inbound::{Caller, ConnectionVerdict};
 
 /// How long a connection waits for the first policy; it is never admitted without one.
-const POLICY_TIMEOUT: Duration = Duration::from_secs(3);
+const POLICY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may be silent where only its own words can open the way.
 const SILENT_CLIENT: Duration = Duration::from_secs(60);
 

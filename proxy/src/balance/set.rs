@@ -45,7 +45,7 @@ pub struct Wish<'a> {
 }
 
 /// How long the first request to a set waits to hear what is in it: as long as for where its address leads.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why nobody was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub use certify::{Certified, Certifier, CertifyError};
 pub use client::{ConnectError, ControlClient, Credentials, TlsSource};
 
 /// How long a connection waits for the first answer about its destination.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The same while the controller is away: it may come back at any moment, but applications should be told soon.
 const PATIENCE_AWAY: Duration = Duration::from_millis(400);
 /// Wishes that may wait for the control thread.
