@@ -18,14 +18,13 @@ pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf> {
         .canonicalize()
         .with_context(|| format!("cannot find {}", meshctl.display()))?;
     let dir = meshctl.parent().unwrap_or(Path::new("/"));
-    if missing(dir).is_empty() {
-        return Ok(meshctl);
+    if given.is_none() {
+        build(dir)?;
     }
-    build(dir)?;
     let missing = missing(dir);
     if !missing.is_empty() {
         bail!(
-            "{} must lie beside {} (build them: cargo build -p weft-proxy -p weft-init -p weft-control --bins)",
+            "{} must lie beside {} (build them: cargo build --bins)",
             missing.join(", "),
             meshctl.display()
         );
@@ -40,37 +39,35 @@ fn missing(dir: &Path) -> Vec<&'static str> {
         .collect()
 }
 
-/// `cargo run` builds one program only; the others come from the same sources in the same profile.
+/// `cargo run` builds one program only; the others come from the same sources in the same profile, or would be older ones.
 fn build(dir: &Path) -> Result<()> {
-    let (Some(cargo), Some(_)) = (
-        std::env::var_os("CARGO"),
-        std::env::var_os("CARGO_MANIFEST_DIR"),
-    ) else {
+    let of_cargo = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let (Some(cargo), Some(manifest)) = (of_cargo("CARGO"), of_cargo("CARGO_MANIFEST_DIR")) else {
         return Ok(());
     };
-    eprintln!("building weft-proxy, weft-init and weft-control first …");
+    // Whom a test under cargo starts is not cargo's own.
+    if of_cargo("CARGO_PKG_NAME") != Some(env!("CARGO_PKG_NAME").into()) {
+        return Ok(());
+    }
+    eprintln!("building weft-proxy, weft-init and weft-control …");
     let mut command = Command::new(cargo);
-    command.args([
-        "build",
-        "--bins",
-        "-p",
-        "weft-proxy",
-        "-p",
-        "weft-init",
-        "-p",
-        "weft-control",
-    ]);
-    if let Some(manifest) = std::env::var_os("CARGO_MANIFEST_DIR") {
-        command.current_dir(manifest);
-    }
-    if dir.ends_with("release") {
-        command.arg("--release");
-    }
+    // In the workspace's own folder: there it selects what `cargo run` has selected, and builds nothing twice.
+    command.current_dir(Path::new(&manifest).parent().unwrap_or(Path::new(".")));
+    command.args(["build", "--profile", profile(dir)]);
+    command.args(NEEDED.map(|name| format!("--bin={name}")));
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the build failed");
     }
     Ok(())
+}
+
+/// The profile whose programs cargo puts into a folder.
+fn profile(dir: &Path) -> &str {
+    match dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    }
 }
 
 /// Everything a pod finds in its [`super::rootfs::BIN`].
@@ -99,4 +96,20 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|candidate| is_program(candidate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_names_its_profile() {
+        for (dir, expected) in [
+            ("/src/target/debug", "dev"),
+            ("/src/target/release", "release"),
+            ("/src/target/quick", "quick"),
+        ] {
+            assert_eq!(profile(Path::new(dir)), expected);
+        }
+    }
 }
