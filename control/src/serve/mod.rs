@@ -51,7 +51,7 @@ use weft_proxy_api::wire::{Body, Resource, encode, generated as pb};
 const MAX_REQUEST: usize = 64 << 10;
 /// Largest Certify: a token and a signing request, with some room. Anybody may send one.
 const MAX_CERTIFY: usize = 32 << 10;
-/// Largest traffic summary taken from a proxy.
+/// Largest message of a proxy's reports. What it may unfold to is measured first ([`crate::traffic::measure`]).
 const MAX_SUMMARY: usize = 4 << 20;
 /// Largest message taken from another controller: the names of many pods.
 const MAX_ORDER: usize = 1 << 20;
@@ -118,6 +118,8 @@ pub struct Shared {
     pub proxies: Arc<proxies::Proxies>,
     /// How often a pod may report.
     pub summaries: parking_lot::Mutex<rate::Limiter<PodRef>>,
+    /// How often a pod may say anything of what it sees.
+    pub reports: parking_lot::Mutex<rate::Limiter<PodRef>>,
     /// Traffic that proxies reported.
     pub traffic: TrafficTable,
     /// What single requests somebody wants to see.
@@ -156,6 +158,7 @@ impl Shared {
             instance: fastrand::u64(1..),
             proxies: Arc::default(),
             summaries: parking_lot::Mutex::new(rate::Limiter::new(observe::SUMMARIES)),
+            reports: parking_lot::Mutex::new(rate::Limiter::new(observe::REPORTS)),
             traffic: TrafficTable::default(),
             taps: Arc::default(),
             tiers: TiersAsked::default(),

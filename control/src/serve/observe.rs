@@ -1,22 +1,21 @@
 //! `Observe.Attach`: proxies report their traffic into the traffic table, slowly as long as nobody looks, and show the
 //! single requests that somebody wants to see.
 
-use super::proxies::{MAX_OF_POD, Reporting};
+use super::proxies::{MAX_REPORTING, Reporting};
 use super::rate::Rate;
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, caller, expired, stopped};
 use crate::pod_ref::PodRef;
-use crate::traffic::read;
 use crate::traffic::tap::Shown;
 use crate::traffic::tiers::Asked;
+use crate::traffic::{measure, read};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
-use prost::Message;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Request, Response, Status, Streaming};
 use weft_proxy_api::wire::generated::{self as pb, observe_command::Command, observe_event::Event};
 
@@ -33,8 +32,11 @@ pub(super) const SUMMARIES: Rate = Rate {
     burst: 50,
     interval: Duration::from_millis(100),
 };
-/// Largest look at a request that is handed on: a proxy shows less, and many of them may wait for who reads slowly.
-const MAX_LOOK: usize = 64 << 10;
+/// Messages of one pod, of any kind: three times what a proxy with every tap has to say. Who says more waits.
+pub(super) const REPORTS: Rate = Rate {
+    burst: 400,
+    interval: Duration::from_millis(5),
+};
 
 /// The service.
 pub struct Attach(pub Arc<Shared>);
@@ -50,7 +52,7 @@ impl pb::observe_server::Observe for Attach {
         let caller = caller(&request)?;
         let (shared, events) = (self.0.clone(), request.into_inner());
         let open = shared.proxies.report(&caller.common_name);
-        let too_many = || Status::resource_exhausted(format!("{MAX_OF_POD} streams are open"));
+        let too_many = || Status::resource_exhausted(format!("{MAX_REPORTING} streams are open"));
         let listener = Listener {
             _open: open.ok_or_else(too_many)?,
             stopping: shared.stopping.subscribe(),
@@ -140,7 +142,10 @@ impl Listener {
             match self.next().await? {
                 Happened::Asked => {}
                 Happened::Ended => return Ok(None),
-                Happened::Event(event) => self.take_in(&pod, *event)?,
+                Happened::Event(event) => {
+                    turn(&self.shared, &pod).await;
+                    self.take_in(&pod, *event)?;
+                }
                 Happened::Looked => {
                     let now = tokio::time::Instant::now();
                     if matches!(self.pace, Pace::Fast(until) if until > now + LOOKING - AGAIN) {
@@ -195,32 +200,50 @@ impl Listener {
                 let turn = self.shared.summaries.lock().check(pod.clone(), now);
                 turn.map_err(|_| Status::resource_exhausted("summaries come without a pause"))?;
                 self.shared.counters.summaries.add(1);
+                let summary = measure::summary(&summary).map_err(Status::invalid_argument)?;
                 let summary = read::summary(&summary).map_err(Status::invalid_argument)?;
                 self.shared.traffic.record(pod, summary, now);
                 Ok(())
             }
-            Some(Event::Tap(look)) if look.encoded_len() <= MAX_LOOK => {
-                let id = look.id;
-                self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
+            // Nobody looks here, or not any more: not worth the reading.
+            Some(Event::Tap(_) | Event::Taps(_)) if self.taps.is_empty() => Ok(()),
+            Some(Event::Tap(look)) => {
+                let look = measure::look(&look).map_err(Status::invalid_argument)?;
+                self.show(pod, look);
                 Ok(())
             }
             Some(Event::Taps(looks)) => {
-                let fits = |look: &pb::TapEvent| look.encoded_len() <= MAX_LOOK;
-                for look in looks.events.into_iter().filter(fits) {
-                    let id = look.id;
-                    self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
-                }
+                let looks = measure::looks(&looks).map_err(Status::invalid_argument)?;
+                self.show(pod, looks);
                 Ok(())
             }
             Some(Event::TapState(state)) => {
                 self.shared.taps.show(pod, state.id, Shown::State(state));
                 Ok(())
             }
-            // Larger than a proxy of ours makes them; or a kind of event from a newer one.
-            Some(Event::Tap(_)) | None => Ok(()),
+            // A kind of event from a newer proxy.
+            None => Ok(()),
             Some(Event::Hello(_)) => Err(Status::invalid_argument(
                 "only the first message may be a hello",
             )),
+        }
+    }
+
+    fn show(&self, pod: &PodRef, looks: impl IntoIterator<Item = pb::TapEvent>) {
+        for look in looks {
+            let id = look.id;
+            self.shared.taps.show(pod, id, Shown::Look(Box::new(look)));
+        }
+    }
+}
+
+/// Waits until a pod may say more. Meanwhile nothing is read, and the proxy counts what it cannot send.
+async fn turn(shared: &Shared, pod: &PodRef) {
+    loop {
+        let turn = shared.reports.lock().check(pod.clone(), Instant::now());
+        match turn {
+            Ok(()) => return,
+            Err(wait) => sleep(wait).await,
         }
     }
 }

@@ -61,6 +61,8 @@ const TOLD: Duration = Duration::from_millis(500);
 
 /// Streams one pod may have open: its proxy has one, two while it is replaced, and a few that were not found dead yet.
 pub const MAX_OF_POD: usize = 16;
+/// The same of streams on which it reports: each may hold a message that is not complete, and who is refused comes again.
+pub const MAX_REPORTING: usize = 4;
 
 /// All connected proxies.
 #[derive(Debug, Default)]
@@ -111,12 +113,12 @@ impl Proxies {
         streams.of_pod.get(pod).copied().unwrap_or(0)
     }
 
-    /// A stream on which the pod that a certificate names reports; `None`: it has [`MAX_OF_POD`]. Asked before anything is
+    /// A stream on which the pod that a certificate names reports; `None`: it has [`MAX_REPORTING`]. Asked before anything is
     /// read of it: what is read may be long.
     pub fn report(self: &Arc<Self>, certificate: &str) -> Option<Reporting> {
         let mut streams = self.streams.lock();
         let open = streams.reporting.entry(certificate.to_owned()).or_default();
-        if *open >= MAX_OF_POD {
+        if *open >= MAX_REPORTING {
             return None;
         }
         *open += 1;
@@ -260,10 +262,10 @@ mod tests {
     #[test]
     fn one_pod_reports_on_so_many_streams_and_leaves_nothing() {
         let proxies = Arc::new(Proxies::default());
-        let mut open: Vec<_> = (0..MAX_OF_POD)
+        let mut open: Vec<_> = (0..MAX_REPORTING)
             .filter_map(|_| proxies.report("default/a"))
             .collect();
-        assert_eq!(open.len(), MAX_OF_POD);
+        assert_eq!(open.len(), MAX_REPORTING);
         assert!(proxies.report("default/a").is_none());
         assert!(proxies.report("default/b").is_some());
         open.pop();

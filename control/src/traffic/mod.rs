@@ -22,6 +22,7 @@ pub mod edges;
 pub mod gate;
 pub mod graph;
 pub mod inventory;
+pub mod measure;
 pub mod read;
 pub mod report;
 pub mod resource;

@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 4 << 20;
 /// The same of what another controller added up.
 const MAX_TEXT_ADDED: usize = 64 << 20;
 /// Entries of each list of one summary; a proxy has a cap of its own below this.
-const MAX_ENTRIES: usize = 4_096;
+pub(super) const MAX_ENTRIES: usize = 4_096;
 /// Kinds of answers and reasons of one edge.
 const MAX_KINDS: usize = 64;
 /// The same of edges that were added up.

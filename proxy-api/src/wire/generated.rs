@@ -796,27 +796,30 @@ pub struct TapStop {
     #[prost(uint32, tag = "1")]
     pub id: u32,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+/// What may be long is measured before it is unfolded: two bytes of a list can be some hundred in memory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObserveEvent {
     #[prost(oneof = "observe_event::Event", tags = "1, 2, 3, 4, 5")]
     pub event: ::core::option::Option<observe_event::Event>,
 }
 /// Nested message and enum types in `ObserveEvent`.
 pub mod observe_event {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Event {
         /// first
         #[prost(message, tag = "1")]
         Hello(super::Hello),
-        #[prost(message, tag = "2")]
-        Summary(super::Summary),
-        #[prost(message, tag = "3")]
-        Tap(super::TapEvent),
+        /// a Summary
+        #[prost(bytes, tag = "2")]
+        Summary(::prost::alloc::vec::Vec<u8>),
+        /// a TapEvent
+        #[prost(bytes, tag = "3")]
+        Tap(::prost::alloc::vec::Vec<u8>),
         #[prost(message, tag = "4")]
         TapState(super::TapState),
-        /// where TapStart allows it, in place of many `tap`
-        #[prost(message, tag = "5")]
-        Taps(super::TapEvents),
+        /// TapEvents, where TapStart allows it, in place of many `tap`
+        #[prost(bytes, tag = "5")]
+        Taps(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// Looks of a short time, in order.

@@ -6,6 +6,7 @@ use super::*;
 use crate::tls::tests::TestCa;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use std::convert::Infallible;
@@ -249,6 +250,7 @@ async fn policy_and_observation_share_a_connection() {
         edge.request();
         let event = events.recv().await.unwrap().event;
         if let Some(observe_event::Event::Summary(summary)) = event
+            && let Ok(summary) = pb::Summary::decode(summary.as_slice())
             && summary.edges.iter().any(|edge| edge.requests > 0)
         {
             break;

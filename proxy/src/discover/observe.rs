@@ -116,8 +116,8 @@ impl Looks {
         };
         if let Some((first, _)) = self.first.take() {
             room.send(event(match self.batches {
-                true => Event::Taps(self.batch(first)),
-                false => Event::Tap(first),
+                true => Event::Taps(self.batch(first).encode_to_vec()),
+                false => Event::Tap(first.encode_to_vec()),
             }));
         }
     }
@@ -330,6 +330,7 @@ mod tests {
             let Some(Event::Taps(batch)) = outbox.try_recv().unwrap().event else {
                 panic!("not a batch");
             };
+            let batch = pb::TapEvents::decode(batch.as_slice()).unwrap();
             sizes.push(batch.events.len());
             seen.extend(batch.events.iter().map(|at| at.exchange));
         }
@@ -385,6 +386,7 @@ mod tests {
         let Some(Event::Taps(batch)) = outbox.try_recv().unwrap().event else {
             panic!("not a batch");
         };
+        let batch = pb::TapEvents::decode(batch.as_slice()).unwrap();
         assert_eq!(batch.events.len(), 2);
     }
 
@@ -396,8 +398,11 @@ mod tests {
         sender.try_send(look(2)).unwrap();
         for exchange in [1, 2] {
             looks.pass_on(&events).await;
-            let event = outbox.try_recv().unwrap().event;
-            assert!(matches!(event, Some(Event::Tap(look)) if look.exchange == exchange));
+            let Some(Event::Tap(look)) = outbox.try_recv().unwrap().event else {
+                panic!("not a single look");
+            };
+            let look = pb::TapEvent::decode(look.as_slice()).unwrap();
+            assert_eq!(look.exchange, exchange);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::metrics::statuses;
 use crate::metrics::summary::{BackendSummary, ConnectionSummary, EdgeSummary, Reading};
 use crate::metrics::{Metrics, Side};
 use foldhash::HashMap;
+use prost::Message;
 use std::hash::Hash;
 use std::time::Instant;
 use tokio::sync::mpsc::Sender;
@@ -42,7 +43,8 @@ impl<'a> Summaries<'a> {
     /// Sends a summary if there is room; otherwise the next one says more.
     pub(super) fn send(&mut self, events: &Sender<pb::ObserveEvent>) {
         if let Ok(room) = events.try_reserve() {
-            let event = Some(Event::Summary(self.next(Instant::now())));
+            let summary = self.next(Instant::now()).encode_to_vec();
+            let event = Some(Event::Summary(summary));
             room.send(pb::ObserveEvent { event });
         }
     }
@@ -258,6 +260,7 @@ mod tests {
         let mut requests = 0;
         for _ in 0..2 {
             if let Some(Event::Summary(summary)) = outbox.try_recv().unwrap().event {
+                let summary = pb::Summary::decode(summary.as_slice()).unwrap();
                 requests = summary.edges[0].requests;
             }
             summaries.send(&events);

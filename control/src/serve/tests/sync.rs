@@ -3,6 +3,7 @@
 mod refused;
 
 use super::*;
+use prost::Message as _;
 
 /// A proxy's end of a Sync stream.
 struct Proxy {
@@ -366,7 +367,7 @@ async fn summaries_fill_the_edge_table() {
         edges: vec![edge.clone()],
         ..Default::default()
     };
-    say(pb::observe_event::Event::Summary(summary))
+    say(pb::observe_event::Event::Summary(summary.encode_to_vec()))
         .await
         .unwrap();
     eventually("an edge", || controller.shared.traffic.len() == 1).await;
@@ -374,7 +375,8 @@ async fn summaries_fill_the_edge_table() {
         edges: vec![edge],
         ..Default::default()
     };
-    say(pb::observe_event::Event::Summary(bad)).await.unwrap();
+    let bad = pb::observe_event::Event::Summary(bad.encode_to_vec());
+    say(bad).await.unwrap();
     assert_eq!(
         commands.message().await.unwrap_err().code(),
         Code::InvalidArgument
@@ -386,7 +388,7 @@ async fn who_reports_without_a_pause_is_ended() {
     let controller = Controller::start().await;
     let (events, mut commands) = reporting(&controller).await;
     let summary = || pb::ObserveEvent {
-        event: Some(pb::observe_event::Event::Summary(pb::Summary::default())),
+        event: Some(pb::observe_event::Event::Summary(Vec::new())),
     };
     let flood = async {
         while events.send(summary()).await.is_ok() {}
@@ -397,4 +399,28 @@ async fn who_reports_without_a_pause_is_ended() {
         () = flood => Code::Ok,
     };
     assert_eq!(ended, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_report_that_would_unfold_to_far_more_than_it_is_ends_its_stream() {
+    use pb::observe_event::Event;
+    let controller = Controller::start().await;
+    // Empty entries of a list, in two bytes each: edges, and looks.
+    let edges = Event::Summary([0x1a, 0].repeat(1 << 20));
+    let looks = Event::Taps([0x0a, 0].repeat(1 << 20));
+    let pods = BTreeSet::from([PodRef::new("default", "web-1")]);
+    let _tap = controller.shared.taps.start(pb::TapStart::default(), pods);
+    for hostile in [edges, looks] {
+        let (events, mut commands) = reporting(&controller).await;
+        loop {
+            // It says nothing of requests before it was asked to look at them.
+            let asked = commands.message().await.unwrap().unwrap().command;
+            if matches!(asked, Some(pb::observe_command::Command::Tap(_))) {
+                break;
+            }
+        }
+        let event = Some(hostile);
+        events.send(pb::ObserveEvent { event }).await.unwrap();
+        assert_eq!(end(&mut commands).await, Code::InvalidArgument);
+    }
 }
