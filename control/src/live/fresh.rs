@@ -16,6 +16,8 @@ use tokio::time::{sleep, timeout};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether a watch has caught up.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After which all is listed anew: an object that was made or changed since the list would never fit to it.
+const LIST_AGAIN: Duration = Duration::from_millis(750);
 /// Turns of the runtime until every stream to a proxy has seen what was just published: one to take in what the source sent, one
 /// for the streams that this wakes, and as many again for what these wake.
 const TURNS: usize = 4;
@@ -91,12 +93,20 @@ impl Cluster {
             .is_ok_and(|done| done.is_some())
     }
 
+    /// Has all been seen that a list shows now? False: not for a while.
+    async fn has_seen_all(&self) -> Option<bool> {
+        let written = once::generations(&self.client).await.ok()?;
+        let seen = async {
+            while !once::has_seen(&self.ledger, &written) {
+                sleep(PAUSE).await;
+            }
+        };
+        Some(timeout(LIST_AGAIN, seen).await.is_ok())
+    }
+
     /// Objects that had another version when they were compared will have it soon.
     async fn caught_up(&self) -> Option<()> {
-        let written = once::generations(&self.client).await.ok()?;
-        while !once::has_seen(&self.ledger, &written) {
-            sleep(PAUSE).await;
-        }
+        while !self.has_seen_all().await? {}
         // What was seen may still be on its way: this comes after it.
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let events = self.events.upgrade()?;
