@@ -10,7 +10,7 @@ use crate::manifest::{Kind, ObjectKey};
 use crate::source::kube::kinds::Watched;
 use crate::source::kube::ledger::{Condition, Entry, Ledger};
 use crate::source::kube::once;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,8 +19,20 @@ use weft_proxy_api::names::ports;
 /// Reason of a condition: there is nobody who could lack something.
 const NO_PROXIES: &str = "NoProxies";
 
+/// Does the controller say of this object, in its status, how many proxies have it?
+pub fn has_conditions(key: &ObjectKey) -> bool {
+    Watched::of(&key.kind).is_some_and(|it| it.custom)
+}
+
 /// Everything that is written, whether the controller says that it is in force, and which proxies are behind.
-pub async fn standing(asked: &Asked, client: &Client, key: Option<&ObjectKey>) -> Result<Standing> {
+///
+/// Where `of_proxies`, it is an error if no replica of the controller can be asked; else conditions have to do.
+pub async fn standing(
+    asked: &Asked,
+    client: &Client,
+    key: Option<&ObjectKey>,
+    of_proxies: bool,
+) -> Result<Standing> {
     let ledger = Arc::new(Ledger::default());
     let events = once::read_into(client, &ledger, |watched| watched.custom).await?;
     drop(events);
@@ -33,15 +45,27 @@ pub async fn standing(asked: &Asked, client: &Client, key: Option<&ObjectKey>) -
     let up_to_date = relevant.iter().all(is_judged);
     let lacking = relevant.iter().filter_map(|(key, entry)| lacks(key, entry));
     let behind: Vec<Behind> = lacking.collect();
-    // Without a replica that can be asked, the conditions are all there is.
-    let (statuses, injected) = proxies::ask(asked).await.unwrap_or_default();
+    let said = match proxies::ask(asked).await {
+        Ok((statuses, _)) if statuses.is_empty() => Err(anyhow!(
+            "no pod of the controller is in {}",
+            asked.namespace
+        )),
+        said => said,
+    };
+    let (statuses, injected) = match said {
+        Err(error) if of_proxies => {
+            return Err(error.context("only the controllers can say what the proxies have"));
+        }
+        // The conditions are all there is.
+        said => said.unwrap_or_default(),
+    };
     let mut standing = of_replicas(&statuses, injected);
     standing.behind.extend(behind);
     let object = match key {
         None => None,
-        Some(key) => Some(match Watched::of(&key.kind).filter(|it| it.custom) {
-            Some(_) => of_object(entries.iter().find(|(own, _)| own == key).map(|it| &it.1)),
-            None => ObjectStanding {
+        Some(key) => Some(match has_conditions(key) {
+            true => of_object(entries.iter().find(|(own, _)| own == key).map(|it| &it.1)),
+            false => ObjectStanding {
                 in_force: is_there(client, key).await?,
                 ..ObjectStanding::default()
             },

@@ -93,6 +93,9 @@ pub(super) fn asked() -> Result<()> {
     }
     kube.apply(&split("web", &[("web-v1", 1), ("web-v2", 3)]))?;
     told(there)?;
+    // No controller is known there: what proxies have nobody says.
+    let unknown = ["wait", "split/web", "--for", "synced", "--timeout", LONG];
+    meshctl(there, 3, &unknown)?;
     proxies(there)?;
     kube.kubectl(&["delete", "trafficsplit", "web"])?;
     let deleted = ["wait", "split/web", "--for", "deleted", "--timeout", LONG];

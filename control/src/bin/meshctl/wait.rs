@@ -81,8 +81,8 @@ fn wait(args: &WaitArgs) -> Result<ExitCode> {
     // When all that matters was in force at the controllers: what came later is something else.
     let mut read: Option<Instant> = None;
     loop {
-        let recent = read.map(|at| at.elapsed());
-        let missing = match standing(&place, key.as_ref(), recent.unwrap_or_default()) {
+        let recent = read.map_or(Duration::ZERO, |at| at.elapsed());
+        let missing = match standing(&place, key.as_ref(), args.what, recent) {
             Ok(standing) => {
                 was_reached = true;
                 if let Some(why) = rejected(args.what, &standing) {
@@ -133,8 +133,24 @@ impl WaitArgs {
     }
 }
 
+impl For {
+    /// Only the controllers can say it: conditions tell of an object that is there, and of nothing else.
+    fn is_of_proxies(self, key: Option<&ObjectKey>) -> bool {
+        match self {
+            Self::Accepted => false,
+            Self::Programmed => !key.is_some_and(cluster::has_conditions),
+            Self::Synced | Self::Deleted => true,
+        }
+    }
+}
+
 /// `recent`: how long ago all that matters was in force.
-fn standing(place: &Place<'_>, key: Option<&ObjectKey>, recent: Duration) -> Result<Standing> {
+fn standing(
+    place: &Place<'_>,
+    key: Option<&ObjectKey>,
+    what: For,
+    recent: Duration,
+) -> Result<Standing> {
     match place {
         Place::Controller(target) => {
             let object = key.map(|key| format!("object={}", object(key)));
@@ -146,7 +162,8 @@ fn standing(place: &Place<'_>, key: Option<&ObjectKey>, recent: Duration) -> Res
         Place::Kubernetes(settings) => block_on(async {
             let client = connect::client(settings).await.map_err(Unreachable)?;
             let asked = Asked::open(settings).await?;
-            let standing = cluster::standing(&asked, &client, key).await;
+            let of_proxies = what.is_of_proxies(key);
+            let standing = cluster::standing(&asked, &client, key, of_proxies).await;
             standing.map_err(|error| Unreachable(error).into())
         }),
     }
@@ -244,6 +261,22 @@ mod tests {
             missing(For::Programmed, None, &standing(true, &[])).len(),
             0
         );
+    }
+
+    #[test]
+    fn conditions_tell_of_an_object_that_is_there_and_of_nothing_else() {
+        let split = ObjectKey::new(Kind::TrafficSplit, "default", "web");
+        let pod = ObjectKey::new(Kind::Pod, "default", "web");
+        for (what, key, expected) in [
+            (For::Accepted, Some(&pod), false),
+            (For::Programmed, Some(&split), false),
+            (For::Programmed, Some(&pod), true),
+            (For::Programmed, None, true),
+            (For::Synced, Some(&split), true),
+            (For::Deleted, Some(&split), true),
+        ] {
+            assert_eq!(what.is_of_proxies(key), expected, "{what:?} {key:?}");
+        }
     }
 
     #[test]
