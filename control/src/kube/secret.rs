@@ -17,6 +17,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use std::collections::BTreeMap;
 use std::pin::pin;
+use tokio::time::{Instant, sleep_until};
 
 /// Name of the Secret.
 pub const CA_SECRET: &str = "weft-ca";
@@ -77,19 +78,31 @@ pub async fn follow(client: Client, namespace: String, state: StateDir, trust_do
             .timeout(WATCH_SECONDS)
     };
     let mut pause = Pause::default();
+    let mut taking = Taking::new(state, trust_domain);
     loop {
         let mut said = pin!(watcher(api.clone(), config()));
         // After a failure everything is read again: it is one object.
-        while let Some(Ok(event)) = said.next().await {
+        loop {
+            let event = tokio::select! {
+                event = said.next() => event,
+                () = taking.due() => {
+                    taking.again();
+                    continue;
+                }
+            };
+            let Some(Ok(event)) = event else {
+                break;
+            };
             // That a list begins is said before the server was asked.
             if !matches!(event, Event::Init) {
                 pause.reset();
             }
             let taken = match event {
-                Event::Apply(secret) | Event::InitApply(secret) => {
-                    take(&secret, &state, &trust_domain)
+                Event::Apply(secret) | Event::InitApply(secret) => taking.take(secret),
+                Event::Delete(_) => {
+                    taking.left = None;
+                    Err(anyhow!("it was deleted; a restart makes a new root"))
                 }
-                Event::Delete(_) => Err(anyhow!("it was deleted; a restart makes a new root")),
                 Event::Init | Event::InitDone => Ok(()),
             };
             if let Err(error) = taken {
@@ -101,6 +114,59 @@ pub async fn follow(client: Client, namespace: String, state: StateDir, trust_do
             tracing::debug!("the Secret {namespace}/{CA_SECRET} cannot be watched");
         }
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// What could not be taken over is tried again: the reason may be here, e.g. a volume that is full, and no change of the
+/// Secret would tell when it is gone.
+struct Taking {
+    state: StateDir,
+    trust_domain: String,
+    left: Option<(Secret, Instant)>,
+    pause: Pause,
+}
+
+impl Taking {
+    fn new(state: StateDir, trust_domain: String) -> Self {
+        Self {
+            state,
+            trust_domain,
+            left: None,
+            pause: Pause::default(),
+        }
+    }
+
+    /// Takes over what the Secret says now.
+    fn take(&mut self, secret: Secret) -> Result<()> {
+        self.pause.reset();
+        self.attempt(secret)
+    }
+
+    /// Resolves when what is left should be tried again.
+    async fn due(&self) {
+        match &self.left {
+            Some((_, at)) => sleep_until(*at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tries what is left; that it failed was said the first time.
+    fn again(&mut self) {
+        let Some((secret, _)) = self.left.take() else {
+            return;
+        };
+        if self.attempt(secret).is_ok() {
+            tracing::info!("the Secret {CA_SECRET} has been taken over");
+        }
+    }
+
+    fn attempt(&mut self, secret: Secret) -> Result<()> {
+        let taken = take(&secret, &self.state, &self.trust_domain);
+        self.left = match taken {
+            Ok(()) => None,
+            Err(_) => Some((secret, Instant::now() + self.pause.next().1)),
+        };
+        taken
     }
 }
 
@@ -256,6 +322,26 @@ mod tests {
         secret.data.as_mut().unwrap().insert(CA_KEY.into(), key);
         assert!(take(&secret, &state, "cluster.local").is_err());
         assert_eq!(state.fingerprint(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_taken_over_is_tried_again_until_it_can_be() {
+        let secret = make("cluster.local").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let mut taking = Taking::new(StateDir::open(&path).unwrap(), "cluster.local".into());
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(taking.take(secret).is_err());
+        for _ in 0..3 {
+            taking.due().await;
+            taking.again();
+            assert!(taking.left.is_some());
+        }
+        let state = StateDir::open(&path).unwrap();
+        taking.due().await;
+        taking.again();
+        assert!(taking.left.is_none());
+        assert!(Ca::open_or_create(&state, "cluster.local").is_ok());
     }
 
     #[test]
