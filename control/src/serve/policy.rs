@@ -3,7 +3,7 @@
 //! The stream that tonic polls *is* the session: no task, no queue. While a proxy does not read, nothing is polled and
 //! nothing is kept for it; when it reads again it gets the newest version of what changed. When it goes, all is dropped.
 
-use super::proxies::{Entry, MAX_OF_POD, ProxyStatus};
+use super::proxies::{Entry, MAX_OF_POD, MAX_SUBSCRIPTIONS_OF_POD, ProxyStatus};
 use super::session::Subscriptions;
 use super::tls::Peer;
 use super::{HELLO_LIMIT, Shared, View, caller, expired, stopped};
@@ -230,6 +230,11 @@ impl Session {
         let resource = subscribe.resource.unwrap_or_default();
         let resource = decode::resource(&resource)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if !self.entry.may_subscribe(self.subscriptions.len()) {
+            let most = MAX_SUBSCRIPTIONS_OF_POD;
+            let why = format!("{} has {most} subscriptions", self.pod);
+            return Err(Status::resource_exhausted(why));
+        }
         let view = self.view(&resource);
         self.subscriptions
             .subscribe(subscribe.id, view, subscribe.version, Instant::now())

@@ -61,6 +61,8 @@ const TOLD: Duration = Duration::from_millis(500);
 
 /// Streams one pod may have open: its proxy has one, two while it is replaced, and a few that were not found dead yet.
 pub const MAX_OF_POD: usize = 16;
+/// Subscriptions of one pod: twice what its proxy may have, since an old stream may not be found dead yet.
+pub const MAX_SUBSCRIPTIONS_OF_POD: usize = 2 * super::session::MAX_SUBSCRIPTIONS;
 /// The same of streams on which it reports: each may hold a message that is not complete, and who is refused comes again.
 pub const MAX_REPORTING: usize = 4;
 
@@ -74,10 +76,34 @@ pub struct Proxies {
 struct Streams {
     next: u64,
     open: BTreeMap<u64, ProxyStatus>,
-    /// How many of them are of each pod.
-    of_pod: HashMap<PodRef, usize>,
+    /// What each pod has of them.
+    of_pod: HashMap<PodRef, OfPod>,
     /// How many are open on which it reports, by the pod that its certificate names.
     reporting: HashMap<String, usize>,
+}
+
+/// What one pod has open.
+#[derive(Debug, Default)]
+struct OfPod {
+    streams: usize,
+    /// On all of them.
+    subscriptions: usize,
+}
+
+impl Streams {
+    /// Changes what is told of a stream, and the sum of its pod with it.
+    fn update(&mut self, stream: u64, change: impl FnOnce(&mut ProxyStatus)) {
+        let Some(status) = self.open.get_mut(&stream) else {
+            return;
+        };
+        let before = status.subscriptions;
+        change(status);
+        if status.subscriptions != before
+            && let Some(of_pod) = self.of_pod.get_mut(&status.pod)
+        {
+            of_pod.subscriptions = of_pod.subscriptions + status.subscriptions - before;
+        }
+    }
 }
 
 impl Proxies {
@@ -86,7 +112,9 @@ impl Proxies {
         let mut streams = self.streams.lock();
         let stream = streams.next;
         streams.next += 1;
-        *streams.of_pod.entry(status.pod.clone()).or_default() += 1;
+        let of_pod = streams.of_pod.entry(status.pod.clone()).or_default();
+        of_pod.streams += 1;
+        of_pod.subscriptions += status.subscriptions;
         streams.open.insert(stream, status);
         Entry {
             proxies: self.clone(),
@@ -110,7 +138,7 @@ impl Proxies {
     /// How many streams a pod has open.
     pub fn streams_of(&self, pod: &PodRef) -> usize {
         let streams = self.streams.lock();
-        streams.of_pod.get(pod).copied().unwrap_or(0)
+        streams.of_pod.get(pod).map_or(0, |of_pod| of_pod.streams)
     }
 
     /// A stream on which the pod that a certificate names reports; `None`: it has [`MAX_REPORTING`]. Asked before anything is
@@ -157,9 +185,16 @@ pub struct Entry {
 impl Entry {
     /// Changes what is told about this proxy.
     pub fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
-        if let Some(status) = self.proxies.streams.lock().open.get_mut(&self.stream) {
-            change(status);
-        }
+        self.proxies.streams.lock().update(self.stream, change);
+    }
+
+    /// May one more be added to so many subscriptions of this stream? False: the pod has [`MAX_SUBSCRIPTIONS_OF_POD`].
+    pub fn may_subscribe(&self, subscriptions: usize) -> bool {
+        let mut streams = self.proxies.streams.lock();
+        streams.update(self.stream, |status| status.subscriptions = subscriptions);
+        let status = streams.open.get(&self.stream);
+        let of_pod = status.and_then(|status| streams.of_pod.get(&status.pod));
+        of_pod.is_none_or(|of_pod| of_pod.subscriptions < MAX_SUBSCRIPTIONS_OF_POD)
     }
 }
 
@@ -189,9 +224,10 @@ impl Drop for Entry {
         let Some(gone) = streams.open.remove(&self.stream) else {
             return;
         };
-        if let Some(count) = streams.of_pod.get_mut(&gone.pod) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of_pod) = streams.of_pod.get_mut(&gone.pod) {
+            of_pod.streams -= 1;
+            of_pod.subscriptions -= gone.subscriptions;
+            if of_pod.streams == 0 {
                 streams.of_pod.remove(&gone.pod);
             }
         }
@@ -257,6 +293,26 @@ mod tests {
             let lacking = Lacking { since, connected };
             assert_eq!(lacking.is_only_after(moment), expected, "{lacking:?}");
         }
+    }
+
+    #[test]
+    fn all_streams_of_a_pod_share_its_subscriptions() {
+        let proxies = Arc::new(Proxies::default());
+        let half = MAX_SUBSCRIPTIONS_OF_POD / 2;
+        let first = proxies.enter(status("a", "1"));
+        let second = proxies.enter(status("a", "1"));
+        let other = proxies.enter(status("b", "1"));
+        assert!(first.may_subscribe(half));
+        assert!(second.may_subscribe(half - 1));
+        assert!(!second.may_subscribe(half));
+        assert!(other.may_subscribe(half));
+        first.update(|status| status.subscriptions -= 1);
+        assert!(second.may_subscribe(half));
+        assert!(!second.may_subscribe(half + 1));
+        drop(first);
+        assert!(second.may_subscribe(half + 1));
+        drop((second, other));
+        assert!(proxies.streams.lock().of_pod.is_empty());
     }
 
     #[test]
