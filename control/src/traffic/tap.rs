@@ -4,16 +4,18 @@
 use crate::pod_ref::PodRef;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use parking_lot::Mutex;
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{mpsc, watch};
 use weft_proxy_api::wire::generated as pb;
 
 /// Taps at once.
 const MAX_TAPS: usize = 16;
-/// Looks that may wait for who asked.
+/// Looks that may wait for who asked, and what they may take of memory, bytes.
 const WAITING: usize = 4_096;
+const WAITING_BYTES: usize = 16 << 20;
 
 /// All taps.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Session {
     start: pb::TapStart,
     pods: BTreeSet<PodRef>,
     shown: mpsc::Sender<(PodRef, Shown)>,
+    /// Bytes of what waits.
+    held: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
 }
 
@@ -49,6 +53,7 @@ pub struct Tap {
     taps: Arc<Taps>,
     id: u32,
     shown: mpsc::Receiver<(PodRef, Shown)>,
+    held: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
 }
 
@@ -75,7 +80,7 @@ impl Taps {
             *next
         };
         let (sender, shown) = mpsc::channel(WAITING);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (held, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let session = Session {
             start: pb::TapStart {
                 id,
@@ -84,6 +89,7 @@ impl Taps {
             },
             pods,
             shown: sender,
+            held: held.clone(),
             lost: lost.clone(),
         };
         sessions.insert(id, session);
@@ -93,6 +99,7 @@ impl Taps {
             taps: self.clone(),
             id,
             shown,
+            held,
             lost,
         })
     }
@@ -126,7 +133,7 @@ impl Taps {
         let sessions = self.sessions.lock();
         let is_look = matches!(shown, Shown::Look(_));
         if let Some(session) = sessions.get(&id).filter(|at| at.pods.contains(pod))
-            && session.shown.try_send((pod.clone(), shown)).is_err()
+            && !session.hold(pod, shown)
             // How it fares is said again.
             && is_look
         {
@@ -135,10 +142,43 @@ impl Taps {
     }
 }
 
+impl Session {
+    /// Keeps it for who asked, if there is room.
+    fn hold(&self, pod: &PodRef, shown: Shown) -> bool {
+        let size = shown.size();
+        // Looks are shown under the lock of all sessions: nobody else adds meanwhile.
+        if self.held.load(Relaxed) + size > WAITING_BYTES {
+            return false;
+        }
+        self.held.fetch_add(size, Relaxed);
+        let kept = self.shown.try_send((pod.clone(), shown)).is_ok();
+        if !kept {
+            self.held.fetch_sub(size, Relaxed);
+        }
+        kept
+    }
+}
+
+impl Shown {
+    /// What it takes of memory, near enough: a header field takes some, however short it is.
+    fn size(&self) -> usize {
+        match self {
+            Self::Look(look) => {
+                let fields = look.request_headers.len() + look.response_headers.len();
+                let fields = fields * size_of::<pb::Field>();
+                size_of::<pb::TapEvent>() + look.encoded_len() + fields
+            }
+            Self::State(_) => 0,
+        }
+    }
+}
+
 impl Tap {
     /// What is shown next. May be dropped and called again.
     pub async fn next(&mut self) -> Option<(PodRef, Shown)> {
-        self.shown.recv().await
+        let next = self.shown.recv().await?;
+        self.held.fetch_sub(next.1.size(), Relaxed);
+        Some(next)
     }
 
     /// How much was lost on its way from here.
@@ -216,6 +256,26 @@ mod tests {
         }
         assert_eq!(tap.next().await, Some((pod("a"), state(tap.id))));
         assert_eq!(tap.lost(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes() {
+        let taps = Arc::new(Taps::default());
+        let start = pb::TapStart::default();
+        let mut tap = taps.start(start, [pod("a")].into()).unwrap();
+        let show = || {
+            let look = pb::TapEvent {
+                path: "x".repeat(WAITING_BYTES / 4),
+                ..Default::default()
+            };
+            taps.show(&pod("a"), tap.id, Shown::Look(Box::new(look)));
+        };
+        (0..5).for_each(|_| show());
+        assert_eq!(tap.lost(), 2, "three quarters, and what they take beside");
+        for _ in 0..3 {
+            assert!(tap.next().await.is_some());
+        }
+        assert_eq!(tap.held.load(Relaxed), 0);
     }
 
     #[test]
