@@ -191,6 +191,16 @@ impl Error {
         self
     }
 
+    /// The same failure told as another kind: where it happened and is counted stays.
+    pub fn turned_into(self, kind: ErrorKind) -> Self {
+        Self {
+            attribution: self.attribution,
+            endpoint: self.endpoint,
+            backend: self.backend,
+            ..Self::new(kind)
+        }
+    }
+
     /// It happened on the way to the endpoint with this id.
     pub fn sent_to(mut self, endpoint: u64) -> Self {
         self.endpoint = Some(endpoint);

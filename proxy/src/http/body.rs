@@ -448,12 +448,18 @@ impl http_body::Body for Body {
             Poll::Ready(polled) => polled,
             Poll::Pending => {
                 let kind = match &mut this.watch {
-                    Some(watch) => ready!(watch.poll(cx)),
+                    Some(watch) => {
+                        watch.asked(true);
+                        ready!(watch.poll(cx))
+                    }
                     None => return Poll::Pending,
                 };
                 return Poll::Ready(Some(this.too_late(kind)));
             }
         };
+        if let Some(watch) = &this.watch {
+            watch.asked(false);
+        }
         let mut frame = match polled {
             None => {
                 this.source = Source::Empty;

@@ -6,7 +6,7 @@ use crate::metrics::{Count, Metrics};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -34,6 +34,10 @@ pub struct Idle {
     last: AtomicU64,
 }
 
+/// A request's body, seen from whoever waits for the answer.
+#[derive(Debug, Default)]
+pub struct Upload(AtomicBool);
+
 /// How often time ran out, by what it was given for; tries are counted where they are made.
 #[derive(Debug, Clone)]
 pub struct TimeoutCounts {
@@ -48,6 +52,8 @@ pub(crate) struct Watch {
     sleep: Pin<Box<Sleep>>,
     /// Where it is counted; `None`: the other body's watch does.
     counts: Option<Arc<TimeoutCounts>>,
+    /// Of a request's body.
+    upload: Option<Arc<Upload>>,
     /// A late answer ends with a status, as gRPC has it, instead of breaking off.
     pub(super) grpc: bool,
 }
@@ -71,6 +77,13 @@ impl Limits {
         .into_iter()
         .filter_map(|(at, kind)| Some((at?, kind)))
         .min_by_key(|(at, _)| *at)
+    }
+}
+
+impl Upload {
+    /// Is it the client that keeps everybody waiting, and not whoever reads?
+    pub fn waits_for_client(&self) -> bool {
+        self.0.load(Relaxed)
     }
 }
 
@@ -125,8 +138,21 @@ impl Watch {
             limits,
             sleep: Box::pin(tokio::time::sleep_until(first)),
             counts,
+            upload: None,
             grpc,
         })
+    }
+
+    /// Tells from now on whether the body waits for its client.
+    pub(crate) fn tell(&mut self, upload: Arc<Upload>) {
+        self.upload = Some(upload);
+    }
+
+    /// The body was asked for more: there is nothing yet, or there was something.
+    pub(super) fn asked(&self, nothing_yet: bool) {
+        if let Some(upload) = &self.upload {
+            upload.0.store(nothing_yet, Relaxed);
+        }
     }
 
     /// The head has come: only the body is left.
@@ -144,7 +170,7 @@ impl Watch {
 
     /// Is the time for everything up? Where bytes go by without a pause, or the reader makes the pauses, nobody waits for them,
     /// and so nobody sees it.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.limits.whole.is_some_and(|at| at <= Instant::now())
     }
 

@@ -14,6 +14,7 @@ pub mod tell;
 pub mod timeout;
 
 use crate::error::{Error, ErrorKind};
+use crate::http::watch::Upload;
 use crate::http::{Request, Response};
 use crate::policy::Terms;
 use pin_project_lite::pin_project;
@@ -39,6 +40,8 @@ pub struct Outgoing {
     pub head: Option<(Instant, ErrorKind)>,
     /// When everything must be over, whoever said so.
     pub whole: Option<Instant>,
+    /// How its body fares, where time is limited.
+    pub upload: Option<Arc<Upload>>,
 }
 
 impl From<Request> for Outgoing {
@@ -48,6 +51,7 @@ impl From<Request> for Outgoing {
             terms: None,
             head: None,
             whole: None,
+            upload: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::budget::Budget;
 use super::{Below, Outgoing};
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
+use crate::http::watch::Upload;
 use crate::http::{Request, Response};
 use crate::metrics::Metrics;
 use crate::policy::{BackendPlan, Terms};
@@ -45,6 +46,8 @@ pub struct Attempt {
     pub head: Option<(Instant, ErrorKind)>,
     /// When everything must be over.
     pub whole: Option<Instant>,
+    /// How its body fares, where time is limited.
+    pub upload: Option<Arc<Upload>>,
 }
 
 impl Attempt {
@@ -55,6 +58,7 @@ impl Attempt {
             terms: self.terms.clone(),
             tried: Tried::default(),
             backend: None,
+            upload: self.upload.clone(),
             ..*self
         }
     }

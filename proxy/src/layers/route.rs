@@ -9,6 +9,7 @@ use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
 use crate::http::headers::{self, Trust};
 use crate::http::outcome::ResponseHead;
+use crate::http::watch::Upload;
 use crate::http::{Attribution, HttpService, Request, Response, ServiceFuture, pushback, validate};
 use crate::policy::{BackendPlan, Destination, OutboundPlan, ServicePlan};
 use crate::stack::{self, Shared};
@@ -241,6 +242,7 @@ impl Chosen {
         let mut sent = Sent::new(&service, attempt.request, self.edge, trust, self.started);
         sent.in_flight = Some(self.in_flight);
         sent.backend = self.backend;
+        sent.upload = attempt.upload;
         // Boxed only where there is a limit.
         sent.late = attempt
             .head
@@ -283,6 +285,7 @@ pub struct Sent {
     trust: Trust,
     backend: Option<Arc<BackendPlan>>,
     late: Option<(Pin<Box<tokio::time::Sleep>>, ErrorKind)>,
+    upload: Option<Arc<Upload>>,
 }
 
 impl Sent {
@@ -302,6 +305,7 @@ impl Sent {
             trust,
             backend: None,
             late: None,
+            upload: None,
         }
     }
 
@@ -320,6 +324,15 @@ impl Sent {
             *why == kind && now > sleep.deadline() + OWN_DELAY
         };
         self.late.as_ref().is_some_and(late)
+    }
+
+    /// Its time was up while it waited for the rest of the request. A client that says more only once it has heard
+    /// something looks the same.
+    fn is_clients_delay(&self, kind: ErrorKind) -> bool {
+        use ErrorKind::{RequestTimeout, ResponseTimeout, TryTimeout};
+        let upload = self.upload.as_ref();
+        matches!(kind, RequestTimeout | ResponseTimeout | TryTimeout)
+            && upload.is_some_and(|upload| upload.waits_for_client())
     }
 
     fn answered(&mut self, mut response: Response) -> Response {
@@ -348,7 +361,8 @@ impl Sent {
         };
         let id = guard.endpoint().id;
         let took = self.started.elapsed();
-        let outcome = match self.is_own_delay(error.kind()) {
+        let excused = self.is_own_delay(error.kind()) || self.is_clients_delay(error.kind());
+        let outcome = match excused {
             true => Outcome::Cancelled,
             false => outcome(&error),
         };

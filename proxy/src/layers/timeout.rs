@@ -5,7 +5,7 @@
 use super::{Below, Call, Outgoing};
 use crate::connection::Direction;
 use crate::error::{Error, ErrorKind};
-use crate::http::watch::{Idle, Limits, TimeoutCounts, Watch};
+use crate::http::watch::{Idle, Limits, TimeoutCounts, Upload, Watch};
 use crate::http::{HttpVersion, Request, Response, headers, is_grpc};
 use crate::metrics::Metrics;
 use crate::policy::{Destination, OutboundPlan};
@@ -137,7 +137,11 @@ impl<S: Below<Outgoing>> Service<Request> for Timeout<S> {
             if !request.body().is_end_stream() {
                 let mut limits = limits.clone();
                 limits.head = None;
-                request.body_mut().limit(Watch::new(limits, None, false));
+                let (mut watch, upload) =
+                    (Watch::new(limits, None, false), Arc::<Upload>::default());
+                watch.tell(upload.clone());
+                request.body_mut().limit(watch);
+                outgoing.upload = Some(upload);
             }
             Watch::new(limits, Some(self.layer.counts.clone()), grpc)
         });
@@ -217,8 +221,11 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Timed<F> {
                 }
                 Poll::Ready(Ok(response))
             }
-            Poll::Ready(Err(error)) => {
+            Poll::Ready(Err(mut error)) => {
                 if let Some(watch) = &this.watch {
+                    if watch.is_over() && is_of_waiting(&error) {
+                        error = error.turned_into(ErrorKind::RequestTimeout);
+                    }
                     watch.late(error.kind());
                 }
                 Poll::Ready(Err(error))
@@ -229,6 +236,12 @@ impl<F: Future<Output = Result<Response, Error>>> Future for Timed<F> {
             },
         }
     }
+}
+
+/// Can it follow from the end of the time? Both bodies and every try have timers of their own, and any may be the first.
+fn is_of_waiting(error: &Error) -> bool {
+    use ErrorKind::{ClientGone, IdleTimeout};
+    error.is_upstream() || matches!(error.kind(), ClientGone | IdleTimeout)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::judge::{self, Judge};
 use super::{Attempt, MAX_RETRIES, RetryLayer, Tried};
 use crate::error::{Error, ErrorKind};
 use crate::http::replay::Replay;
+use crate::http::watch::Upload;
 use crate::http::{Body, Request, Response, headers};
 use crate::layers::Outgoing;
 use crate::layers::budget::Budget;
@@ -59,6 +60,7 @@ pub(super) struct Again {
     retries: u32,
     head: Option<(Instant, ErrorKind)>,
     whole: Option<Instant>,
+    upload: Option<Arc<Upload>>,
     /// What only a policy asks for.
     policy: Option<Box<Policy>>,
 }
@@ -110,6 +112,7 @@ impl Again {
             retries: 0,
             head: outgoing.head,
             whole: outgoing.whole,
+            upload: outgoing.upload.take(),
             policy,
         }
     }
@@ -134,6 +137,7 @@ impl Again {
             backend,
             head: head.min_by_key(|(at, _)| *at),
             whole: self.whole,
+            upload: self.upload.clone(),
         }
     }
 

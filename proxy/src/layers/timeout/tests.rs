@@ -125,3 +125,49 @@ fn the_time_left_is_told_to_whom_it_concerns() {
     assert_eq!(told(true, false, Duration::from_nanos(1)), pair("", "1m"));
     assert_eq!(told(true, false, 200_000 * second), pair("", "200000S"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_when_the_time_is_up_failed_because_of_that() {
+    for (kind, after, told) in [
+        (ErrorKind::ClientGone, 100, ErrorKind::RequestTimeout),
+        (ErrorKind::UpstreamReset, 100, ErrorKind::RequestTimeout),
+        (ErrorKind::ClientGone, 50, ErrorKind::ClientGone),
+        (ErrorKind::UpstreamReset, 50, ErrorKind::UpstreamReset),
+        (ErrorKind::BreakerOpen, 100, ErrorKind::BreakerOpen),
+    ] {
+        let below = service_fn(move |_: Outgoing| async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            Err::<Response, _>(Error::new(kind))
+        });
+        let metrics = Metrics::new("shop");
+        let mut stack = TimeoutLayer::inbound(&metrics).layer(below);
+        let request = request(&[("weft-deadline-ms", "100")]);
+        let error = stack.call(request).await.unwrap_err();
+        assert_eq!(error.kind(), told, "{kind:?} after {after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_tells_whether_it_waits_for_its_client() {
+    let whole = Some(Instant::now() + Duration::from_secs(60));
+    let limits = Limits {
+        whole,
+        ..Limits::default()
+    };
+    let piece = || Ok(http_body::Frame::data("piece".into()));
+    for (mut body, waits) in [
+        (Body::frames_then_nothing([piece()]), true),
+        (Body::frames([piece(), piece()]), false),
+    ] {
+        let (mut watch, upload) = (
+            Watch::new(limits.clone(), None, false),
+            Arc::<Upload>::default(),
+        );
+        watch.tell(upload.clone());
+        body.limit(watch);
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(!upload.waits_for_client(), "nobody asks for more");
+        let more = tokio::time::timeout(Duration::from_secs(1), body.frame()).await;
+        assert_eq!((more.is_err(), upload.waits_for_client()), (waits, waits));
+    }
+}
