@@ -239,6 +239,12 @@ impl Pool {
                 if waits.is_none() {
                     waits = Some(self.target.wait()?);
                 }
+                // Whoever dialled has panicked: nobody will ever say how it ended.
+                drop(
+                    http2
+                        .dialing
+                        .take_if(|attempt| attempt.has_changed().is_err()),
+                );
                 http2.dialing.get_or_insert_with(|| self.dial()).clone()
             };
             match attempt.wait_for(Option::is_some).await.as_deref() {

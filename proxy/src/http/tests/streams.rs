@@ -99,6 +99,19 @@ async fn a_call_that_breaks_off_is_not_the_failure_of_who_answers_it() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_dial_that_has_panicked() {
+    let dialled = AtomicUsize::new(0);
+    let client = Client::memory(move |_| match dialled.fetch_add(1, Relaxed) {
+        0 => panic!("on purpose"),
+        _ => Err(Error::new(ErrorKind::ConnectTimeout)),
+    });
+    for expected in [ErrorKind::ConnectFailed, ErrorKind::ConnectTimeout] {
+        let error = send(&client, http2("/", Body::empty())).await.unwrap_err();
+        assert_eq!(error.kind(), expected);
+    }
+}
+
+#[tokio::test]
 async fn an_http2_error_for_grpc_is_trailers_only() {
     let client = http2_client(Client::memory(|_| {
         Err(Error::new(ErrorKind::ConnectFailed))
