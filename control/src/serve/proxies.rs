@@ -63,7 +63,7 @@ const TOLD: Duration = Duration::from_millis(500);
 pub const MAX_OF_POD: usize = 16;
 /// Subscriptions of one pod: twice what its proxy may have, since an old stream may not be found dead yet.
 pub const MAX_SUBSCRIPTIONS_OF_POD: usize = 2 * super::session::MAX_SUBSCRIPTIONS;
-/// The same of streams on which it reports: each may hold a message that is not complete, and who is refused comes again.
+/// Streams on which one pod may report: each may hold a message that is not complete, and who is refused comes again.
 pub const MAX_REPORTING: usize = 4;
 
 /// All connected proxies.

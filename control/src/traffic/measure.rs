@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
         if kind != WireType::LengthDelimited {
             skip_field(kind, tag, &mut self.0, DecodeContext::default())
                 .map_err(|error| error.to_string())?;
-            return Ok((tag, &[]));
+            return Ok((tag, Default::default()));
         }
         let length = decode_length_delimiter(&mut self.0).map_err(|error| error.to_string())?;
         let parts = self.0.split_at_checked(length);
