@@ -5,10 +5,14 @@ use super::tests::{
     application_of, backend, destination, endpoint, send, service, settled, shared,
 };
 use super::*;
+use crate::error::Error;
 use crate::http::{Body, Request, Response};
 use crate::tls::Tls;
 use crate::tls::tests::{DOMAIN, GOOD, TestCa, id, workload};
+use http_body::Frame;
+use http_body_util::BodyExt;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::service_fn;
@@ -146,4 +150,40 @@ async fn a_service_whose_endpoints_are_all_set_aside_says_so() {
     }
     assert_eq!(said[0].0, 500);
     assert_eq!(said.pop(), Some((503, "E122 ejected".into())));
+}
+
+#[tokio::test]
+async fn an_upload_that_its_client_stalls_sets_no_endpoint_aside() {
+    let reads_all = |request: Request| async move {
+        request.into_body().collect().await?;
+        Ok::<_, Error>(Response::new(Body::empty()))
+    };
+    let at = application_of(HttpService::new(service_fn(reads_all))).await;
+    let shared = shared();
+    let policy = settled(service(vec![backend("web", 1)]), |settings| {
+        settings.requests.timeouts.request = Some(Duration::from_secs(1));
+        settings.ejection.consecutive = 3;
+        settings.ejection.min_time = Duration::from_secs(60);
+        settings.ejection.min_healthy_percent = 0;
+    });
+    let to = destination(&shared, policy.clone(), None);
+    let plan = to.plan();
+    if let (OutboundPlan::Service(plan), checked::Outbound::Service(service)) = (&**plan, &policy) {
+        let set = &plan.routes[0].backends[0].endpoints;
+        set.configure(&service.settings.balancer, service.settings.ejection);
+        set.update(vec![endpoint(at)]);
+    }
+    let stack = outbound(&shared, &to);
+    for _ in 0..3 {
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/")
+            .header("host", "web")
+            .body(Body::frames_then_nothing([Ok(Frame::data("begun".into()))]))
+            .unwrap();
+        let answer = stack.send(request).await.unwrap();
+        assert_eq!(answer.headers()["weft-error"], "E116 request-timeout");
+        assert_eq!(answer.status(), 504);
+    }
+    assert_eq!(send(&stack).await.0, 200, "it is still asked");
 }
