@@ -25,6 +25,7 @@ mod tests;
 pub use pod::{Verdict, pod};
 pub use report::{Line, Outcome};
 pub use settings::{Settings, Sidecar, Trust};
+pub(crate) use workload::is_injected;
 
 use changes::{Injection, Uninjection};
 use serde_json::Value;

@@ -201,7 +201,7 @@ fn environment(settings: &Settings, config: &Config) -> Vec<Value> {
     all
 }
 
-fn trust_anchors(trust: &Trust) -> Value {
+pub(super) fn trust_anchors(trust: &Trust) -> Value {
     match trust {
         Trust::ConfigMap => {
             let key = json!({ "name": ours::TRUST_CONFIG_MAP, "key": ours::TRUST_KEY });

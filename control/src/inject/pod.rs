@@ -3,14 +3,15 @@
 
 use super::changes::Injection;
 use super::patch::{self, Patch};
-use super::settings::{Config, Settings};
+use super::settings::{Config, Settings, Trust};
 use super::workload::{self, Decision};
 use serde_json::{Map, Value, json};
+use weft_proxy_api::names::{inject as ours, proxy_env as env};
 
 /// What is to become of a pod.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It gets the sidecar.
+    /// It gets the sidecar, or what the one that it has lacks.
     Inject {
         /// Operations of a JSON patch.
         operations: Vec<Value>,
@@ -28,13 +29,20 @@ pub enum Verdict {
     Refuse(Vec<String>),
 }
 
-/// Decides about a pod. What was injected already is left alone.
+/// Decides about a pod. What was injected already is left alone, but for whom it trusts.
 pub fn pod(pod: &Value, settings: &Settings) -> Verdict {
     if let Err(mistake) = settings.check() {
         return Verdict::Refuse(vec![mistake]);
     }
     if let Some(mistake) = misshapen(pod) {
         return Verdict::Refuse(vec![mistake]);
+    }
+    let trusting = told_whom_to_trust(pod, &settings.trust);
+    if !trusting.is_empty() {
+        return Verdict::Inject {
+            operations: trusting,
+            warnings: Vec::new(),
+        };
     }
     match workload::decide(settings, pod) {
         Decision::Skip(why) => Verdict::Leave { why, warn: false },
@@ -45,6 +53,34 @@ pub fn pod(pod: &Value, settings: &Settings) -> Verdict {
             warnings: workload::warnings(pod, &[], pod),
         },
     }
+}
+
+/// A pod injected by hand may look for whom to trust in a ConfigMap that nobody has made: told the roots themselves, it needs
+/// none.
+fn told_whom_to_trust(pod: &Value, trust: &Trust) -> Vec<Value> {
+    let mut operations = Vec::new();
+    if !matches!(trust, Trust::Text(_)) || !workload::is_injected(pod) {
+        return operations;
+    }
+    for list in ["initContainers", "containers"] {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        for (at, container) in containers.enumerate() {
+            if container["name"] != ours::PROXY_CONTAINER {
+                continue;
+            }
+            let variables = container["env"].as_array().into_iter().flatten();
+            for (place, variable) in variables.enumerate() {
+                let from = &variable["valueFrom"]["configMapKeyRef"]["name"];
+                if variable["name"] == env::TRUST_ANCHORS && *from == ours::TRUST_CONFIG_MAP {
+                    operations.push(json!({
+                        "op": "replace", "path": format!("/spec/{list}/{at}/env/{place}"),
+                        "value": patch::trust_anchors(trust),
+                    }));
+                }
+            }
+        }
+    }
+    operations
 }
 
 /// What an API server never sends, and what no patch could be put into.
@@ -200,6 +236,40 @@ mod tests {
             );
             let back: Value = serde_json::from_str(&uninject(&after.to_string()).text).unwrap();
             assert_eq!(back, before);
+        }
+    }
+
+    #[test]
+    fn a_pod_injected_by_hand_is_told_whom_to_trust() {
+        let text = |pem: &str| Settings {
+            trust: Trust::Text(pem.to_owned()),
+            ..Settings::default()
+        };
+        for before in pods() {
+            let Verdict::Inject { operations, .. } = pod(&before, &Settings::default()) else {
+                panic!("{before}")
+            };
+            let by_hand = patched(&before, &operations);
+            let Verdict::Inject { operations, .. } = pod(&by_hand, &text("roots")) else {
+                panic!("{by_hand}")
+            };
+            let told = patched(&by_hand, &operations);
+            let Verdict::Inject { operations, .. } = pod(&before, &text("roots")) else {
+                panic!("{before}")
+            };
+            assert_eq!(told, patched(&before, &operations));
+            // What it was told stays, and what names other places.
+            assert!(matches!(pod(&told, &text("other")), Verdict::Leave { .. }));
+            let place = Trust::File("/roots.pem".into());
+            let own = Settings {
+                trust: place,
+                ..Settings::default()
+            };
+            let Verdict::Inject { operations, .. } = pod(&before, &own) else {
+                panic!("{before}")
+            };
+            let own = patched(&before, &operations);
+            assert!(matches!(pod(&own, &text("other")), Verdict::Leave { .. }));
         }
     }
 

@@ -262,7 +262,7 @@ fn port_warning(container: &Value, port: &Value) -> Option<String> {
 }
 
 /// Has the injector been here?
-pub(super) fn is_injected(pod: &Value) -> bool {
+pub(crate) fn is_injected(pod: &Value) -> bool {
     annotations(pod).contains_key(keys::INJECTED_AT_VERSION)
 }
 

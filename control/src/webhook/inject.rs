@@ -1,8 +1,8 @@
 //! Injection, asked by an API server. Pure. Nothing outside the pod is changed, so a dry run needs no care, and a pod that
-//! was injected is left alone, so a second call changes nothing.
+//! was injected is left alone but for whom it trusts, so a second call changes nothing.
 
 use super::review::{Request, Response};
-use crate::inject::{Settings, Verdict, pod};
+use crate::inject::{Settings, Verdict, is_injected, pod};
 use crate::manifest::k8s::Labels;
 use serde_json::Value;
 use weft_proxy_api::names::keys;
@@ -50,7 +50,9 @@ pub fn answer(
             request.resource.group.as_str(),
             request.resource.resource.as_str(),
         ) == ("", "pods");
-    if !is_new_pod || !is_enabled(&request.object, namespace, asked) {
+    // One that was injected by hand has been asked for already, and may lack what only we know.
+    let object = &request.object;
+    if !is_new_pod || !(is_injected(object) || is_enabled(object, namespace, asked)) {
         return Response::allowed();
     }
     let settings = match of_namespace(settings, namespace) {
