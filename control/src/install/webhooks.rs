@@ -36,11 +36,6 @@ fn injector(source: &impl Source) -> Value {
         keys::INJECT
     );
     let says = |word: &str| format!("{annotation} == '{word}'");
-    // Injected by hand: told here whom to trust.
-    let by_hand = format!(
-        "object.metadata.?annotations[?'{}'].orValue('') != ''",
-        keys::INJECTED_AT_VERSION
-    );
     let policy = source.value("webhook.failurePolicy");
     let unlabelled = namespaces(source, "NotIn", &["enabled", "disabled"]);
     let hooks = [
@@ -56,7 +51,7 @@ fn injector(source: &impl Source) -> Value {
             namespaces: unlabelled.clone(),
             condition: (
                 "annotated",
-                format!("{by_hand} || !({} || {})", says(""), says("disabled")),
+                format!("!({} || {})", says(""), says("disabled")),
             ),
             path: webhook_paths::INJECT,
             policy,
@@ -64,7 +59,7 @@ fn injector(source: &impl Source) -> Value {
         Hook {
             name: "annotated-namespace.inject.weft.mesh",
             namespaces: unlabelled,
-            condition: ("not-annotated", format!("!({by_hand}) && {}", says(""))),
+            condition: ("not-annotated", says("")),
             path: webhook_paths::INJECT,
             policy: "Ignore".into(),
         },

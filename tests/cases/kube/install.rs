@@ -291,6 +291,7 @@ pub(super) fn injects() -> Result<()> {
     let (kube, _controller) = installed(&[])?;
     whose(&kube)?;
     once_only(&kube)?;
+    by_hand(&kube)?;
     refused(&kube)?;
     ensure!(!log(&kube).contains("panicked"), "{}", log(&kube));
     Ok(())
@@ -336,6 +337,21 @@ fn whose(kube: &Kube) -> Result<()> {
     ensure!(
         roots.contains("BEGIN CERTIFICATE"),
         "the roots are in the pod: {roots}"
+    );
+    Ok(())
+}
+
+/// Injected by hand it names a ConfigMap that nobody makes, and is told the roots themselves.
+fn by_hand(kube: &Kube) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("pod.json");
+    std::fs::write(&file, pod("by-hand", json!({})).to_string())?;
+    let text = meshctl(&["inject", &file.display().to_string()])?;
+    ensure!(text.contains("weft-trust-anchors"), "{text}");
+    let made = create(kube, "default", &serde_json::from_str(&text)?, &[])?.to_string();
+    ensure!(
+        made.contains("BEGIN CERTIFICATE") && !made.contains("weft-trust-anchors"),
+        "{made}"
     );
     Ok(())
 }
